@@ -1,0 +1,93 @@
+"""
+The vocabulary of a conversation: ids, addresses, event types. Pure values, no I/O.
+
+An `EventId` is an event's place, `<ms>-<n>`: 13 digits, a dash, 4 digits. Two ids compare as
+strings in the order in which they were given (CONTRACT section 1).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple, NewType
+
+EventId = NewType("EventId", str)
+TurnId = NewType("TurnId", str)
+
+BEGINNING = EventId("0")
+"""The cursor before every event; it compares below every id."""
+
+PER_MILLISECOND = 10_000
+"""Ids in one millisecond: what four digits can count."""
+
+TerminalType = Literal["turn.completed", "turn.failed", "turn.cancelled", "turn.interrupted"]
+TERMINAL_TYPES: frozenset[str] = frozenset(
+    ("turn.completed", "turn.failed", "turn.cancelled", "turn.interrupted")
+)
+TurnStatus = Literal["running", "completed", "failed", "cancelled", "interrupted"]
+DeltaKind = Literal["text", "reasoning"]
+
+_ID = re.compile(r"[0-9]{13}-[0-9]{4}", re.ASCII)
+
+
+class Address(NamedTuple):
+    """One conversation: whose, and which. Compared byte for byte."""
+
+    user_id: str
+    conversation_id: str
+
+
+def is_event_id(text: str) -> bool:
+    """Say whether `text` has the form of an id, given or not."""
+    return _ID.fullmatch(text) is not None
+
+
+def event_id(number: int) -> EventId:
+    """
+    Make the id of a place given as a number, `ms * 10,000 + n`.
+
+    >>> event_id(1764000000000 * 10_000 + 7)
+    '1764000000000-0007'
+    """
+    milliseconds, count = divmod(number, PER_MILLISECOND)
+    return EventId(f"{milliseconds:013d}-{count:04d}")
+
+
+def place(identifier: str) -> int:
+    """
+    Return an id's place as a number; the beginning is 0.
+
+    >>> place("1764000000000-0007") - place("1764000000000-0000")
+    7
+    """
+    if identifier == BEGINNING:
+        return 0
+    return int(identifier[:13]) * PER_MILLISECOND + int(identifier[14:])
+
+
+def before(identifier: EventId) -> EventId:
+    """
+    Return the id just before another: a cursor from which that event comes first.
+
+    >>> before(EventId("1764000000001-0000"))
+    '1764000000000-9999'
+    """
+    return event_id(place(identifier) - 1)
+
+
+def timestamp(milliseconds: int) -> str:
+    """
+    Write a time as RFC 3339, UTC, milliseconds.
+
+    >>> timestamp(1764000000123)
+    '2025-11-24T16:00:00.123Z'
+    """
+    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+
+
+def status_of(event_type: str) -> TurnStatus:
+    """Return the turn's status after a terminal event of this type."""
+    status = event_type.removeprefix("turn.")
+    assert status in ("completed", "failed", "cancelled", "interrupted")
+    return status  # type: ignore[return-value]  # narrowed by the assertion above

@@ -1,0 +1,240 @@
+"""
+The lines of a conversation's file: how they are written, and how they are read back.
+
+One JSON object a line; its newline is the commit mark. The public event comes first and our own
+bookkeeping from `turns` on, so that the event as clients see it is a slice of the line. Nothing
+here keeps state: every function reads a file descriptor at places that it is given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import orjson
+
+from chatstream.events import Address, EventId, TurnId, is_event_id
+
+VERSION = 1
+BLOCK = 64 * 1024
+
+# In a string every quote is escaped, so these bytes stand only between two fields.
+_BOOKKEEPING = b',"turns":'
+
+Json = dict[str, Any]
+
+
+class Encoded(NamedTuple):
+    """An event ready to be sent: its place, its turn, its type, and its JSON without newline."""
+
+    id: EventId
+    turn_id: TurnId | None
+    type: str
+    json: bytes
+
+
+class Record(NamedTuple):
+    """A permanent record as it lies in a file: where it begins and ends, and what it says."""
+
+    start: int
+    end: int
+    data: Json
+
+
+def header(address: Address, identifier: EventId, created_at: str) -> bytes:
+    """Return a new log's first line; its id is the log's creation."""
+    return (
+        orjson.dumps(
+            {
+                "type": "log",
+                "version": VERSION,
+                "id": identifier,
+                "user_id": address.user_id,
+                "conversation_id": address.conversation_id,
+                "created_at": created_at,
+            }
+        )
+        + b"\n"
+    )
+
+
+def line(event: Json, bookkeeping: Json) -> tuple[bytes, bytes]:
+    """Return an event's JSON for clients, and its line for the file (`turns` comes first)."""
+    public = orjson.dumps(event)
+    return public, public[:-1] + b"," + orjson.dumps(bookkeeping)[1:] + b"\n"
+
+
+def public_json(data: bytes) -> bytes:
+    """Return the event of a line as clients see it."""
+    cut = data.rfind(_BOOKKEEPING)
+    return data if cut < 0 else data[:cut] + b"}"
+
+
+def parse(data: bytes) -> Json | None:
+    """Return what a line says, or None where it is not a record (damaged, or of another kind)."""
+    try:
+        record = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("type"), str):
+        return None
+    return record if is_event_id(str(record.get("id"))) else None
+
+
+def encoded(data: bytes) -> Encoded | None:
+    """Return a line as an event to send; None for a header and for a damaged line."""
+    record = parse(data)
+    if record is None or record["type"] == "log":
+        return None
+    return Encoded(record["id"], record.get("turn_id"), record["type"], public_json(data))
+
+
+def lines_back(fd: int, end: int, block: int = BLOCK) -> Iterator[tuple[int, bytes]]:
+    """
+    Yield (offset, line without newline) from `end` back to the beginning.
+
+    `end` lies behind a newline. Reads blocks: the newest lines of a long file cost what they are.
+    """
+    # The beginning of a line that is not yet whole, in the order in which it was read: backwards.
+    partial: list[bytes] = []
+    while end > 0:
+        start = max(0, end - block)
+        data = os.pread(fd, end - start, start)
+        if len(data) < end - start:
+            return
+        stop = len(data)
+        while (cut := data.rfind(b"\n", 0, stop)) >= 0:
+            whole = data[cut + 1 : stop] + b"".join(reversed(partial))
+            partial.clear()
+            if whole:
+                yield start + cut + 1, whole
+            stop = cut
+        partial.append(data[:stop])
+        end = start
+    if whole := b"".join(reversed(partial)):
+        yield 0, whole
+
+
+def records_back(fd: int, end: int) -> Iterator[Record]:
+    """Yield the permanent records before `end`, newest first; damaged lines are passed over."""
+    for start, data in lines_back(fd, end):
+        record = parse(data)
+        if record is not None and record["type"] != "log":
+            yield Record(start, start + len(data) + 1, record)
+
+
+def committed_size(fd: int) -> int:
+    """Return where the last whole line ends; what lies behind it was never acknowledged."""
+    end = os.fstat(fd).st_size
+    while end > 0:
+        start = max(0, end - BLOCK)
+        cut = os.pread(fd, end - start, start).rfind(b"\n")
+        if cut >= 0:
+            return start + cut + 1
+        end = start
+    return 0
+
+
+def offset_after(fd: int, size: int, after: str) -> int:
+    """
+    Return the offset of the first line whose id is above `after`, by halving.
+
+    Ids rise through a file, so this reads some twenty lines of it, however long it is.
+    """
+    low, high = 0, size
+    while low < high:
+        middle = (low + high) // 2
+        start, data = _line_around(fd, middle, size)
+        record = parse(data)
+        while record is None and start + len(data) + 1 < high:
+            start, data = _line_around(fd, start + len(data) + 1, size)
+            record = parse(data)
+        if record is None or record["id"] > after:
+            high = _line_around(fd, middle, size)[0]
+        else:
+            low = start + len(data) + 1
+    return low
+
+
+def _line_around(fd: int, offset: int, size: int) -> tuple[int, bytes]:
+    """Return the line that the byte at `offset` belongs to, and where it starts."""
+    start = offset
+    head = b""
+    while start > 0:
+        begin = max(0, start - 4096)
+        data = os.pread(fd, start - begin, begin)
+        cut = data.rfind(b"\n")
+        if cut >= 0:
+            head = data[cut + 1 :] + head
+            start = begin + cut + 1
+            break
+        head = data + head
+        start = begin
+    tail = b""
+    while offset < size:
+        data = os.pread(fd, 4096, offset)
+        cut = data.find(b"\n")
+        if cut >= 0:
+            return start, head + tail + data[:cut]
+        if not data:
+            break
+        tail += data
+        offset += len(data)
+    return start, head + tail
+
+
+def slice_after(
+    fd: int, size: int, after: str, upto: str, offset: int | None, limit: int = BLOCK
+) -> tuple[list[Encoded], int]:
+    """
+    Return the events above `after` and not above `upto`, oldest first, and where to go on.
+
+    Stops once `limit` bytes are found: at least one event where there is one. `offset` is what an
+    earlier call returned, or None to look the place up.
+    """
+    found: list[Encoded] = []
+    place = offset_after(fd, size, after) if offset is None else offset
+    total = 0
+    rest = b""
+    while place + len(rest) < size and total < limit:
+        data = rest + os.pread(fd, min(BLOCK, size - place - len(rest)), place + len(rest))
+        if len(data) == len(rest):
+            break
+        *whole, rest = data.split(b"\n")
+        for text in whole:
+            event = encoded(text)
+            if event is not None and event.id > upto:
+                return found, place
+            place += len(text) + 1
+            if event is not None and event.id > after:
+                found.append(event)
+                total += len(event.json)
+                if total >= limit:
+                    return found, place
+    return found, place
+
+
+def find_turn(fd: int, size: int, turn_id: str, *, most_turns: int | None = None) -> list[Record]:
+    """
+    Return a turn's records, newest first: its terminal event, if it has ended, and its start.
+
+    Looks back over the newest `most_turns` turns, or over the whole file. Searches the bytes: only
+    lines that hold the id are parsed.
+    """
+    # Quotes inside a string are escaped, so a text cannot forge this.
+    needle = b'"turn_id":' + orjson.dumps(turn_id)
+    found: list[Record] = []
+    turns = 0
+    for start, data in lines_back(fd, size, 4 * BLOCK):
+        if b'"type":"turn.started"' in data[:64]:
+            turns += 1
+        if needle in data:
+            record = parse(data)
+            if record is not None and record.get("turn_id") == turn_id:
+                found.append(Record(start, start + len(data) + 1, record))
+                if record["type"] == "turn.started":
+                    return found
+        if most_turns is not None and turns >= most_turns:
+            break
+    return found

@@ -1,0 +1,208 @@
+"""
+Settings: read once, from the environment and `.env`, frozen. The only reader of `os.environ`.
+
+`CHATSTREAM_<NAME>` for our own; a provider's settings keep their owner's names. The help beside
+each default is what `chatstream serve --help` and the README say.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from chatstream.errors import SettingsError
+
+Names = Annotated[tuple[str, ...], NoDecode]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+_RATE = re.compile(r"([1-9][0-9]{0,8})/(second|minute|hour|day)")
+
+# What the largest frame may be (CONTRACT section 4) less the room that its other fields need.
+MAX_FRAME_TEXT = 900_000
+
+
+class Settings(BaseSettings):
+    """
+    Everything an operator can choose. Frozen; secrets are masked in `repr`.
+
+    Raises:
+        pydantic.ValidationError: From the constructor. `load` gives the readable form.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="CHATSTREAM_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+        # `model` is a word of this field: OPENAI_MODEL and its like are settings.
+        protected_namespaces=("model_config",),
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    insecure: bool = Field(False, description="allow listening beyond loopback with AUTH=none")
+    data_dir: Path = Field(Path("./data"), description="the data folder; one process owns it")
+    store: Literal["jsonl"] = Field("jsonl", description="where the event log lies")
+    fsync: Literal["always", "terminal", "never"] = Field(
+        "terminal",
+        description="what is on disk before it is seen: every event; messages and ends; nothing",
+    )
+    auth: Literal["none"] = Field("none", description="how callers say who they are")
+    allowed_hosts: Names = Field(
+        (), description="names that a Host header may carry besides loopback's, with commas"
+    )
+    allowed_origins: Names = Field(
+        (), description="foreign origins whose pages may call, with commas"
+    )
+
+    provider: str | None = Field(None, description="who answers; unset: the first that can")
+    system_prompt: str | None = Field(None, description="the system prompt of turns without one")
+    context_messages: int = Field(
+        20, ge=0, le=1000, description="how many earlier messages go along as context"
+    )
+    max_message_chars: int = Field(
+        32_000, ge=1, le=MAX_FRAME_TEXT, description="longest message, in code points"
+    )
+    reject_markup: bool = Field(False, description="refuse messages that hold HTML markup")
+    max_body_bytes: int = Field(
+        524_288, ge=1024, le=MAX_FRAME_TEXT, description="largest request body or frame, in bytes"
+    )
+    max_reply_bytes: int = Field(
+        262_144, ge=1024, le=MAX_FRAME_TEXT, description="longest reply, in bytes of JSON"
+    )
+
+    rate_limit_chat: str = Field("60/minute", description="turns that a caller may start; 0 = off")
+    rate_limit_default: str = Field("600/minute", description="other requests; 0 = off")
+    max_turns: int = Field(500, ge=1, description="turns running at once")
+    max_turns_per_user: int = Field(8, ge=1, description="turns of one user running at once")
+
+    connect_timeout: Seconds = Field(5, description="to reach the provider")
+    first_token_timeout: Seconds = Field(30, description="to the first content of one attempt")
+    start_timeout: Seconds = Field(60, description="to the first content over all attempts")
+    token_timeout: Seconds = Field(30, description="between two contents")
+    turn_timeout: Seconds = Field(600, description="a whole turn")
+    orphan_timeout: Seconds | None = Field(
+        None, description="without any subscriber before a turn is cancelled; unset: never"
+    )
+    heartbeat: Seconds = Field(15, description="silence before a heartbeat")
+    drain_timeout: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        30, description="for running turns to end when the server stops"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe record that is logged"
+    )
+    log_format: Literal["text", "json"] = Field("text", description="form of the log's lines")
+
+    openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
+    openai_base_url: str = Field("https://api.openai.com/v1", validation_alias="OPENAI_BASE_URL")
+    openai_model: str = Field("gpt-4o-mini", validation_alias="OPENAI_MODEL")
+    gemini_api_key: SecretStr | None = Field(None, validation_alias="GEMINI_API_KEY")
+    gemini_base_url: str = Field(
+        "https://generativelanguage.googleapis.com", validation_alias="GEMINI_BASE_URL"
+    )
+    gemini_model: str = Field("gemini-2.5-flash", validation_alias="GEMINI_MODEL")
+    local_model: Path | None = Field(
+        None, description="a GGUF file in place of the small model that ./run.sh installs"
+    )
+    no_model: bool = Field(False, description="leave the local model alone; `offline` answers")
+
+    @field_validator("allowed_hosts", "allowed_origins", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("log_level", "log_format", "fsync", "store", "auth", mode="before")
+    @classmethod
+    def _ignore_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("rate_limit_chat", "rate_limit_default")
+    @classmethod
+    def _check_rate(cls, value: str) -> str:
+        if value != "0" and not _RATE.fullmatch(value):
+            raise ValueError("takes a rate such as 60/minute (second, minute, hour, day), or 0")
+        return value
+
+    @field_validator("openai_base_url", "gemini_base_url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        if not re.match(r"https?://[^/\s]+", value):
+            raise ValueError("takes an http or https address")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _stay_on_loopback(self) -> Self:
+        if not (self.on_loopback or self.insecure):
+            raise ValueError(
+                f"CHATSTREAM_HOST: {self.host} can be reached from other machines, and with "
+                "CHATSTREAM_AUTH=none everyone there could read every user's chats; "
+                "listen on 127.0.0.1, or give --insecure"
+            )
+        return self
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        if self.host.lower() == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def limited(self, name: str) -> bool:
+        """
+        Say whether a limit of one caller applies.
+
+        On loopback, with nobody asked who he is, all callers are one: limits are off unless set.
+        """
+        return name in self.model_fields_set or not self.on_loopback
+
+
+def rate(text: str) -> tuple[int, int] | None:
+    """
+    Read a rate as (how many, in how many seconds); None is off.
+
+    >>> rate("60/minute")
+    (60, 60)
+    """
+    match = _RATE.fullmatch(text)
+    if match is None:
+        return None
+    seconds = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}[match[2]]
+    return int(match[1]), seconds
+
+
+def variable(name: str) -> str:
+    """Return the environment variable that sets a field."""
+    field = Settings.model_fields.get(name)
+    if field is not None and isinstance(field.validation_alias, str):
+        return field.validation_alias
+    return name if name.isupper() else f"CHATSTREAM_{name.upper()}"
+
+
+def load(**given: Any) -> Settings:
+    """
+    Read the settings; `given` ones (from the command line) win over the environment.
+
+    Raises:
+        SettingsError: Names each wrong setting and what it takes.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False, include_context=False):
+            message = problem["msg"].removeprefix("Value error, ")
+            where = variable(str(problem["loc"][0])) if problem["loc"] else None
+            lines.append(f"{where}: {message}" if where else message)
+        raise SettingsError("; ".join(lines)) from None

@@ -1,0 +1,34 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatstream.events import BEGINNING, before, event_id, is_event_id, place, timestamp
+
+places = st.integers(min_value=1, max_value=9_999_999_999_999 * 10_000 + 9_999)
+
+
+@given(places, places)
+def test_ids_compare_as_strings_in_the_order_of_their_places(a: int, b: int) -> None:
+    assert (event_id(a) < event_id(b)) == (a < b)
+
+
+@given(places)
+def test_an_id_has_the_contracts_form_and_gives_its_place_back(number: int) -> None:
+    identifier = event_id(number)
+
+    assert is_event_id(identifier)
+    assert place(identifier) == number
+    assert before(identifier) < identifier
+
+
+def test_the_beginning_is_below_every_id() -> None:
+    assert BEGINNING < event_id(0)
+    assert place(BEGINNING) == 0
+
+
+def test_what_only_looks_like_an_id_is_none() -> None:
+    for text in ("", "0", "1764000000000", "1764000000000-00001", "١٧٦٤٠٠٠٠٠٠٠٠٠-0000", "x-1"):
+        assert not is_event_id(text)
+
+
+def test_a_time_is_written_in_utc_with_milliseconds() -> None:
+    assert timestamp(1764000000007) == "2025-11-24T16:00:00.007Z"

@@ -1,0 +1,85 @@
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from chatstream.events import BEGINNING, EventId, place
+from chatstream.log.clock import LEASE_MS, IdClock
+
+NOW = 1_764_000_000_000
+
+
+@pytest.fixture
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def open_clock(
+    path: Path, executor: ThreadPoolExecutor, now: list[int], floor: EventId = BEGINNING
+) -> IdClock:
+    return IdClock(path, executor, floor=floor, now_ms=lambda: now[0])
+
+
+def test_ids_rise_when_the_clock_stands_still_or_goes_back(
+    tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    now = [NOW]
+    clock = open_clock(tmp_path / "clock", executor, now)
+
+    ids = [clock.next() for _ in range(20_001)]
+    now[0] -= 86_400_000
+    ids.append(clock.next())
+
+    assert ids == sorted(set(ids))
+    assert ids[0] == f"{NOW}-0000"
+    assert ids[10_000] == f"{NOW + 1}-0000"
+
+
+def test_no_id_is_given_twice_when_the_process_dies_at_any_moment(
+    tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    now = [NOW]
+    given: list[str] = []
+    for step in (0, 1, LEASE_MS // 2, LEASE_MS, 10 * LEASE_MS, -50 * LEASE_MS):
+        now[0] += step
+        clock = open_clock(tmp_path / "clock", executor, now)
+        # Not closed: this is a process that died.
+        given += [clock.next() for _ in range(3)]
+        now[0] += LEASE_MS // 2
+        given += [clock.next() for _ in range(3)]
+
+    assert given == sorted(set(given))
+
+
+def test_the_ceiling_on_disk_is_above_every_id_given(
+    tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    now = [NOW]
+    clock = open_clock(tmp_path / "clock", executor, now)
+    for _ in range(200):
+        now[0] += LEASE_MS // 7
+        identifier = clock.next()
+        assert int((tmp_path / "clock").read_bytes()) > place(identifier) // 10_000
+
+
+def test_a_closed_clock_goes_on_where_it_was(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
+    now = [NOW]
+    clock = open_clock(tmp_path / "clock", executor, now)
+    last = clock.next()
+    clock.close()
+
+    following = open_clock(tmp_path / "clock", executor, now).next()
+
+    assert following > last
+    assert place(following) - place(last) <= 20_000
+
+
+def test_a_lost_clock_file_starts_above_the_floor_that_the_logs_give(
+    tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    floor = EventId(f"{NOW + 5}-0003")
+    (tmp_path / "clock").write_bytes(b"\0\0garbage")
+
+    assert open_clock(tmp_path / "clock", executor, [NOW], floor).next() > floor

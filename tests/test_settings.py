@@ -1,0 +1,72 @@
+import pytest
+
+from chatstream.errors import SettingsError
+from chatstream.settings import load, rate
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.chdir(str(tmp_path))
+
+
+def test_the_environment_sets_what_the_command_line_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CHATSTREAM_PORT", "1234")
+    monkeypatch.setenv("CHATSTREAM_HEARTBEAT", "2")
+
+    settings = load(port=99)
+
+    assert settings.port == 99
+    assert settings.heartbeat == 2
+
+
+def test_a_wrong_setting_is_named_with_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHATSTREAM_PORT", "70000")
+    monkeypatch.setenv("CHATSTREAM_FSYNC", "sometimes")
+
+    with pytest.raises(SettingsError) as caught:
+        load()
+
+    assert "CHATSTREAM_PORT" in caught.value.message and "65535" in caught.value.message
+    assert "CHATSTREAM_FSYNC" in caught.value.message and "'terminal'" in caught.value.message
+
+
+def test_a_providers_settings_keep_their_owners_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("OPENAI_BASE_URL", "nonsense")
+
+    with pytest.raises(SettingsError, match="OPENAI_BASE_URL"):
+        load()
+
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1/")
+    settings = load()
+    assert settings.openai_base_url == "http://127.0.0.1:1/v1"
+    assert "sk-secret" not in repr(settings)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "chat.example"])
+def test_listening_beyond_loopback_without_auth_is_refused(host: str) -> None:
+    with pytest.raises(SettingsError, match="--insecure"):
+        load(host=host)
+
+    assert load(host=host, insecure=True).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback_needs_no_leave_and_has_no_limits_unless_set(host: str) -> None:
+    assert not load(host=host).limited("rate_limit_chat")
+    assert load(host=host, rate_limit_chat="1/second").limited("rate_limit_chat")
+
+
+def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHATSTREAM_ALLOWED_HOSTS", "Chat.example, other.example")
+
+    assert load().allowed_hosts == ("chat.example", "other.example")
+
+
+def test_a_rate_is_a_count_in_a_time() -> None:
+    assert rate("60/minute") == (60, 60)
+    assert rate("0") is None
+    with pytest.raises(SettingsError, match="RATE_LIMIT_CHAT"):
+        load(rate_limit_chat="often")
