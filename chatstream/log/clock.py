@@ -75,6 +75,10 @@ class IdClock:
         self._last = number
         return event_id(number)
 
+    def raise_to(self, number: int) -> None:
+        """Give no id at or below this place any more: a file from elsewhere has it."""
+        self._last = max(self._last, number)
+
     def close(self) -> None:
         """Write the exact place, so that the next start goes on from there, and let go."""
         with self._write_lock:

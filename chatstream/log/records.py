@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from chatstream.events import Address, EventId, TurnId, is_event_id
+from chatstream.events import Address, EventId, TurnId, before, is_event_id
 
 VERSION = 1
 BLOCK = 64 * 1024
 
 # In a string every quote is escaped, so these bytes stand only between two fields.
 _BOOKKEEPING = b',"turns":'
+_STARTED = b'{"type":"turn.started"'
 
 Json = dict[str, Any]
 
@@ -116,9 +117,9 @@ def lines_back(fd: int, end: int, block: int = BLOCK) -> Iterator[tuple[int, byt
         yield 0, whole
 
 
-def records_back(fd: int, end: int) -> Iterator[Record]:
+def records_back(fd: int, end: int, block: int = BLOCK) -> Iterator[Record]:
     """Yield the permanent records before `end`, newest first; damaged lines are passed over."""
-    for start, data in lines_back(fd, end):
+    for start, data in lines_back(fd, end, block):
         record = parse(data)
         if record is not None and record["type"] != "log":
             yield Record(start, start + len(data) + 1, record)
@@ -215,26 +216,56 @@ def slice_after(
     return found, place
 
 
-def find_turn(fd: int, size: int, turn_id: str, *, most_turns: int | None = None) -> list[Record]:
+def first_line(fd: int, size: int) -> bytes:
+    """Return the first line, without its newline."""
+    return _line_around(fd, 0, size)[1]
+
+
+def first_records(fd: int, size: int, limit: int = BLOCK) -> Iterator[Json]:
+    """Yield the permanent records at the beginning of a file, as far as a block holds them."""
+    data = os.pread(fd, min(limit, size), 0)
+    while data.count(b"\n") < 2 and len(data) < size:
+        data += os.pread(fd, min(limit, size - len(data)), len(data))
+    for line_data in data.split(b"\n")[:-1]:
+        record = parse(line_data)
+        if record is not None and record["type"] != "log":
+            yield record
+
+
+def line_at(fd: int, size: int, identifier: EventId) -> Json | None:
+    """Return the record with this id; None where its line is not there or damaged."""
+    start = offset_after(fd, size, before(identifier))
+    if start >= size:
+        return None
+    record = parse(_line_around(fd, start, size)[1])
+    return record if record is not None and record["id"] == identifier else None
+
+
+def turn_ids(fd: int, size: int, most: int) -> list[tuple[str, EventId]]:
+    """Return the newest turns, newest first: their ids, and where they start."""
+    found: list[tuple[str, EventId]] = []
+    for _, data in lines_back(fd, size, 4 * BLOCK):
+        if data.startswith(_STARTED) and (record := parse(data)) is not None:
+            found.append((record["turn_id"], record["id"]))
+            if len(found) >= most:
+                break
+    return found
+
+
+def find_turn(fd: int, size: int, turn_id: str) -> list[Record]:
     """
     Return a turn's records, newest first: its terminal event, if it has ended, and its start.
 
-    Looks back over the newest `most_turns` turns, or over the whole file. Searches the bytes: only
-    lines that hold the id are parsed.
+    Searches the bytes from the end: only lines that hold the id are parsed.
     """
     # Quotes inside a string are escaped, so a text cannot forge this.
     needle = b'"turn_id":' + orjson.dumps(turn_id)
     found: list[Record] = []
-    turns = 0
     for start, data in lines_back(fd, size, 4 * BLOCK):
-        if b'"type":"turn.started"' in data[:64]:
-            turns += 1
         if needle in data:
             record = parse(data)
             if record is not None and record.get("turn_id") == turn_id:
                 found.append(Record(start, start + len(data) + 1, record))
                 if record["type"] == "turn.started":
                     return found
-        if most_turns is not None and turns >= most_turns:
-            break
     return found

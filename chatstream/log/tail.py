@@ -79,6 +79,11 @@ class DeltaRun:
             begin = end
         return found, total
 
+    def until(self, upto: int) -> bytearray:
+        """Return the text of the deltas up to a place."""
+        count = bisect_right(self._places, upto)
+        return self.text[: self._ends[count - 1]] if count else bytearray()
+
     def encode(self, identifier: EventId, escaped: bytes | bytearray) -> bytes:
         """Return the JSON of a delta."""
         return b"".join((self._before_id, identifier.encode(), self._after_id, escaped, b'"}'))
@@ -170,11 +175,14 @@ class Tail:
         self._bytes = sum(len(s.event.json) for s in self._segments if isinstance(s, _Permanent))
         self.after = max(self.after, after)
 
-    def read(self, after: int, upto: int, limit: int) -> list[Encoded]:
+    def read(
+        self, after: int, upto: int, limit: int, turn_id: TurnId | None = None
+    ) -> list[Encoded]:
         """
         Return the events between two places, oldest first, some `limit` bytes at a time.
 
         `after` is not below `self.after`. Neighbouring deltas come joined, under the last one's id.
+        With `turn_id`, the deltas of other turns are left out.
         """
         segments = self._segments
         index = len(segments)
@@ -190,7 +198,7 @@ class Tail:
             if isinstance(segment, _Permanent):
                 found.append(segment.event)
                 total += len(segment.event.json)
-            else:
+            elif turn_id is None or segment.turn_id == turn_id:
                 deltas, size = segment.read(after, upto)
                 found += deltas
                 total += size

@@ -1,0 +1,199 @@
+"""
+A running turn in its conversation's log: where its deltas wait, and its live file.
+
+Text is taken in at once, written with what else is ready, and only then shown. For the loop's
+thread; one task writes a turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import orjson
+
+from chatstream.errors import ChatstreamError, TurnEnded
+from chatstream.events import DeltaKind, EventId, TerminalType, TurnId, place
+from chatstream.log.records import Encoded, Json
+from chatstream.log.tail import DeltaRun
+
+if TYPE_CHECKING:
+    from chatstream.log.conversation import Conversation
+    from chatstream.log.file_state import Orphan
+
+logger = logging.getLogger(__name__)
+
+
+class LiveTurn:
+    """
+    One running turn. The log gives it; whoever runs the turn writes to it and ends it.
+
+    Attributes:
+        size: Bytes that the text and the reasoning take as JSON.
+        started: Done once `turn.started` is durable: True, or False where the disk refused it.
+        done: Done with the terminal event once that is durable; None where it never will be.
+        on_clear: Called when a clear or an erase ends the turn: stop what computes it.
+    """
+
+    def __init__(
+        self, conversation: Conversation, turn_id: TurnId, started_id: EventId, body: str
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.conversation = conversation
+        self.turn_id = turn_id
+        self.started_id = started_id
+        self.body = body
+        self.ended = False
+        self.size = 0
+        self.started: asyncio.Future[bool] = loop.create_future()
+        self.done: asyncio.Future[Encoded | None] = loop.create_future()
+        self.on_clear: Callable[[], None] | None = None
+        self.live_path = conversation.path.with_suffix(f".{started_id}.live")
+        self._runs: list[DeltaRun] = []
+        self._waiting: list[bytes] = []
+        self._kind: DeltaKind = "text"
+        self._fd = -1
+        self._written = 0
+        self._mute = False
+
+    @classmethod
+    def left(cls, conversation: Conversation, orphan: Orphan) -> LiveTurn:
+        """Take up a turn that another process left, with what had come of it, to end it."""
+        started = orphan.started
+        turn = cls(conversation, started["turn_id"], started["id"], started.get("body", ""))
+        turn.started.set_result(True)
+        kinds: tuple[tuple[DeltaKind, str], ...]
+        kinds = ("reasoning", orphan.reasoning), ("text", orphan.text)
+        for kind, text in kinds:
+            if text:
+                run = DeltaRun(conversation.address.conversation_id, turn.turn_id, kind)
+                run.add(turn.started_id, orjson.dumps(text)[1:-1], b"")
+                turn._runs.append(run)
+        return turn
+
+    def write(self, text: str, kind: DeltaKind = "text") -> None:
+        """
+        Take a piece of the reply. It is seen after the next flush, in order, joined with what
+        else is ready; it is never lost while the process lives, even where the disk is full.
+
+        Raises:
+            TurnEnded: The turn has its terminal event.
+        """
+        if self.ended:
+            raise TurnEnded("The turn has ended.")
+        escaped = orjson.dumps(text)[1:-1]
+        if kind != self._kind:
+            self.flush()
+            self._kind = kind
+        if not self._waiting:
+            self.conversation.disk.flush_soon(self)
+        self._waiting.append(escaped)
+        self.size += len(escaped)
+
+    def flush(self) -> None:
+        """Write what waits to the live file, then show it; or go on waiting, where it cannot be."""
+        if not self._waiting or self.ended:
+            return
+        escaped = b"".join(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
+        if self._mute:
+            self._waiting = [escaped]
+            return
+        conversation = self.conversation
+        run = conversation.tail.run(self.turn_id, self._kind)
+        try:
+            identifier = conversation.disk.clock.next()
+            json = run.encode(identifier, escaped)
+            self._write_live(json + b"\n")
+        except (ChatstreamError, OSError) as error:
+            logger.warning("delta not written", extra={"error": type(error).__name__})
+            self._waiting = [escaped]
+            return
+        self._waiting.clear()
+        conversation.tail.extend(run, identifier, escaped, json)
+        if not self._runs or self._runs[-1] is not run:
+            self._runs.append(run)
+        conversation.wrote_live(self, identifier, self._fd)
+
+    def mark(self, fields: Json) -> None:
+        """
+        Write `turn.answering`, which lives as long as the deltas.
+
+        Raises:
+            TurnEnded: The turn has its terminal event.
+            StorageFull, StorageFailed: It could not be written, and is not shown.
+        """
+        if self.ended:
+            raise TurnEnded("The turn has ended.")
+        self.flush()
+        conversation = self.conversation
+        identifier = conversation.disk.clock.next()
+        json = orjson.dumps(
+            {
+                "type": "turn.answering",
+                "id": identifier,
+                "conversation_id": conversation.address.conversation_id,
+                "turn_id": self.turn_id,
+                **fields,
+            }
+        )
+        self._write_live(json + b"\n")
+        conversation.tail.add(Encoded(identifier, self.turn_id, "turn.answering", json))
+        conversation.wrote_live(self, identifier, self._fd)
+
+    async def end(self, kind: TerminalType, fields: Json) -> Encoded:
+        """
+        Write the terminal event; returns once it is durable. `text` and `reasoning` are added.
+
+        Raises:
+            TurnEnded: The turn has its terminal event already.
+            StorageFull, StorageFailed: It could not be written; it may be tried again.
+        """
+        if self.ended:
+            raise TurnEnded("The turn has ended.")
+        self.flush()
+        return await self.conversation.end_turn(self, kind, fields)
+
+    def text(self, kind: DeltaKind = "text", upto: int | None = None) -> bytes:
+        """
+        Return the text of a kind, as the inside of a JSON string.
+
+        All that came; or with `upto`, what is shown at that place.
+        """
+        parts: list[bytes | bytearray] = []
+        for run in self._runs:
+            if run.kind == kind:
+                parts.append(run.text if upto is None else run.until(upto))
+        if upto is None and kind == self._kind:
+            parts += self._waiting
+        return b"".join(parts)
+
+    def mute(self) -> None:
+        """Show no more deltas, since earlier ones cannot be: the terminal event has them all."""
+        self._mute = True
+
+    def close(self, event: Encoded | None) -> None:
+        """Let go: the turn has ended with this event, or will have none from this process."""
+        self.ended = True
+        self._waiting.clear()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        if not self.started.done():
+            self.started.set_result(event is not None)
+        if not self.done.done():
+            self.done.set_result(event)
+
+    def _write_live(self, data: bytes) -> None:
+        if self._fd < 0:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._fd = os.open(self.live_path, flags, 0o600)
+        self.conversation.disk.write(self._fd, data, self._written, may_use_reserve=True)
+        self._written += len(data)
+
+    @property
+    def started_place(self) -> int:
+        """The place of `turn.started`."""
+        return place(self.started_id)

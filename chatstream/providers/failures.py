@@ -1,0 +1,216 @@
+"""
+What a provider's failure means: from a status, an error body or a broken connection to one error.
+
+The messages are our own sentences. A provider's text may quote the key or the prompt: its words
+are read for their meaning, and only its codes are logged.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import httpx
+import orjson
+
+from chatstream.errors import ProviderError, ProviderTimeout
+
+MAX_RETRY_AFTER: Final = 120.0
+"""Seconds; a provider that asks for more is asked again after this."""
+
+MAX_LOGGED: Final = 1000
+"""Characters of an error body that the debug log shows."""
+
+# What looks like a credential, whoever's it is.
+_SECRET = re.compile(r"(?:\b(?:sk|pk|gsk|xai)-|AIza|Bearer +)[\w.*-]+")
+# Of the request, whatever is sent again: the same answer would come.
+_PERMANENT_STATUSES = frozenset(range(300, 500)) - {408, 409, 425, 429}
+_AUTH_WORDS = frozenset(
+    (
+        "api_key_invalid",
+        "authentication_error",
+        "invalid_api_key",
+        "permission_denied",
+        "permission_error",
+        "unauthenticated",
+    )
+)
+_LIMIT_WORDS = frozenset(
+    ("insufficient_quota", "rate_limit_error", "rate_limit_exceeded", "resource_exhausted")
+)
+_REFUSAL_WORDS = frozenset(
+    (
+        "billing_error",
+        "content_policy_violation",
+        "failed_precondition",
+        "invalid_argument",
+        "invalid_request_error",
+        "model_not_found",
+        "not_found",
+        "not_found_error",
+    )
+)
+_CONTEXT_WORDS = frozenset(("context_length_exceeded", "exceed_context_size_error"))
+_CONTEXT_TEXT = re.compile(
+    r"maximum context length|context (?:length|size|window)|prompt is too long"
+    r"|input token count .* exceeds|too many (?:input )?tokens in",
+    re.IGNORECASE,
+)
+_RETRY_TEXT = re.compile(
+    r"(?:retry|try again) (?:in|after) ((?:[\d.]+ ?(?:ms|s|m|h)[a-z]* ?)+)", re.I
+)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|h)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def unreachable(name: str, error: httpx.TransportError) -> ProviderError:
+    """Tell that no response came."""
+    match error:
+        case httpx.ConnectTimeout():
+            return ProviderTimeout(f"{name} could not be reached in time.", retryable=True)
+        case httpx.ConnectError() | httpx.ProxyError():
+            return ProviderError(
+                f"{name} cannot be reached.", code="provider_unreachable", retryable=True
+            )
+        case httpx.UnsupportedProtocol():
+            return ProviderError(f"The address set for {name} is wrong.")
+        case _:
+            return ProviderError(
+                f"{name} closed the connection without an answer.",
+                code="provider_cut",
+                retryable=True,
+            )
+
+
+def cut(name: str) -> ProviderError:
+    """Tell that an answer ended without its provider's end mark."""
+    return ProviderError(f"{name} broke off its answer.", code="provider_cut", retryable=True)
+
+
+def unreadable(name: str) -> ProviderError:
+    """Tell that something came which is no answer in the provider's form."""
+    return ProviderError(f"{name} sent an answer that cannot be read.", retryable=True)
+
+
+def error_object(said: bytes) -> dict[str, Any]:
+    """Read an error body or payload in any of the forms in use; empty where it is none."""
+    try:
+        value = orjson.loads(bytes(said))
+    except orjson.JSONDecodeError:
+        return {}
+    if isinstance(value, list) and value:
+        value = value[0]
+    if isinstance(value, dict) and "error" in value:
+        value = value["error"]
+    if isinstance(value, str):
+        return {"message": value}
+    return value if isinstance(value, dict) else {}
+
+
+def explain(
+    name: str, status: int | None, error: Mapping[str, Any], headers: Mapping[str, str]
+) -> ProviderError:
+    """
+    Tell what an error means for the turn.
+
+    Args:
+        status: The response's; None for an error inside a stream, which may hold its own.
+        error: As `error_object` reads it.
+        headers: Of the response; looked up in lower case.
+    """
+    if status is None:
+        status = _status_in(error)
+    code, sentence, retryable = _meaning(status, words(error), str(error.get("message")))
+    return ProviderError(
+        f"{name} {sentence} (status {status})." if status else f"{name} {sentence}.",
+        code=code,
+        retryable=retryable,
+        upstream_status=status,
+        retry_after=_retry_after(headers, error),
+    )
+
+
+def words(error: Mapping[str, Any]) -> frozenset[str]:
+    """Return the codes in an error: identifiers alone, safe to log."""
+    found = [error.get(key) for key in ("type", "code", "status")]
+    found += [detail.get("reason") for detail in _details(error)]
+    return frozenset(
+        word.lower() for word in found if isinstance(word, str) and re.fullmatch(r"\w{1,64}", word)
+    )
+
+
+def redacted(said: bytes, secret: str) -> str:
+    """Return the beginning of an error body without credentials. It may quote a prompt."""
+    text = said.decode(errors="replace")
+    if secret:
+        text = text.replace(secret, "[key]")
+    return _SECRET.sub("[key]", text)[:MAX_LOGGED]
+
+
+def _details(error: Mapping[str, Any]) -> list[dict[str, Any]]:
+    details = error.get("details")
+    return [d for d in details if isinstance(d, dict)] if isinstance(details, list) else []
+
+
+def _status_in(error: Mapping[str, Any]) -> int | None:
+    for key in ("code", "status"):
+        value = error.get(key)
+        if isinstance(value, str) and value.isascii() and value.isdigit():
+            value = int(value[:4])
+        if isinstance(value, int) and 400 <= value <= 599:
+            return value
+    return None
+
+
+def _meaning(status: int | None, said: frozenset[str], text: str) -> tuple[str, str, bool]:
+    """Return the code, the rest of the sentence, and whether asking again can help."""
+    unclear = status in (None, 400, 422)
+    if status == 413 or said & _CONTEXT_WORDS or (unclear and _CONTEXT_TEXT.search(text)):
+        return "context_too_long", "takes no conversation as long as this", False
+    if status in (401, 403) or said & _AUTH_WORDS:
+        return "provider_auth", "refused the server's credentials", False
+    if status == 429 or (status is None and said & _LIMIT_WORDS):
+        return "provider_rate_limited", "is asked too often, or its quota is used up", True
+    if status in _PERMANENT_STATUSES or (status is None and said & _REFUSAL_WORDS):
+        return "provider_error", "refused the request", False
+    return "provider_error", "failed", True
+
+
+def _retry_after(headers: Mapping[str, str], error: Mapping[str, Any]) -> float | None:
+    """Return the seconds to wait, from the most exact form that is there."""
+    seconds = _number(headers.get("retry-after-ms"), 0.001)
+    if seconds is None:
+        seconds = _number(headers.get("retry-after"))
+    if seconds is None:
+        seconds = _until(headers.get("retry-after"))
+    for detail in _details(error):
+        if seconds is None:
+            seconds = _duration(detail.get("retryDelay"))
+    if seconds is None and isinstance(text := error.get("message"), str):
+        match = _RETRY_TEXT.search(text)
+        seconds = _duration(match[1]) if match else None
+    return None if seconds is None else min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def _number(text: str | None, unit: float = 1.0) -> float | None:
+    try:
+        value = float(text or "") * unit
+    except ValueError:
+        return None
+    return None if math.isnan(value) else value
+
+
+def _until(text: str | None) -> float | None:
+    try:
+        return parsedate_to_datetime(text or "").timestamp() - time.time()
+    except ValueError:
+        return None
+
+
+def _duration(text: object) -> float | None:
+    parts = _DURATION.findall(text) if isinstance(text, str) else []
+    return sum(float(number) * _UNITS[unit] for number, unit in parts) if parts else None

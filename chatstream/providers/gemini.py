@@ -1,0 +1,146 @@
+"""The `gemini` provider: Google's `streamGenerateContent`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Final
+from urllib.parse import quote
+
+from chatstream.providers import (
+    FinishReason,
+    Message,
+    Piece,
+    ProviderRequest,
+    Reasoning,
+    Text,
+    Usage,
+)
+from chatstream.providers.http import ProviderClient
+
+FINISH: Final[dict[str, FinishReason]] = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "SAFETY": "filter",
+    "RECITATION": "filter",
+    "LANGUAGE": "filter",
+    "BLOCKLIST": "filter",
+    "PROHIBITED_CONTENT": "filter",
+    "SPII": "filter",
+    "MODEL_ARMOR": "filter",
+    "IMAGE_SAFETY": "filter",
+    "IMAGE_PROHIBITED_CONTENT": "filter",
+    "IMAGE_RECITATION": "filter",
+    "UNEXPECTED_TOOL_CALL": "tool",
+    "TOO_MANY_TOOL_CALLS": "tool",
+}
+# The enumeration's zero value: said of a candidate that has not finished.
+UNFINISHED: Final = "FINISH_REASON_UNSPECIFIED"
+
+
+class GeminiProvider:
+    """The Gemini API behind `base_url` (without a version)."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_key: str,
+        model: str,
+        connect_timeout: float,
+        name: str = "gemini",
+    ) -> None:
+        self.name = name
+        self.model = model
+        self._client = ProviderClient(
+            name,
+            base_url,
+            api_key=api_key,
+            key_header="x-goog-api-key",
+            connect_timeout=connect_timeout,
+        )
+
+    def reply(self, request: ProviderRequest) -> AsyncGenerator[Piece, None]:
+        """Yield the answer's pieces; as `Provider.reply` promises."""
+        model = quote(request.model.removeprefix("models/"), safe="")
+        path = f"v1beta/models/{model}:streamGenerateContent?alt=sse"
+        return self._client.reply(path, _body(request), GeminiAnswer())
+
+    async def models(self) -> list[str]:
+        """Return the names of the models that can answer, the default one first."""
+        listed = (await self._client.get("v1beta/models?pageSize=1000")).get("models")
+        names = [
+            entry["name"].removeprefix("models/")
+            for entry in (listed if isinstance(listed, list) else [])
+            if isinstance(entry, dict)
+            and isinstance(entry.get("name"), str)
+            and "generateContent" in (entry.get("supportedGenerationMethods") or ())
+        ]
+        return [self.model, *(name for name in names if name != self.model)]
+
+    async def aclose(self) -> None:
+        """Close the connections; running replies end with an error. Safe to call twice."""
+        await self._client.aclose()
+
+
+class GeminiAnswer:
+    """One answer, from `GenerateContentResponse` frames. Whole once a finish reason was seen."""
+
+    def __init__(self) -> None:
+        self.finish: FinishReason | None = None
+
+    def take(self, chunk: dict[str, Any]) -> Sequence[Piece]:
+        """Return what one frame adds; as `Answer.take` promises."""
+        pieces: list[Piece] = []
+        candidates = chunk.get("candidates")
+        if candidates:
+            candidate = candidates[0]
+            content = candidate.get("content")
+            for part in (content.get("parts") or ()) if content else ():
+                text = part.get("text")
+                if not text:
+                    continue
+                if not isinstance(text, str):
+                    raise TypeError
+                pieces.append(Reasoning(text) if part.get("thought") else Text(text))
+            reason = candidate.get("finishReason")
+            if reason and reason != UNFINISHED:
+                self.finish = FINISH.get(reason, "other")
+        elif (chunk.get("promptFeedback") or {}).get("blockReason"):
+            self.finish = "filter"
+        usage = chunk.get("usageMetadata")
+        if usage:
+            # A count of nothing is left out; thoughts are paid for as output.
+            pieces.append(
+                Usage(
+                    usage.get("promptTokenCount", 0),
+                    usage.get("candidatesTokenCount", 0) + usage.get("thoughtsTokenCount", 0),
+                )
+            )
+        return pieces
+
+
+def _body(request: ProviderRequest) -> dict[str, Any]:
+    body: dict[str, Any] = {"contents": _contents(request.messages)}
+    if request.system is not None:
+        body["systemInstruction"] = {"parts": [{"text": request.system}]}
+    config: dict[str, Any] = {}
+    if request.temperature is not None:
+        config["temperature"] = request.temperature
+    if request.max_tokens is not None:
+        config["maxOutputTokens"] = request.max_tokens
+    if request.stop:
+        config["stopSequences"] = list(request.stop)
+    if config:
+        body["generationConfig"] = config
+    return body
+
+
+def _contents(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Put the history in Gemini's form: roles alternate, neighbours of one role are one."""
+    contents: list[dict[str, Any]] = []
+    for message in messages:
+        role = "model" if message.role == "assistant" else "user"
+        if not contents or contents[-1]["role"] != role:
+            contents.append({"role": role, "parts": []})
+        contents[-1]["parts"].append({"text": message.content})
+    return contents

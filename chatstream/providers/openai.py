@@ -1,0 +1,129 @@
+"""The `openai` provider: Chat Completions, of OpenAI and of the many servers that speak it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Final
+
+from chatstream.providers import (
+    FinishReason,
+    Piece,
+    ProviderRequest,
+    Reasoning,
+    Text,
+    Usage,
+)
+from chatstream.providers.http import ProviderClient
+
+FINISH: Final[dict[str, FinishReason]] = {
+    "stop": "stop",
+    "length": "length",
+    "content_filter": "filter",
+    "tool_calls": "tool",
+    "function_call": "tool",
+}
+
+
+class OpenAIProvider:
+    """An OpenAI API behind `base_url` (with its `/v1`); without a key for servers that ask none."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_key: str,
+        model: str,
+        connect_timeout: float,
+        name: str = "openai",
+    ) -> None:
+        self.name = name
+        self.model = model
+        self._client = ProviderClient(
+            name,
+            base_url,
+            api_key=api_key,
+            key_header="Authorization",
+            key_prefix="Bearer ",
+            connect_timeout=connect_timeout,
+        )
+        # OpenAI's newer models refuse the old name; other servers know only that one.
+        self._max_tokens = (
+            "max_completion_tokens" if self._client.host == "api.openai.com" else "max_tokens"
+        )
+
+    def reply(self, request: ProviderRequest) -> AsyncGenerator[Piece, None]:
+        """Yield the answer's pieces; as `Provider.reply` promises."""
+        return self._client.reply("chat/completions", self._body(request), OpenAIAnswer())
+
+    async def models(self) -> list[str]:
+        """Return the model names, the default one first."""
+        listed = (await self._client.get("models")).get("data")
+        names = [
+            entry["id"]
+            for entry in (listed if isinstance(listed, list) else [])
+            if isinstance(entry, dict) and isinstance(entry.get("id"), str)
+        ]
+        return [self.model, *(name for name in names if name != self.model)]
+
+    async def aclose(self) -> None:
+        """Close the connections; running replies end with an error. Safe to call twice."""
+        await self._client.aclose()
+
+    def _body(self, request: ProviderRequest) -> dict[str, Any]:
+        messages = [{"role": m.role, "content": m.content} for m in request.messages]
+        if request.system is not None:
+            messages.insert(0, {"role": "system", "content": request.system})
+        body: dict[str, Any] = {
+            "model": request.model,
+            "messages": messages,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if request.temperature is not None:
+            body["temperature"] = request.temperature
+        if request.max_tokens is not None:
+            body[self._max_tokens] = request.max_tokens
+        if request.stop:
+            body["stop"] = list(request.stop)
+        return body
+
+
+class OpenAIAnswer:
+    """One answer, from `chat.completion.chunk` events. Whole once a finish reason was seen."""
+
+    def __init__(self) -> None:
+        self.finish: FinishReason | None = None
+
+    def take(self, chunk: dict[str, Any]) -> Sequence[Piece]:
+        """Return what one chunk adds; as `Answer.take` promises."""
+        pieces: list[Piece] = []
+        choices = chunk.get("choices")
+        if choices:
+            choice = choices[0]
+            delta = choice.get("delta")
+            if delta:
+                thought = delta.get("reasoning_content") or delta.get("reasoning")
+                if thought:
+                    pieces.append(Reasoning(_text(thought)))
+                text = delta.get("content")
+                if text:
+                    pieces.append(Text(_text(text)))
+                refusal = delta.get("refusal")
+                if refusal:
+                    pieces.append(Text(_text(refusal)))
+            reason = choice.get("finish_reason")
+            # "error" is said of an answer that broke off: no end mark.
+            if reason and reason != "error":
+                self.finish = FINISH.get(reason, "other")
+        usage = chunk.get("usage")
+        if usage:
+            counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
+            if isinstance(counts[0], int) and isinstance(counts[1], int):
+                pieces.append(Usage(*counts))
+        return pieces
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value

@@ -1,0 +1,289 @@
+"""
+What the fake upstream answers: one script's steps, played over one connection.
+
+`tests/upstream.py` says what each step does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import zlib
+from collections.abc import Awaitable, Callable, Iterator
+from email.utils import formatdate
+from time import time
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+
+from tests.upstream_forms import EMOJI, Asked, Form, GeminiForm, OpenAIForm, token
+
+
+def steps(asked: Asked) -> Iterator[tuple[str, str]]:
+    """
+    Yield the steps that a request asks for, as names of methods and values.
+
+    Raises:
+        AttributeError: From playing them, where there is no such step.
+    """
+    if "contents" in asked.body:
+        text = asked.body["contents"][-1]["parts"][-1]["text"]
+        model = unquote(asked.path.rpartition("/")[2].rpartition(":")[0])
+    else:
+        text = asked.body["messages"][-1]["content"]
+        model = asked.body["model"]
+    script = text[1:] if text.startswith("!") else model.partition("!")[2]
+    for step in re.split(r"[\s,]+", script or "tokens=8"):
+        name, _, value = step.partition("=")
+        yield name.replace("-", "_"), value
+
+
+class Player:
+    """Plays one script over one connection. A step `x-y` is the method `do_x_y`."""
+
+    def __init__(
+        self, transport: asyncio.WriteTransport, asked: Asked, gate: asyncio.Event
+    ) -> None:
+        self._gate = gate
+        self._transport = transport
+        self._asked = asked
+        self._form: Form = GeminiForm if "streamGenerateContent" in asked.path else OpenAIForm
+        self._begun = self._ended = False
+        self._interval = 0.0
+        self._next = 0.0
+        self._split = 0
+        self._split_at = 0
+        self._newline = b"\n"
+        self._headers: list[bytes] = []
+        self._error: dict[str, Any] = {}
+        self._counts = (7, 0)
+        self._gzip: zlib._Compress | None = None
+
+    async def play(self) -> None:
+        """Answer the request."""
+        for name, value in steps(self._asked):
+            step: Callable[[str], Awaitable[None]] = getattr(self, f"do_{name}")
+            await step(value)
+            if self._ended:
+                return
+        await self.do_end("")
+
+    # Content
+
+    async def do_tokens(self, value: str) -> None:
+        await self._many("text", int(value))
+
+    async def do_reason(self, value: str) -> None:
+        await self._many("reasoning", int(value))
+
+    async def _many(self, kind: str, count: int) -> None:
+        frame = self._form.frame
+        for number in range(count):
+            if self._interval:
+                await self._tick()
+            await self._send(frame(kind, token(number)))
+        self._counts = (self._counts[0], self._counts[1] + count)
+
+    async def do_say(self, value: str) -> None:
+        await self._send(self._form.frame("text", unquote(value)))
+
+    async def do_emoji(self, _: str) -> None:
+        await self._send(self._form.frame("text", EMOJI))
+
+    async def do_huge(self, value: str) -> None:
+        await self._send(self._form.frame("text", "x" * int(value)))
+
+    async def do_refusal(self, value: str) -> None:
+        await self._send(self._form.frame("refusal", value))
+
+    async def do_role(self, _: str) -> None:
+        await self._send(self._form.frame("role", ""))
+
+    async def do_empty(self, _: str) -> None:
+        await self._send(self._form.frame("empty", ""))
+
+    async def do_comment(self, _: str) -> None:
+        await self._send(b": OPENROUTER PROCESSING\n\n")
+
+    async def do_keepalive(self, value: str) -> None:
+        for _ in range(int(value)) if int(value) else itertools.count():
+            await self._tick()
+            await self._send(b": keep-alive\n\n")
+
+    async def do_usage(self, value: str) -> None:
+        first, _, second = value.partition(":")
+        self._counts = int(first), int(second)
+        await self._send(self._form.usage(self._counts))
+
+    # Ends
+
+    async def do_end(self, value: str) -> None:
+        await self.do_linger(value)
+        await self.do_eof("")
+
+    async def do_linger(self, value: str) -> None:
+        options = self._asked.body.get("stream_options") or {}
+        await self._send(self._form.frame("finish", value or self._form.default_reason))
+        if self._form is GeminiForm or options.get("include_usage"):
+            await self._send(self._form.usage(self._counts))
+        if self._form is OpenAIForm:
+            await self._send(b"data: [DONE]\n\n")
+        self._ended = True
+
+    async def do_finish(self, value: str) -> None:
+        await self._send(self._form.frame("finish", value or self._form.default_reason))
+
+    async def do_done(self, _: str) -> None:
+        await self._send(b"data: [DONE]\n\n")
+
+    async def do_block(self, value: str) -> None:
+        await self._send(self._form.frame("block", value))
+        await self.do_eof("")
+
+    async def do_eof(self, _: str) -> None:
+        await self.do_headers()
+        self._transport.write(b"0\r\n\r\n")
+        self._ended = True
+
+    async def do_cut(self, _: str) -> None:
+        self._transport.abort()
+        self._ended = True
+
+    do_drop = do_cut
+
+    async def do_hang(self, _: str) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def do_error(self, value: str, prefix: bytes = b"") -> None:
+        body = self._form.error(int(value or 503), self._error)
+        if self._form is OpenAIForm and value:
+            body["code"] = int(value)
+        await self._send(prefix + b"data: %s\n\n" % orjson.dumps({"error": body}))
+        await self.do_eof("")
+
+    async def do_error_event(self, value: str) -> None:
+        await self.do_error(value, b"event: error\n")
+
+    async def do_raw_error(self, value: str) -> None:
+        body = {"error": self._form.error(int(value or 503), self._error)}
+        await self._send(orjson.dumps(body, option=orjson.OPT_INDENT_2) + b"\n")
+        await self.do_eof("")
+
+    async def do_raw_part(self, value: str) -> None:
+        body = {"error": self._form.error(503, self._error)}
+        await self._send(orjson.dumps(body, option=orjson.OPT_INDENT_2)[: int(value)] + b"\n")
+
+    async def do_plain_error(self, _: str) -> None:
+        await self._send(b"upstream connect error or disconnect/reset before headers\n")
+        await self.do_eof("")
+
+    async def do_broken(self, _: str) -> None:
+        await self._send(b'data: {"choices":[{"delta":\n\n')
+
+    # Instead of an answer
+
+    async def do_retry_after(self, value: str) -> None:
+        when = formatdate(time() + int(value[5:]), usegmt=True) if "date" in value else value
+        self._headers.append(b"Retry-After: %s\r\n" % when.encode())
+
+    async def do_retry_after_ms(self, value: str) -> None:
+        self._headers.append(b"Retry-After-Ms: %s\r\n" % value.encode())
+
+    async def do_retry_info(self, value: str) -> None:
+        kind = "type.googleapis.com/google.rpc.RetryInfo"
+        self._error["details"] = [{"@type": kind, "retryDelay": value}]
+
+    async def do_retry_text(self, value: str) -> None:
+        self._error["message"] = f"Rate limit reached. Please retry in {value}."
+
+    async def do_code(self, value: str) -> None:
+        self._error["status" if self._form is GeminiForm else "code"] = value
+
+    async def do_quote(self, _: str) -> None:
+        key = self._asked.headers.get("x-goog-api-key") or self._asked.headers["authorization"]
+        self._error["message"] = f"Wrong key {key} for {orjson.dumps(self._asked.body).decode()}"
+
+    async def do_status(self, value: str) -> None:
+        self._whole(int(value), b"application/json", self._error_body(int(value)))
+
+    async def do_half(self, value: str) -> None:
+        body = self._error_body(int(value))
+        self._whole(int(value), b"application/json", body[:-5], claimed=len(body))
+        await self.do_hang("")
+
+    async def do_json(self, value: str) -> None:
+        self._whole(200, b"application/json", self._error_body(int(value or 503)))
+
+    async def do_html(self, _: str) -> None:
+        self._whole(200, b"text/html", b"<html>Welcome to the hotel's network</html>")
+
+    def _error_body(self, status: int) -> bytes:
+        return orjson.dumps({"error": self._form.error(status, self._error)})
+
+    def _whole(self, status: int, kind: bytes, body: bytes, claimed: int | None = None) -> None:
+        self._transport.write(
+            b"HTTP/1.1 %d X\r\nContent-Type: %s\r\nContent-Length: %d\r\n%s\r\n%s"
+            % (status, kind, claimed or len(body), b"".join(self._headers), body)
+        )
+        self._begun = self._ended = True
+
+    # Manner
+
+    async def do_pace(self, value: str) -> None:
+        self._interval = 1 / float(value)
+        self._next = asyncio.get_running_loop().time()
+
+    async def do_nl(self, value: str) -> None:
+        self._newline = {"crlf": b"\r\n", "cr": b"\r", "lf": b"\n"}[value]
+
+    async def do_gzip(self, _: str) -> None:
+        self._headers.append(b"Content-Encoding: gzip\r\n")
+        self._gzip = zlib.compressobj(wbits=31)
+
+    async def do_wait(self, value: str) -> None:
+        await asyncio.sleep(float(value))
+
+    async def do_gate(self, _: str) -> None:
+        await self._gate.wait()
+
+    async def _tick(self) -> None:
+        """Wait for the next token's time; a late one does not make the others late."""
+        self._next += self._interval
+        await asyncio.sleep(self._next - asyncio.get_running_loop().time())
+
+    async def do_split(self, value: str) -> None:
+        self._split = int(value)
+
+    async def do_split_at(self, value: str) -> None:
+        self._split_at = int(value)
+
+    async def do_headers(self, _: str = "") -> None:
+        if not self._begun:
+            self._begun = True
+            self._transport.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
+                b"Transfer-Encoding: chunked\r\nSet-Cookie: who=you\r\n%s\r\n"
+                % b"".join(self._headers)
+            )
+
+    async def _send(self, frame: bytes) -> None:
+        if not self._begun:
+            await self.do_headers()
+        if self._newline != b"\n":
+            frame = frame.replace(b"\n", self._newline)
+        if self._gzip is not None:
+            frame = self._gzip.compress(frame) + self._gzip.flush(zlib.Z_SYNC_FLUSH)
+        if self._split_at:
+            head, frame = frame[: self._split_at], frame[self._split_at :]
+            self._split_at -= len(head)
+            self._transport.write(b"%x\r\n%s\r\n" % (len(head), head))
+            # A write of its own, and time for the reader to see it alone.
+            await asyncio.sleep(0.001)
+        step = self._split or len(frame) or 1
+        for start in range(0, len(frame), step):
+            piece = frame[start : start + step]
+            self._transport.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            if self._split:
+                await asyncio.sleep(0)
