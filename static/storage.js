@@ -1,17 +1,19 @@
-/** localStorage, where it exists: private windows and strict settings throw instead. */
+/** The browser's storage, where it exists: private windows and strict settings throw instead. */
 
-export function stored(key) {
+/** Read what was kept under `key`; null where there is nothing. */
+export function stored(key, storage = "localStorage") {
   try {
-    return localStorage.getItem(`chatstream:${key}`);
+    return globalThis[storage].getItem(`chatstream:${key}`);
   } catch {
     return null;
   }
 }
 
-export function store(key, value) {
+/** Keep text under `key`; nothing removes it. `sessionStorage` is this tab's own. */
+export function store(key, value, storage = "localStorage") {
   try {
-    if (value) localStorage.setItem(`chatstream:${key}`, value);
-    else localStorage.removeItem(`chatstream:${key}`);
+    if (value) globalThis[storage].setItem(`chatstream:${key}`, value);
+    else globalThis[storage].removeItem(`chatstream:${key}`);
   } catch {
     // What cannot be kept is only a convenience: the page works without.
   }

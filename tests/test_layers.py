@@ -5,12 +5,12 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "chatstream"
 LAYERS = [
-    "errors events settings wire validation",
+    "errors events settings wire validation turn_ids metrics logs",
     "log providers",
-    "turns subscriber history",
-    "auth limits",
-    "http websocket",
-    "app cli bench",
+    "turns reply subscriber history pulse",
+    "auth limits services",
+    "http websocket frames",
+    "app cli server bench",
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}
 APART = {("turns", "subscriber"), ("subscriber", "turns"), ("log", "providers")}

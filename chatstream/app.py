@@ -1,0 +1,140 @@
+"""
+The application: every part is built in one lifespan, and closed in reverse.
+
+`create_app` returns plain ASGI without global state. Mounted in another application, its lifespan
+is entered by that application's own::
+
+    chat = chatstream.create_app(settings)
+    app = Starlette(routes=[Mount("/chat", chat)], lifespan=chat.lifespan)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Mount, Route, WebSocketRoute
+
+from chatstream import websocket
+from chatstream.auth import Origins
+from chatstream.errors import ChatstreamError
+from chatstream.http import conversations, page, service, turns
+from chatstream.http.middleware import Edge, Guard
+from chatstream.http.problems import on_error
+from chatstream.limits import Limits
+from chatstream.log.jsonl import open_log
+from chatstream.metrics import Metrics
+from chatstream.providers.routing import Providers, build
+from chatstream.pulse import Pulse
+from chatstream.services import Services
+from chatstream.settings import Settings, load
+from chatstream.turns import TurnRunner
+
+EXPOSED = ["Location", "X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy", "ETag"]
+
+
+class Chatstream(Starlette):
+    """One chat server. Two in one process share nothing but their code."""
+
+    def __init__(self, settings: Settings, providers: Providers | None = None) -> None:
+        self.settings = settings
+        self._given = providers
+        self._metrics = Metrics()
+        middleware = [
+            Middleware(Edge, metrics=self._metrics),
+            Middleware(Guard, origins=Origins(settings)),
+        ]
+        if settings.allowed_origins:
+            middleware.append(
+                Middleware(
+                    CORSMiddleware,
+                    allow_origins=list(settings.allowed_origins),
+                    allow_methods=["GET", "POST", "PATCH", "DELETE"],
+                    allow_headers=["Content-Type", "Idempotency-Key", "Last-Event-ID"],
+                    expose_headers=EXPOSED,
+                )
+            )
+        super().__init__(
+            routes=_routes(),
+            middleware=middleware,
+            exception_handlers={ChatstreamError: on_error, HTTPException: on_error},
+            lifespan=self.lifespan,
+        )
+
+    @property
+    def services(self) -> Services:
+        """The running parts, inside the lifespan."""
+        services = self.state.services
+        assert isinstance(services, Services)
+        return services
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
+        """
+        Run the parts. `app` is whichever application enters it.
+
+        On leaving, running turns end as interrupted, durably, then streams are closed.
+
+        Raises:
+            DataFolderError, SettingsError: It cannot start.
+        """
+        settings = self.settings
+        providers = self._given or build(settings)
+        async with open_log(settings.data_dir, settings.fsync) as log:
+            runner = TurnRunner(log, providers, settings, self._metrics)
+            pulse = Pulse(settings.heartbeat)
+            self.state.services = Services(
+                settings, log, runner, providers, self._metrics, pulse, Limits(settings)
+            )
+            providers.warm_up()
+            try:
+                yield
+            finally:
+                await runner.interrupt()
+                pulse.close()
+                await providers.aclose()
+
+
+def create_app(
+    settings: Settings | None = None, *, providers: Providers | None = None
+) -> Chatstream:
+    """
+    Make an application; without `settings`, from the environment.
+
+    `providers` stand in for those that the settings name: an own adapter, or a scripted one.
+
+    Raises:
+        SettingsError: A setting is wrong.
+    """
+    return Chatstream(settings or load(), providers)
+
+
+def _routes() -> list[Route | Mount | WebSocketRoute]:
+    return [
+        Route("/", page.index),
+        Route("/chat", turns.chat, methods=["POST"]),
+        Route("/turns", turns.start, methods=["POST"]),
+        Route("/turns/{turn_id}", turns.get),
+        Route("/turns/{turn_id}/events", turns.events),
+        Route("/turns/{turn_id}/cancel", turns.cancel, methods=["POST"]),
+        Route("/events", conversations.events),
+        Route("/history", conversations.history),
+        Route("/history/clear", conversations.clear, methods=["POST"]),
+        Route("/feedback", conversations.feedback, methods=["POST"]),
+        Route("/conversations", conversations.listed),
+        Route("/conversations", conversations.rename, methods=["PATCH"]),
+        Route("/conversations", conversations.erase, methods=["DELETE"]),
+        Route("/users", conversations.erase_user, methods=["DELETE"]),
+        Route("/providers", service.providers),
+        Route("/healthz", service.healthz),
+        Route("/readyz", service.readyz),
+        Route("/metrics", service.metrics),
+        Route("/openapi.json", service.openapi),
+        WebSocketRoute("/ws", websocket.serve),
+        Mount("/static", page.Assets(directory=page.folder())),
+    ]

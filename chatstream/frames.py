@@ -1,0 +1,174 @@
+"""What a WebSocket's frames mean: each is checked by its model, carried out and answered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+from pydantic import BaseModel
+
+from chatstream.errors import BadRequest, ChatstreamError, InvalidRequest
+from chatstream.events import EventId, before
+from chatstream.history import read_place
+from chatstream.http.conversations import history_page, keep_feedback
+from chatstream.log.live_turn import LiveTurn
+from chatstream.log.records import Json
+from chatstream.subscriber import Start, start_of_conversation
+from chatstream.validation import (
+    Addressed,
+    FeedbackRequest,
+    HistoryQuery,
+    ReplacingTurnRequest,
+    StreamQuery,
+    TurnIdField,
+    check_message,
+    parse,
+)
+
+if TYPE_CHECKING:
+    from chatstream.websocket import Session
+
+M = TypeVar("M", bound=BaseModel)
+MAX_REF_CHARS = 256
+
+
+class CancelFrame(Addressed):
+    """Stops a turn."""
+
+    turn_id: TurnIdField
+
+
+class Frames:
+    """Carries out the frames of one session, one after the other."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._services = session.services
+        self._by_type = {
+            "send": self._send,
+            "subscribe": self._subscribe,
+            "unsubscribe": self._unsubscribe,
+            "cancel": self._cancel,
+            "history": self._history,
+            "feedback": self._feedback,
+            "clear": self._clear,
+            "ping": self._ping,
+        }
+
+    async def take(self, data: Json, ref: object) -> None:
+        """
+        Carry out a frame, and answer it.
+
+        Raises:
+            ChatstreamError: It was refused; the socket goes on.
+        """
+        kind = data.pop("type", None)
+        handler = self._by_type.get(kind) if isinstance(kind, str) else None
+        if handler is None:
+            known = ", ".join(self._by_type)
+            raise BadRequest(f"type: must be one of {known}", code="unknown_type")
+        if ref is not None and not (
+            isinstance(ref, int) or (isinstance(ref, str) and len(ref) <= MAX_REF_CHARS)
+        ):
+            raise InvalidRequest(("ref", f"must be a number or at most {MAX_REF_CHARS} characters"))
+        await handler(data, ref)
+
+    def _parse(self, model: type[M], data: Json) -> M:
+        if data.get("user_id") not in (None, self._session.user_id):
+            raise InvalidRequest(("user_id", "must be absent or the socket's own"))
+        return parse(model, {**data, "user_id": self._session.user_id})
+
+    async def _send(self, data: Json, ref: object) -> None:
+        asked = self._parse(ReplacingTurnRequest, data)
+        settings = self._services.settings
+        check_message(
+            asked.message, most=settings.max_message_chars, reject_markup=settings.reject_markup
+        )
+        session, name = self._session, asked.conversation_id
+        await self._count("chat")
+        # The answer goes out before the turn's first event.
+        session.hold(name)
+        try:
+            turn = await self._services.runner.start(asked)
+            conversation = await self._services.log.conversation(asked.address)
+            session.answer({"type": "ack", "turn_id": turn.turn_id, "conversation_id": name}, ref)
+            if name not in session.subscriptions:
+                started_id = (
+                    turn.started_id if isinstance(turn, LiveTurn) else EventId(turn.started["id"])
+                )
+                session.subscribe(conversation, Start(before(started_id)))
+        finally:
+            session.release(name)
+
+    async def _subscribe(self, data: Json, ref: object) -> None:
+        asked = self._parse(StreamQuery, data)
+        log = self._services.log
+        conversation = await log.conversation(asked.address)
+        where = start_of_conversation(conversation, asked.after, log.last_id)
+        self._session.subscribe(conversation, where, ref)
+
+    async def _unsubscribe(self, data: Json, ref: object) -> None:
+        asked = self._parse(Addressed, data)
+        self._session.unsubscribe(asked.conversation_id)
+        self._session.answer({"type": "ack", "conversation_id": asked.conversation_id}, ref)
+
+    async def _cancel(self, data: Json, ref: object) -> None:
+        asked = self._parse(CancelFrame, data)
+        await self._count()
+        await self._services.runner.cancel(asked.address, asked.turn_id)
+        ack = {"type": "ack", "turn_id": asked.turn_id, "conversation_id": asked.conversation_id}
+        self._session.answer(ack, ref)
+
+    async def _history(self, data: Json, ref: object) -> None:
+        asked = self._parse(HistoryQuery, data)
+        read_place(asked.before)
+        await self._count()
+        page = await history_page(self._services, asked)
+        answer = {"type": "history", "conversation_id": asked.conversation_id, **page}
+        self._session.answer(answer, ref)
+
+    async def _feedback(self, data: Json, ref: object) -> None:
+        asked = self._parse(FeedbackRequest, data)
+        await self._count()
+        await keep_feedback(self._services, asked)
+        self._session.answer({"type": "ack", "conversation_id": asked.conversation_id}, ref)
+
+    async def _clear(self, data: Json, ref: object) -> None:
+        asked = self._parse(Addressed, data)
+        await self._count()
+        log = self._services.log
+        await log.clear(await log.conversation(asked.address))
+        self._session.answer({"type": "ack", "conversation_id": asked.conversation_id}, ref)
+
+    async def _ping(self, data: Json, ref: object) -> None:
+        self._session.answer({"type": "pong"}, ref)
+
+    async def _count(self, kind: Any = "default") -> None:
+        client = self._session.socket.client
+        await self._services.limits.hit(kind, client.host if client else "unknown")
+
+
+def read_frame(text: str) -> Json:
+    """
+    Return a frame's object.
+
+    Raises:
+        BadRequest: It is not a JSON object.
+    """
+    try:
+        data = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"frame: not valid JSON: {error}", code="invalid_json") from None
+    if not isinstance(data, dict):
+        raise BadRequest("frame: must be a JSON object", code="invalid_json")
+    return data
+
+
+def problem(error: ChatstreamError, ref: object) -> bytes:
+    """Return the frame that tells of an error."""
+    frame: Json = {"type": "error", "code": error.code, "message": error.message}
+    if isinstance(error, InvalidRequest):
+        frame["errors"] = error.errors
+    if isinstance(ref, int | str) and len(str(ref)) <= MAX_REF_CHARS:
+        frame["ref"] = ref
+    return orjson.dumps(frame)

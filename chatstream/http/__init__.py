@@ -1,0 +1,1 @@
+"""The HTTP edge: a module per resource. Handlers parse, call and respond."""

@@ -1,0 +1,87 @@
+"""Errors as answers: RFC 9457 problems, one shape for every endpoint."""
+
+from __future__ import annotations
+
+import logging
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chatstream.errors import (
+    ChatstreamError,
+    Conflict,
+    InvalidRequest,
+    RetryLater,
+    TooManyRequests,
+)
+from chatstream.log.records import Json
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    *,
+    headers: dict[str, str] | None = None,
+    more: Json | None = None,
+) -> Response:
+    """Return a problem; `more` are members of its own."""
+    body = {
+        "type": f"urn:chatstream:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request.scope.get("chatstream.request_id", ""),
+        **(more or {}),
+    }
+    return Response(orjson.dumps(body), status, headers, MEDIA_TYPE)
+
+
+def answer(request: Request, error: ChatstreamError) -> Response:
+    """Return the answer to an error of ours."""
+    headers: dict[str, str] = {}
+    more: Json = {}
+    if isinstance(error, RetryLater):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, TooManyRequests):
+        headers |= error.headers
+    if isinstance(error, Conflict):
+        # The OpenAI SDKs repeat a 409 unless they are told not to.
+        headers["x-should-retry"] = "false"
+    if isinstance(error, InvalidRequest):
+        more["errors"] = error.errors
+    return problem(
+        request, error.status, error.code, error.title, error.message, headers=headers, more=more
+    )
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """Answer what a handler raised."""
+    if isinstance(error, ChatstreamError):
+        return answer(request, error)
+    assert isinstance(error, HTTPException)
+    code = _CODES.get(error.status_code, "http_error")
+    detail = {
+        404: "There is nothing at this path.",
+        405: f"{request.method} is not for this path.",
+    }.get(error.status_code, str(error.detail))
+    headers = dict(error.headers) if error.headers else None
+    return problem(request, error.status_code, code, str(error.detail), detail, headers=headers)
+
+
+def unexpected(request: Request, error: Exception) -> Response:
+    """Answer a defect of ours: the log has the story, the answer only its id."""
+    logger.error("request failed", exc_info=error)
+    return problem(
+        request, 500, "internal", "Internal error", "The server has failed; its log says more."
+    )

@@ -1,0 +1,123 @@
+"""What comes in: bodies and queries, read within their limits and checked by their models."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, quote
+
+import orjson
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chatstream.errors import BadRequest, BodyTooLarge, InvalidRequest, NotJson
+from chatstream.events import Address
+from chatstream.limits import Kind
+from chatstream.services import services_of
+from chatstream.validation import TurnRequest, check_message, parse, turn_id_of_key
+
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T", bound=TurnRequest)
+
+BODY_SECONDS = 30
+"""A body that takes longer to arrive is not waited for: uvicorn has no deadline of its own."""
+
+
+def json(data: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return a JSON answer."""
+    return Response(orjson.dumps(data), status, headers, "application/json")
+
+
+async def read_body(request: Request) -> bytes:
+    """
+    Return a body of at most `MAX_BODY_BYTES`, whatever its `Content-Length` says.
+
+    Raises:
+        BodyTooLarge: It is longer.
+        BadRequest: It did not arrive in time.
+    """
+    most = services_of(request).settings.max_body_bytes
+    data = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > most:
+                    raise BodyTooLarge(f"body: at most {most} bytes")
+    except TimeoutError:
+        raise BadRequest(f"body: it must arrive within {BODY_SECONDS} s") from None
+    return bytes(data)
+
+
+async def read_json(request: Request) -> Any:
+    """
+    Return a JSON body; one that is not there at all is an empty object.
+
+    Raises:
+        NotJson, BadRequest, BodyTooLarge: It is none.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    data = await read_body(request)
+    if not data and not media_type:
+        return {}
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise NotJson(f"Content-Type: must be application/json, not {media_type[:80]!r}")
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"body: not valid JSON: {error}", code="invalid_json") from None
+
+
+async def body(request: Request, model: type[M]) -> M:
+    """Return a checked body."""
+    return parse(model, await read_json(request))
+
+
+async def turn_body(request: Request, model: type[T]) -> T:
+    """Return the body that starts a turn, its `Idempotency-Key` taken as its id."""
+    data = await read_json(request)
+    key = request.headers.get("idempotency-key")
+    if key is not None and isinstance(data, dict):
+        turn_id = turn_id_of_key(key)
+        if data.get("turn_id") not in (None, turn_id):
+            raise InvalidRequest(("turn_id", "differs from the header Idempotency-Key"))
+        data["turn_id"] = turn_id
+    turn = parse(model, data)
+    settings = services_of(request).settings
+    check_message(
+        turn.message, most=settings.max_message_chars, reject_markup=settings.reject_markup
+    )
+    return turn
+
+
+def query(request: Request, model: type[M]) -> M:
+    """
+    Return a checked query; a field that is given twice counts once, the last one.
+
+    Raises:
+        InvalidRequest: A field is wrong, or not UTF-8: two names must never become one.
+    """
+    try:
+        pairs = parse_qsl(
+            request.scope["query_string"].decode("ascii"),
+            keep_blank_values=True,
+            encoding="utf-8",
+            errors="strict",
+        )
+    except (UnicodeDecodeError, ValueError):
+        raise InvalidRequest(("query", "must be percent-encoded UTF-8")) from None
+    return parse(model, dict(pairs), strict=False)
+
+
+async def count(request: Request, kind: Kind = "default") -> dict[str, str]:
+    """Count a request against its caller's limit; returns headers for the answer."""
+    caller = request.client.host if request.client else "unknown"
+    return await services_of(request).limits.hit(kind, caller)
+
+
+def turn_path(request: Request, address: Address, turn_id: str, more: str = "") -> str:
+    """Return the path of a turn, under where the application is mounted."""
+    root = request.scope.get("root_path", "").rstrip("/")
+    user_id, conversation_id = (quote(part, safe="") for part in address)
+    return f"{root}/turns/{turn_id}{more}?user_id={user_id}&conversation_id={conversation_id}"

@@ -1,0 +1,198 @@
+"""
+One SSE answer: a subscriber's events as frames, until the turn's end or the client's leaving.
+
+`EventSourceResponse` gives the protocol's headers. Its call is our own, since it costs three
+times a bare send for each token, four tasks and 30 KiB for each reader, and cuts streams short at
+shutdown (`AppStatus` is switched off for that). Here a reader is one cursor and one task that
+waits for its leaving; whatever is ready leaves in one send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from sse_starlette import EventSourceResponse
+from sse_starlette.sse import AppStatus
+from starlette.types import Receive, Scope, Send
+
+from chatstream import wire
+from chatstream.errors import ChatstreamError
+from chatstream.events import Address, EventId
+from chatstream.log.conversation import Conversation
+from chatstream.log.live_turn import LiveTurn
+from chatstream.services import Services
+from chatstream.subscriber import Signal, Start, Subscriber
+
+AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
+
+HEADERS = {"Cache-Control": "no-cache, no-transform"}
+
+
+class EventStream(EventSourceResponse):
+    """An SSE answer. Ends cleanly only after a turn's last event: cut is not done."""
+
+    def __init__(self, services: Services, headers: dict[str, str] | None = None) -> None:
+        super().__init__(_nothing(), headers=HEADERS | (headers or {}), ping=0)
+        self._pulse = services.pulse
+        self._metrics = services.metrics
+        self._signal = Signal()
+        self._task: asyncio.Task[None] | None = None
+        self._left = self._ending = self._beat = False
+        self._send: Send
+        self.spoke_at = 0.0
+        self.sending = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream until the end, the client's leaving, or the server's going away."""
+        self._send = send
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.body", "body": b""})
+            return
+        self._task = asyncio.current_task()
+        leaving = asyncio.ensure_future(self._watch(receive))
+        self._pulse.add(self)
+        self._metrics.stream_opened("sse")
+        try:
+            complete = await self.stream()
+        except ChatstreamError:
+            complete = False  # the disk cannot be read: the client comes back
+        except asyncio.CancelledError:
+            if not self._left:
+                raise
+            complete = False
+        finally:
+            self._pulse.remove(self)
+            self._metrics.stream_closed("sse")
+            leaving.cancel()
+        if complete and not self._left:
+            await send({"type": "http.response.body", "body": b""})
+        # Otherwise the body has no last chunk: whoever reads it knows that it was cut.
+
+    async def stream(self) -> bool:
+        """Send everything; say whether the end is the turn's own."""
+        raise AssertionError
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes; waits while the client is slow, and costs nothing meanwhile."""
+        self.sending = True
+        self.spoke_at = asyncio.get_running_loop().time()
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        self.sending = False
+
+    async def quiet(self) -> bool:
+        """Wait for something to do; False when the stream must end."""
+        await self._signal.wait()
+        if self._beat:
+            self._beat = False
+            await self.write(wire.sse_control(wire.HEARTBEAT))
+        return not (self._left or self._ending)
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody reads any more, or the server goes away."""
+        return self._left or self._ending
+
+    def beat(self) -> None:
+        """Send a heartbeat soon."""
+        self._beat = True
+        self._signal.set()
+
+    def end(self) -> None:
+        """End without a last chunk: the client comes back elsewhere."""
+        self._ending = True
+        self._signal.set()
+
+    def drop(self) -> None:
+        """Give up a client that takes nothing."""
+        self._left = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._left = True
+        self._signal.set()
+
+
+class LogStream(EventStream):
+    """A conversation, or one running turn of it, from a cursor on."""
+
+    def __init__(
+        self,
+        services: Services,
+        conversation: Conversation,
+        start: Start,
+        turn: LiveTurn | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(services, headers)
+        self._conversation = conversation
+        self._start = start
+        self._turn = turn
+
+    async def stream(self) -> bool:
+        """Send the backlog, then what comes; True once the turn's last event is sent."""
+        name = self._conversation.address.conversation_id
+        subscriber = Subscriber(self._conversation, self._start, self._signal.set, self._turn)
+        opening = opened(name, self._start)
+        told = False
+        try:
+            while not self.over:
+                events = await subscriber.take()
+                frames = wire.sse_all([(event.id, event.json) for event in events])
+                if not told and subscriber.caught_up:
+                    told = True
+                    if not subscriber.ended:
+                        frames += wire.sse_control(wire.caught_up(name, subscriber.backlog_until))
+                if opening or frames:
+                    await self.write(opening + frames)
+                    opening = b""
+                if subscriber.ended:
+                    return True
+                if not events and not await self._go_on():
+                    return False
+            return False
+        finally:
+            subscriber.close()
+
+    async def _go_on(self) -> bool:
+        if self._turn is not None and self._turn.done.done() and not self._turn.done.result():
+            return False  # the disk refused its end: the reader must come back after a restart
+        return await self.quiet()
+
+
+class EndedStream(EventStream):
+    """A turn that has ended: what of its two events comes after the cursor."""
+
+    def __init__(
+        self,
+        services: Services,
+        address: Address,
+        start: Start,
+        events: list[tuple[EventId, bytes]],
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(services, headers)
+        self._frames = opened(address.conversation_id, start)
+        self._frames += wire.sse_all(event for event in events if event[0] > start.after)
+
+    async def stream(self) -> bool:
+        """Send it whole."""
+        await self.write(self._frames)
+        return True
+
+
+def opened(conversation_id: str, start: Start) -> bytes:
+    """Return what opens every stream: when to come back, where it starts, and a reset if any."""
+    frames = wire.sse_retry() + wire.sse(start.after, wire.ready(conversation_id, start.after))
+    if start.reset:
+        frames += wire.sse_control(wire.reset(conversation_id))
+    return frames
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""

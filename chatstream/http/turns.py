@@ -1,0 +1,175 @@
+"""Turns: starting, reading, following and stopping them."""
+
+from __future__ import annotations
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chatstream.errors import ChatstreamError
+from chatstream.events import Address, EventId
+from chatstream.http import problems
+from chatstream.http.requests import body, count, json, query, turn_body, turn_path
+from chatstream.http.sse import EndedStream, EventStream, LogStream
+from chatstream.log.live_turn import LiveTurn
+from chatstream.log.records import Json
+from chatstream.services import Services, services_of
+from chatstream.subscriber import Start, start_of_turn
+from chatstream.turns import EndedTurn
+from chatstream.validation import Addressed, ReplacingTurnRequest, StreamQuery, TurnRequest
+
+Turn = LiveTurn | EndedTurn
+
+
+async def chat(request: Request) -> Response:
+    """`POST /chat`: start a turn; stream it, or wait for its end."""
+    limits = await count(request, "chat")
+    asked = await turn_body(request, TurnRequest)
+    services = services_of(request)
+    turn = await services.runner.start(asked)
+    headers = {"Location": turn_path(request, asked.address, turn.turn_id), **limits}
+    if "text/event-stream" in request.headers.get("accept", ""):
+        return await _stream(services, asked.address, turn, None, headers)
+    if isinstance(turn, LiveTurn):
+        terminal = await services.runner.wait(turn)
+    else:
+        terminal = turn.terminal
+    return _reply(request, asked.address, turn.turn_id, terminal, headers)
+
+
+def _reply(
+    request: Request,
+    address: Address,
+    turn_id: str,
+    terminal: Json | None,
+    headers: dict[str, str],
+) -> Response:
+    """Answer a JSON client: the reply, or a problem that carries the turn and what had come."""
+    kind = terminal["type"].removeprefix("turn.") if terminal else "interrupted"
+    terminal = terminal or {}
+    if kind == "completed" or (kind == "cancelled" and terminal.get("reason") == "user"):
+        shown = ("provider", "model", "usage")
+        return json(
+            {
+                "reply": terminal["text"],
+                "status": kind,
+                "turn_id": turn_id,
+                "conversation_id": address.conversation_id,
+                "finish_reason": terminal.get("finish_reason"),
+                "cached": terminal.get("cached", False),
+            }
+            | {name: terminal.get(name) for name in shown},
+            headers=headers,
+        )
+    status, code, title, detail = _failure(kind, terminal)
+    return problems.problem(
+        request,
+        status,
+        code,
+        title,
+        detail,
+        headers=headers | {"x-should-retry": "false"},
+        more={
+            "turn_id": turn_id,
+            "conversation_id": address.conversation_id,
+            "text": terminal.get("text", ""),
+        },
+    )
+
+
+def _failure(kind: str, terminal: Json) -> tuple[int, str, str, str]:
+    if kind == "failed":
+        error = terminal["error"]
+        slow = error["code"].endswith("_timeout")
+        title = "Provider timed out" if slow else "Provider failed"
+        return 504 if slow else 502, error["code"], title, error["message"]
+    if kind == "cancelled" and terminal.get("reason") == "cleared":
+        return 409, "cleared", "Conflict", "The history was cleared while the answer was written."
+    if kind == "cancelled":
+        return 502, "orphan", "Interrupted", "The answer was stopped, since nobody read it."
+    return 502, "interrupted", "Interrupted", "The server stopped before the answer's end."
+
+
+async def start(request: Request) -> Response:
+    """`POST /turns`: start a turn, to be read at its `events`."""
+    limits = await count(request, "chat")
+    asked = await turn_body(request, ReplacingTurnRequest)
+    turn = await services_of(request).runner.start(asked)
+    headers = {"Location": turn_path(request, asked.address, turn.turn_id), **limits}
+    return json(started(request, asked.address, turn.turn_id), 202, headers)
+
+
+def started(request: Request, address: Address, turn_id: str) -> Json:
+    """Return what tells of a turn that was started."""
+    return {
+        "turn_id": turn_id,
+        "conversation_id": address.conversation_id,
+        "events": turn_path(request, address, turn_id, "/events"),
+    }
+
+
+async def get(request: Request) -> Response:
+    """`GET /turns/{turn_id}`: the turn now."""
+    await count(request)
+    asked = query(request, Addressed)
+    runner = services_of(request).runner
+    turn = await runner.get(asked.address, request.path_params["turn_id"])
+    headers = {"Cache-Control": "private, no-cache"}
+    return json(runner.snapshot(turn), headers=headers)
+
+
+async def cancel(request: Request) -> Response:
+    """`POST /turns/{turn_id}/cancel`: stop it; 200 also where it had ended."""
+    await count(request)
+    asked = await body(request, Addressed)
+    runner = services_of(request).runner
+    turn = await runner.cancel(asked.address, request.path_params["turn_id"])
+    return json(runner.snapshot(turn))
+
+
+async def events(request: Request) -> Response:
+    """`GET /turns/{turn_id}/events`: its events after a cursor; 204 where it has them all."""
+    asked = query(request, StreamQuery)
+    services = services_of(request)
+    cursor = request.headers.get("last-event-id") or asked.after
+    turn = await services.runner.get(asked.address, request.path_params["turn_id"])
+    return await _stream(services, asked.address, turn, cursor)
+
+
+async def _stream(
+    services: Services,
+    address: Address,
+    turn: Turn,
+    cursor: str | None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    conversation = await services.log.conversation(address)
+    started_id = turn.started_id if isinstance(turn, LiveTurn) else EventId(turn.started["id"])
+    where = start_of_turn(conversation, started_id, cursor, services.log.last_id)
+    if isinstance(turn, LiveTurn):
+        if not turn.done.done():
+            return LogStream(services, conversation, where, turn, headers)
+        try:
+            again = await services.runner.get(address, turn.turn_id)
+        except ChatstreamError:
+            return _gone(services, address, turn, where, headers)
+        if isinstance(again, LiveTurn):
+            return LogStream(services, conversation, where, again, headers)
+        turn = again
+    if cursor is not None and not where.reset and where.after >= turn.terminal["id"]:
+        return Response(status_code=204)
+    pair = [(EventId(event["id"]), orjson.dumps(event)) for event in (turn.started, turn.terminal)]
+    return EndedStream(services, address, where, pair, headers)
+
+
+def _gone(
+    services: Services,
+    address: Address,
+    turn: LiveTurn,
+    where: Start,
+    headers: dict[str, str] | None,
+) -> EventStream:
+    """Tell the end of a turn that was cleared before its stream had begun."""
+    end = turn.done.result()
+    assert end is not None
+    return EndedStream(services, address, where, [(end.id, end.json)], headers)

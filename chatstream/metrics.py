@@ -1,0 +1,94 @@
+"""What can be counted: one registry per application, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_TTFT = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60)
+_DURATION = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a turn ended. Seconds are None where there was no content."""
+
+    provider: str
+    status: str
+    deltas: int
+    ttft: float | None
+    duration: float
+
+
+class Metrics:
+    """Counts of one application; labels are providers and outcomes only, never users."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._running = Gauge(
+            "chatstream_turns_running", "Turns running now.", ["provider"], registry=registry
+        )
+        self._turns = Counter(
+            "chatstream_turns", "Turns that ended.", ["provider", "status"], registry=registry
+        )
+        self._deltas = Counter(
+            "chatstream_deltas", "Pieces of text that providers sent.", ["provider"],
+            registry=registry,
+        )  # fmt: skip
+        self._ttft = Histogram(
+            "chatstream_ttft_seconds",
+            "From a turn's start to its first content.",
+            ["provider"],
+            buckets=_TTFT,
+            registry=registry,
+        )
+        self._duration = Histogram(
+            "chatstream_turn_seconds",
+            "From a turn's start to its end.",
+            ["provider"],
+            buckets=_DURATION,
+            registry=registry,
+        )
+        self._requests = Counter(
+            "chatstream_http_requests",
+            "HTTP requests answered.",
+            ["method", "status"],
+            registry=registry,
+        )
+        self._streams = Gauge(
+            "chatstream_streams_open", "Readers connected.", ["transport"], registry=registry
+        )
+
+    def turn_began(self, provider: str) -> None:
+        """Count a turn that started."""
+        self._running.labels(provider).inc()
+
+    def turn_ended(self, outcome: Outcome) -> None:
+        """Count a turn that ended."""
+        self._running.labels(outcome.provider).dec()
+        self._turns.labels(outcome.provider, outcome.status).inc()
+        self._deltas.labels(outcome.provider).inc(outcome.deltas)
+        self._duration.labels(outcome.provider).observe(outcome.duration)
+        if outcome.ttft is not None:
+            self._ttft.labels(outcome.provider).observe(outcome.ttft)
+
+    def request(self, method: str, status: int) -> None:
+        """Count an answered request."""
+        known = method if method in _METHODS else "other"
+        self._requests.labels(known, f"{status // 100}xx").inc()
+
+    def stream_opened(self, transport: str) -> None:
+        """Count a reader that came."""
+        self._streams.labels(transport).inc()
+
+    def stream_closed(self, transport: str) -> None:
+        """Count a reader that left."""
+        self._streams.labels(transport).dec()
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+_METHODS = frozenset(("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"))

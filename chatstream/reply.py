@@ -1,0 +1,303 @@
+"""
+One turn's reply: the task that reads a provider and writes the log, its deadlines and its end.
+
+No timer per token: one timer per turn looks now and then whether the deadline has moved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from time import time_ns
+from typing import NamedTuple
+
+from orjson import dumps
+
+from chatstream.errors import ChatstreamError, ProviderError, ProviderTimeout, TurnEnded
+from chatstream.events import DeltaKind, TerminalType, timestamp
+from chatstream.log.live_turn import LiveTurn
+from chatstream.log.records import Json
+from chatstream.metrics import Outcome
+from chatstream.providers import (
+    Finish,
+    FinishReason,
+    Message,
+    Provider,
+    ProviderRequest,
+    Reasoning,
+    Text,
+    Usage,
+)
+from chatstream.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LAST_RETRY_SECONDS = 5.0
+
+
+class Why(NamedTuple):
+    """Why a reply is stopped from outside. `last`: there is no time to wait for the disk."""
+
+    kind: TerminalType
+    reason: str | None = None
+    error: ProviderTimeout | None = None
+    last: bool = False
+
+
+class Reply:
+    """
+    Runs one turn to its end. `stop` may be called from anywhere, at any time.
+
+    Attributes:
+        fields: What `turn.started` says of the request.
+        task: The task, once begun.
+    """
+
+    def __init__(
+        self,
+        turn: LiveTurn,
+        fields: Json,
+        provider: Provider,
+        request: ProviderRequest,
+        settings: Settings,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.turn = turn
+        self.fields = fields
+        self.provider = provider
+        self.task: asyncio.Task[None] | None = None
+        self._request = request
+        self._settings = settings
+        self._why: Why | None = None
+        self._usage: Usage | None = None
+        self._deltas = 0
+        self._status = "lost"
+        self._began = self._loop.time()
+        self._first: float | None = None
+        self._due = self._began + min(settings.first_token_timeout, settings.start_timeout)
+        self._last_due = self._began + settings.turn_timeout
+        self._read_until = self._began
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(
+        self, messages: Callable[[], Awaitable[list[Message]]], done: Callable[[], None]
+    ) -> None:
+        """Start the task; `done` is called when it is over, however it went."""
+        self.task = self._loop.create_task(self._run(messages))
+        self.turn.on_clear = self._cleared
+        self.task.add_done_callback(lambda _: done())
+        self._watch_clock()
+
+    def stop(self, why: Why) -> None:
+        """Stop reading the provider and end the turn; one that is ending goes on to its end."""
+        if self._why is None:
+            self._why = why
+        elif why.last:
+            self._why = self._why._replace(last=True)
+        if self.task is not None and not self.turn.ended:
+            self.task.cancel()
+
+    def outcome(self) -> Outcome:
+        """Return how it went, for the metrics."""
+        return Outcome(
+            provider=self.provider.name,
+            status=self._status,
+            deltas=self._deltas,
+            ttft=None if self._first is None else self._first - self._began,
+            duration=self._loop.time() - self._began,
+        )
+
+    def _cleared(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+    async def _run(self, messages: Callable[[], Awaitable[list[Message]]]) -> None:
+        kind: TerminalType = "turn.completed"
+        fields: Json = {}
+        try:
+            self._request = replace(self._request, messages=await messages())
+            reason = await self._read()
+            fields = {"finish_reason": reason, "cached": False}
+        except TurnEnded:
+            self._status = "cleared"
+            return
+        except ChatstreamError as error:
+            kind, fields = "turn.failed", {"error": told(error)}
+        except asyncio.CancelledError:
+            if self.turn.ended:
+                self._status = "cleared"
+                return
+            kind, fields = self._stopped()
+        except Exception:
+            logger.exception("turn failed")
+            unreadable = ProviderError("The provider's answer could not be read.", retryable=True)
+            kind, fields = "turn.failed", {"error": told(unreadable)}
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+        await self._end(kind, fields)
+
+    def _stopped(self) -> tuple[TerminalType, Json]:
+        # The cancellation was ours, and is dealt with here.
+        asyncio.current_task().uncancel()  # type: ignore[union-attr]
+        why = self._why or Why("turn.interrupted")
+        if why.error is not None:
+            return why.kind, {"error": told(why.error)}
+        return why.kind, {"reason": why.reason} if why.reason else {}
+
+    async def _read(self) -> FinishReason:
+        turn, loop, cap = self.turn, self._loop, self._settings.max_reply_bytes
+        token_timeout = self._settings.token_timeout
+        reason: FinishReason | None = None
+        async with aclosing(self.provider.reply(self._request)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Text | Reasoning):
+                    self._due = loop.time() + token_timeout
+                    if self._first is None:
+                        self._answering()
+                    self._deltas += 1
+                    kind: DeltaKind = "text" if isinstance(piece, Text) else "reasoning"
+                    room = cap - turn.size
+                    # A code point takes 6 bytes of JSON at most (an escaped control character).
+                    if len(piece.text) * 6 > room:
+                        fitting = fit(piece.text, room)
+                        if len(fitting) < len(piece.text):
+                            if fitting:
+                                turn.write(fitting, kind)
+                            return "length"
+                    turn.write(piece.text, kind)
+                elif isinstance(piece, Usage):
+                    self._usage = piece
+                elif isinstance(piece, Finish):
+                    reason = piece.reason
+        if reason is None:
+            raise ProviderError(
+                "The provider's stream ended without its end mark.",
+                code="provider_cut",
+                retryable=True,
+            )
+        return reason
+
+    def _answering(self) -> None:
+        self._first = self._loop.time()
+        try:
+            self.turn.mark(
+                {"provider": self.provider.name, "model": self._request.model, "attempt": 1}
+            )
+        except TurnEnded:
+            raise
+        except (ChatstreamError, OSError):
+            logger.warning("turn.answering not written")  # the terminal event says who answered
+
+    async def _end(self, kind: TerminalType, fields: Json) -> None:
+        """Write the end; while the disk refuses it, again and again until the server stops."""
+        delay = 0.25
+        while True:
+            try:
+                await self.turn.end(kind, self._terminal() | fields)
+                self._status = kind.removeprefix("turn.")
+                break
+            except TurnEnded:
+                self._status = "cleared"
+                break
+            except asyncio.CancelledError:
+                if self.turn.ended:
+                    await asyncio.shield(self.turn.done)
+                    break
+                kind, fields = self._stopped()
+            except (ChatstreamError, OSError) as error:
+                logger.error("end not written", extra={"error": type(error).__name__})
+                if self._why is not None and self._why.last:
+                    self.turn.close(None)
+                    break
+                try:
+                    await asyncio.sleep(delay)
+                except asyncio.CancelledError:
+                    kind, fields = self._stopped()
+                delay = min(2 * delay, LAST_RETRY_SECONDS)
+        logger.info(
+            "turn ended",
+            extra={
+                "turn_id": self.turn.turn_id,
+                "status": self._status,
+                "provider": self.provider.name,
+                "deltas": self._deltas,
+                "ms": round((self._loop.time() - self._began) * 1000),
+            },
+        )
+
+    def _terminal(self) -> Json:
+        usage = self._usage
+        return {
+            "usage": usage
+            and {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
+            "provider": self.provider.name,
+            "model": self._request.model,
+            "ended_at": timestamp(time_ns() // 1_000_000),
+            "ttft_ms": None if self._first is None else _ms(self._first - self._began),
+            "duration_ms": _ms(self._loop.time() - self._began),
+        }
+
+    def _watch_clock(self) -> None:
+        """Look whether a deadline has passed, then sleep until the next one that is known."""
+        now = self._loop.time()
+        due = min(self._due, self._last_due)
+        orphan = self._settings.orphan_timeout
+        if orphan is not None:
+            if self.turn.conversation.readers:
+                self._read_until = now
+            elif now >= self._read_until + orphan:
+                self.stop(Why("turn.cancelled", "orphan"))
+                return
+            due = min(due, now + orphan / 4)
+        if now >= min(self._due, self._last_due):
+            self.stop(Why("turn.failed", error=self._too_slow()))
+            return
+        self._timer = self._loop.call_at(due, self._watch_clock)
+
+    def _too_slow(self) -> ProviderTimeout:
+        settings = self._settings
+        if self._last_due <= self._due:
+            code, what = "turn_timeout", f"take longer than {settings.turn_timeout:g} s in all"
+        elif self._first is None:
+            seconds = min(settings.first_token_timeout, settings.start_timeout)
+            code, what = "first_token_timeout", f"say nothing for {seconds:g} s"
+        else:
+            code, what = "token_timeout", f"go silent for {settings.token_timeout:g} s"
+        return ProviderTimeout(
+            f"The provider was too slow: an answer may not {what}.", code=code, retryable=True
+        )
+
+
+def told(error: ChatstreamError) -> Json:
+    """Return an error as `turn.failed` carries it."""
+    return {"code": error.code, "message": error.message, "retryable": error.retryable}
+
+
+def fit(text: str, room: int) -> str:
+    """
+    Return the beginning of a text that takes no more than `room` bytes as the inside of JSON.
+
+    >>> fit("ab", 1), fit('a"', 2), fit("aé", 2), fit("ab", 2)
+    ('a', 'a', 'a', 'ab')
+    """
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if json_size(text[:middle]) <= room:
+            low = middle
+        else:
+            high = middle - 1
+    return text[:low]
+
+
+def json_size(text: str) -> int:
+    """Return how many bytes a text takes as the inside of a JSON string."""
+    return len(dumps(text)) - 2
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

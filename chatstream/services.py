@@ -1,0 +1,35 @@
+"""What one application is made of; the edge finds it under `app.state.services`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import HTTPConnection
+
+from chatstream.limits import Limits
+from chatstream.log.jsonl import JsonlLog
+from chatstream.metrics import Metrics
+from chatstream.providers.routing import Providers
+from chatstream.pulse import Pulse
+from chatstream.settings import Settings
+from chatstream.turns import TurnRunner
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of one running application."""
+
+    settings: Settings
+    log: JsonlLog
+    runner: TurnRunner
+    providers: Providers
+    metrics: Metrics
+    pulse: Pulse
+    limits: Limits
+
+
+def services_of(connection: HTTPConnection) -> Services:
+    """Return the parts of the application that a request is for."""
+    services = connection.app.state.services
+    assert isinstance(services, Services)
+    return services

@@ -1,0 +1,162 @@
+"""
+A reader of a log: one cursor, and nothing else of its own.
+
+Replay and live reading are the same act: "what comes after the cursor?". It knows the log, and
+nothing of turns' tasks or of transports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+from chatstream.events import BEGINNING, TERMINAL_TYPES, EventId, before, is_event_id, place
+from chatstream.log.conversation import Conversation
+from chatstream.log.live_turn import LiveTurn
+from chatstream.log.records import Encoded
+from chatstream.log.tail import PIECE
+
+
+class Start(NamedTuple):
+    """Where a stream starts; `reset` says that the client must drop what it shows."""
+
+    after: EventId
+    reset: bool = False
+
+
+def start_of_conversation(conversation: Conversation, cursor: str | None, last: EventId) -> Start:
+    """Return where to start a conversation's stream; `last` is the newest id ever given."""
+    if cursor is None:
+        return Start(conversation.resume_from())
+    if is_good(conversation, cursor, last):
+        return Start(EventId(cursor))
+    return Start(conversation.resume_from(), reset=True)
+
+
+def start_of_turn(
+    conversation: Conversation, started_id: EventId, cursor: str | None, last: EventId
+) -> Start:
+    """Return where to start a turn's stream: from its beginning where the cursor is no good."""
+    if cursor is not None and is_good(conversation, cursor, last):
+        return Start(EventId(cursor))
+    return Start(before(started_id), reset=cursor is not None)
+
+
+def is_good(conversation: Conversation, cursor: str, last: EventId) -> bool:
+    """
+    Say whether a cursor can be gone on from: the beginning, or an id from this log's lifetime.
+
+    An id on a log that is not there is from before an erasure: what its client shows is gone.
+    """
+    if cursor == BEGINNING:
+        return True
+    if not is_event_id(cursor) or cursor > last or conversation.created is None:
+        return False
+    return cursor >= conversation.created
+
+
+class Signal:
+    """Wakes the one task that waits; a wake-up while nobody waits is kept."""
+
+    __slots__ = ("_future", "_set")
+
+    def __init__(self) -> None:
+        self._future: asyncio.Future[None] | None = None
+        self._set = False
+
+    def set(self) -> None:
+        """Wake whoever waits, or who waits next."""
+        self._set = True
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait for a wake-up since the last wait."""
+        if not self._set:
+            self._future = asyncio.get_running_loop().create_future()
+            await self._future
+            self._future = None
+        self._set = False
+
+
+class Subscriber:
+    """
+    Reads a conversation, or one turn of it, in order, each event once. For one task.
+
+    Attributes:
+        after: The place of the last event that was taken.
+        caught_up: Whether everything that was there at the beginning has been taken.
+        ended: Whether a turn's last event has been taken: nothing will follow.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        start: Start,
+        wake: Callable[[], None],
+        turn: LiveTurn | None = None,
+    ) -> None:
+        """`wake` is called whenever `take` may have something, until `close`."""
+        self.conversation = conversation
+        self.after = place(start.after)
+        self.ended = False
+        self.backlog_until = conversation.last_id
+        self._turn = turn
+        self._wake = wake
+        self._cleared = False
+        conversation.watch(wake)
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether what was there when it began has been taken."""
+        return self.after >= place(self.backlog_until)
+
+    def close(self) -> None:
+        """Stop reading. The turn goes on."""
+        self.conversation.unwatch(self._wake)
+
+    async def take(self, limit: int = PIECE) -> list[Encoded]:
+        """
+        Return the next events, some `limit` bytes at a time; empty where there is nothing new.
+
+        Waits for the disk at most, never for an event.
+
+        Raises:
+            StorageFailed: The file cannot be read.
+        """
+        conversation = self.conversation
+        turn_id = self._turn.turn_id if self._turn else None
+        while True:
+            events = conversation.read(self.after, limit, turn_id)
+            if events is None:
+                events, self.after = await conversation.read_file(self.after, limit)
+            elif not events:
+                # Everything visible is taken, or belongs to other turns.
+                self.after = max(self.after, min(conversation.visible, place(conversation.last_id)))
+                return []
+            else:
+                self.after = place(events[-1].id)
+            if turn_id is not None:
+                events = self._of_turn(events)
+            if events or self.ended:
+                return events
+
+    def _of_turn(self, events: list[Encoded]) -> list[Encoded]:
+        """Pick the turn's events; where it ends by a clear, that it was cleared belongs to it."""
+        assert self._turn is not None
+        own: list[Encoded] = []
+        for event in events:
+            if event.type == "history.cleared" and event.id > self._turn.started_id:
+                self.ended = True
+                return [*own, event]
+            if event.turn_id == self._turn.turn_id:
+                own.append(event)
+                if event.type in TERMINAL_TYPES and not _by_clear(event):
+                    self.ended = True
+                    return own
+        return own
+
+
+def _by_clear(event: Encoded) -> bool:
+    return event.type == "turn.cancelled" and b',"reason":"cleared"' in event.json

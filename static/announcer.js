@@ -1,0 +1,37 @@
+/**
+ * What a screen reader is told: that an answer comes, and how it ended; not every token. Only
+ * what happens while the page is open is worth a word.
+ */
+
+import { setText } from "./dom.js";
+import { isRunning } from "./turn.js";
+
+const ENDINGS = {
+  completed: "The answer is complete.",
+  failed: "The answer failed.",
+  cancelled: "The answer was stopped.",
+  interrupted: "The answer was interrupted.",
+  unsent: "The message was not sent.",
+};
+
+export class Announcer {
+  #region;
+  #running = new Set();
+
+  /** @param {Element} region one with the role `status` */
+  constructor(region) {
+    this.#region = region;
+  }
+
+  update(turns) {
+    for (const turn of turns) {
+      const { turnId, status } = turn;
+      if (isRunning(turn)) {
+        if (!this.#running.has(turnId)) setText(this.#region, "Generating the answer…");
+        this.#running.add(turnId);
+      } else if (this.#running.delete(turnId)) {
+        setText(this.#region, ENDINGS[status]);
+      }
+    }
+  }
+}

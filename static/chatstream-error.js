@@ -1,0 +1,52 @@
+/** What can go wrong between a page and the server, and how long to wait before the next try. */
+
+/** Reconnecting: the bound of the random delay doubles from the first to the last, in ms. */
+const FIRST_DELAY = 500;
+const LAST_DELAY = 30_000;
+/** Statuses that say "not now" rather than "no". */
+const TRANSIENT = new Set([408, 425, 429, 500, 502, 503, 504]);
+
+/** A call that did not succeed. `status` is 0 where no answer came at all. */
+export class ChatstreamError extends Error {
+  constructor(message, problem = {}) {
+    const { status = 0, code = "network", retryable = true, retryAfter, turnId, cause } = problem;
+    super(message, { cause });
+    this.name = "ChatstreamError";
+    this.status = status;
+    this.code = code;
+    /** Whether the same call may succeed later. */
+    this.retryable = retryable;
+    /** What the server asked to wait, in ms. */
+    this.retryAfter = retryAfter;
+    /** The turn that did start, where the problem is about one. */
+    this.turnId = turnId;
+  }
+}
+
+/** Full jitter: many clients that lost one server do not come back as one. */
+export function jitter(failures) {
+  return Math.random() * Math.min(LAST_DELAY, FIRST_DELAY * 2 ** Math.min(failures - 1, 10));
+}
+
+/** Turn what `fetch` throws when nothing answers into this module's error. */
+export async function reached(promise) {
+  try {
+    return await promise;
+  } catch (error) {
+    throw new ChatstreamError("The server cannot be reached.", { cause: error });
+  }
+}
+
+/** Read the problem that a refusal carries. */
+export async function problem(response) {
+  const body = await response.json().catch(() => ({}));
+  const seconds = Number(response.headers.get("Retry-After") || NaN);
+  return new ChatstreamError(body.detail ?? body.title ?? `The server answered ${response.status}.`, {
+    status: response.status,
+    code: body.code ?? "http",
+    retryable:
+      TRANSIENT.has(response.status) && response.headers.get("x-should-retry") !== "false",
+    retryAfter: Number.isFinite(seconds) ? seconds * 1000 : undefined,
+    turnId: body.turn_id,
+  });
+}

@@ -1,0 +1,39 @@
+/**
+ * Parse `text/event-stream` as it comes, cut at any byte. Lines end with CRLF, LF or CR; an event
+ * without its blank line never happened. The events' ids stand in their JSON too, so only the
+ * data is kept.
+ */
+export class EventStreamParser {
+  /** The last `retry:` in ms, if any. */
+  retry;
+  #line = "";
+  #data = [];
+  #afterReturn = false;
+
+  /** Take the next piece of text; return the data of each event that it completes. */
+  push(text) {
+    if (this.#afterReturn && text.startsWith("\n")) text = text.slice(1);
+    else if (text === "") return [];
+    this.#afterReturn = text.endsWith("\r");
+    const lines = (this.#line + text).split(/\r\n|\r|\n/);
+    this.#line = lines.pop();
+    const complete = [];
+    for (const line of lines) {
+      if (line !== "") {
+        this.#field(line);
+      } else if (this.#data.length) {
+        complete.push(this.#data.join("\n"));
+        this.#data = [];
+      }
+    }
+    return complete;
+  }
+
+  #field(line) {
+    const colon = line.indexOf(":");
+    const name = colon < 0 ? line : line.slice(0, colon);
+    const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
+    if (name === "data") this.#data.push(value);
+    else if (name === "retry" && /^[0-9]+$/.test(value)) this.retry = Number(value);
+  }
+}
