@@ -83,6 +83,12 @@ class TurnRunner:
             NotFound: `replaces` names no turn of the conversation.
             Unavailable, TooManyRequests, StorageFull, StorageFailed: Nothing was started.
         """
+        # A caller that leaves in between must not leave a turn behind that nobody runs.
+        starting = asyncio.ensure_future(self._start(request))
+        starting.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(starting)
+
+    async def _start(self, request: TurnRequest) -> LiveTurn | EndedTurn:
         conversation = await self._log.conversation(request.address)
         turn_id = TurnId(request.turn_id or new_turn_id())
         provider = self._providers.get(request.provider)
