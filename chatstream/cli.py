@@ -16,6 +16,7 @@ from chatstream.logs import set_up
 from chatstream.providers.routing import build
 from chatstream.server import serve as run_server
 from chatstream.settings import Settings, load
+from chatstream.terminal import Place, talk
 
 F = TypeVar("F", bound=Callable[..., Any])
 USAGE_ERROR = 2
@@ -62,6 +63,23 @@ def serve(**given: Any) -> None:
     click.echo(f"chatstream: open http://{shown}:{settings.port}/  (Ctrl-C stops it)")
     sys.stdout.flush()
     run_server(app)
+
+
+@main.command()
+@click.argument("message", required=False)
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="the server")
+@click.option("--user", default="default", show_default=True, help="your user_id")
+@click.option("--conversation", default="default", show_default=True, help="its conversation_id")
+def chat(message: str | None, url: str, user: str, conversation: str) -> None:
+    """
+    Talk to a running server; without MESSAGE, to what is typed or piped in.
+
+    The answer resumes by itself after a lost connection. Ctrl-C stops it, a second one leaves.
+    """
+    try:
+        sys.exit(talk(Place(url.rstrip("/"), user, conversation), message))
+    except ChatstreamError as error:
+        fail(error.message)
 
 
 def fail(message: str) -> NoReturn:

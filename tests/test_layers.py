@@ -10,7 +10,7 @@ LAYERS = [
     "turns reply subscriber history pulse",
     "auth limits services",
     "http websocket frames",
-    "app cli server bench",
+    "app cli server terminal bench",
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}
 APART = {("turns", "subscriber"), ("subscriber", "turns"), ("log", "providers")}
