@@ -23,7 +23,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from chatstream import websocket
 from chatstream.auth import Origins
 from chatstream.errors import ChatstreamError
-from chatstream.http import conversations, page, service, turns
+from chatstream.http import conversations, page, service, turns, versions
 from chatstream.http.middleware import Edge, Guard
 from chatstream.http.problems import on_error
 from chatstream.limits import Limits
@@ -122,6 +122,9 @@ def _routes() -> list[Route | Mount | WebSocketRoute]:
         Route("/turns/{turn_id}", turns.get),
         Route("/turns/{turn_id}/events", turns.events),
         Route("/turns/{turn_id}/cancel", turns.cancel, methods=["POST"]),
+        Route("/turns/{turn_id}/regenerate", versions.regenerate, methods=["POST"]),
+        Route("/turns/{turn_id}/continue", versions.go_on, methods=["POST"]),
+        Route("/turns/{turn_id}/versions", versions.listed),
         Route("/events", conversations.events),
         Route("/history", conversations.history),
         Route("/history/clear", conversations.clear, methods=["POST"]),

@@ -54,6 +54,7 @@ class Reply:
     Attributes:
         fields: What `turn.started` says of the request.
         task: The task, once begun.
+        partial: What the answer begins with: it is the first delta, and the provider goes on.
     """
 
     def __init__(
@@ -63,11 +64,13 @@ class Reply:
         provider: Provider,
         request: ProviderRequest,
         settings: Settings,
+        partial: str = "",
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.turn = turn
         self.fields = fields
         self.provider = provider
+        self.partial = partial
         self.task: asyncio.Task[None] | None = None
         self._request = request
         self._settings = settings
@@ -119,6 +122,8 @@ class Reply:
         fields: Json = {}
         try:
             self._request = replace(self._request, messages=await messages())
+            if self.partial:
+                self.turn.write(self.partial)
             reason = await self._read()
             fields = {"finish_reason": reason, "cached": False}
         except TurnEnded:

@@ -103,6 +103,11 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str = Field("https://api.openai.com/v1", validation_alias="OPENAI_BASE_URL")
     openai_model: str = Field("gpt-4o-mini", validation_alias="OPENAI_MODEL")
+    openai_prefill: bool = Field(
+        False,
+        validation_alias="OPENAI_PREFILL",
+        description="the server takes the beginning of an answer and goes on from it (vLLM)",
+    )
     gemini_api_key: SecretStr | None = Field(None, validation_alias="GEMINI_API_KEY")
     gemini_base_url: str = Field(
         "https://generativelanguage.googleapis.com", validation_alias="GEMINI_BASE_URL"

@@ -35,6 +35,7 @@ from chatstream.reply import Reply, Why
 from chatstream.settings import Settings
 from chatstream.turn_ids import new_turn_id
 from chatstream.validation import ReplacingTurnRequest, TurnRequest
+from chatstream.versions import AgainRequest
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,8 @@ class TurnRunner:
         body = request.fingerprint()
         replaced = await self._replaced(conversation, request, turn_id)
         if replaced is not None:
-            fields |= {"replaces": getattr(request, "replaces", None), "kind": "edit"}
+            kind = request.kind if isinstance(request, AgainRequest) else "edit"
+            fields |= {"replaces": getattr(request, "replaces", None), "kind": kind}
         started = await conversation.start(
             turn_id, body, fields, replaced=replaced, admit=partial(self._admit, request.user_id)
         )
@@ -122,7 +124,9 @@ class TurnRunner:
             temperature=request.temperature,
             max_tokens=request.max_tokens,
         )
-        self._run(started, Reply(started, fields, provider, asked, self._settings), replaced)
+        partial_text = request.partial if isinstance(request, AgainRequest) else ""
+        reply = Reply(started, fields, provider, asked, self._settings, partial_text)
+        self._run(started, reply, replaced)
         return started
 
     def _run(self, turn: LiveTurn, reply: Reply, replaced: EventId | None) -> None:
@@ -136,7 +140,8 @@ class TurnRunner:
 
         async def messages() -> list[Message]:
             earlier = await context(conversation, turn.started_id, limit, replaced)
-            return [*earlier, Message("user", reply.fields["message"]["content"])]
+            asked = [*earlier, Message("user", reply.fields["message"]["content"])]
+            return [*asked, Message("assistant", reply.partial)] if reply.partial else asked
 
         reply.begin(messages, done=partial(self._over, key))
 

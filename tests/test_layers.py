@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).parent.parent / "chatstream"
 LAYERS = [
     "errors events settings wire validation turn_ids metrics logs",
     "log providers",
-    "turns reply subscriber history pulse",
+    "turns reply versions subscriber history pulse",
     "auth limits services",
     "http websocket frames",
     "app cli server terminal bench",

@@ -20,6 +20,7 @@ from chatstream.validation import (
     TurnRequest,
     UserQuery,
 )
+from chatstream.versions import AgainBody
 
 
 class Call(NamedTuple):
@@ -53,6 +54,12 @@ CALLS = (
          query=StreamQuery, stream=True),
     Call("post", "/turns/{turn_id}/cancel", "Stop a turn",
          {200: "The turn", 404: "No such turn"}, body=Addressed),
+    Call("post", "/turns/{turn_id}/regenerate", "Answer anew",
+         {202: "Started", 404: "No such turn", **STARTS}, body=AgainBody),
+    Call("post", "/turns/{turn_id}/continue", "Go on with an answer",
+         {202: "Started", 404: "No such turn", **STARTS}, body=AgainBody),
+    Call("get", "/turns/{turn_id}/versions", "List a turn's versions",
+         {200: "The versions", 404: "No such turn"}, query=Addressed),
     Call("get", "/events", "Follow a conversation", {200: "Its events"}, query=StreamQuery,
          stream=True),
     Call("get", "/history", "Read messages", {200: "A page", 304: "Unchanged"},
@@ -102,7 +109,7 @@ def _operation(call: Call) -> Json:
     if call.body:
         schema = {"$ref": f"#/components/schemas/{call.body.__name__}"}
         operation["requestBody"] = {
-            "required": call.body is not Addressed,
+            "required": call.body not in (Addressed, AgainBody),
             "content": {"application/json": {"schema": schema}},
         }
     operation["parameters"] = _parameters(call)

@@ -28,8 +28,9 @@ class ProviderRequest:
     """
     What a turn asks of a model.
 
-    `messages` are oldest first and end with the user's new one. `None` leaves a parameter to the
-    provider's own default.
+    `messages` are oldest first and end with the user's new one, or with the beginning of the
+    answer: then the model is to go on from there, and none of it comes again. `None` leaves a
+    parameter to the provider's own default.
     """
 
     messages: Sequence[Message]
@@ -38,6 +39,19 @@ class ProviderRequest:
     temperature: float | None = None
     max_tokens: int | None = None
     stop: Sequence[str] = ()
+
+
+GO_ON = (
+    "Your last message was cut off. Go on exactly where it stopped, in the middle of the word if "
+    "need be. Repeat nothing, and say nothing about this."
+)
+
+
+def asked_to_go_on(messages: Sequence[Message]) -> Sequence[Message]:
+    """Return the messages for a model that always begins anew: it is asked to go on."""
+    if messages and messages[-1].role == "assistant":
+        return [*messages, Message("user", GO_ON)]
+    return messages
 
 
 @dataclass(frozen=True, slots=True)

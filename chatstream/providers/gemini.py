@@ -14,6 +14,7 @@ from chatstream.providers import (
     Reasoning,
     Text,
     Usage,
+    asked_to_go_on,
 )
 from chatstream.providers.http import ProviderClient
 
@@ -120,7 +121,7 @@ class GeminiAnswer:
 
 
 def _body(request: ProviderRequest) -> dict[str, Any]:
-    body: dict[str, Any] = {"contents": _contents(request.messages)}
+    body: dict[str, Any] = {"contents": _contents(asked_to_go_on(request.messages))}
     if request.system is not None:
         body["systemInstruction"] = {"parts": [{"text": request.system}]}
     config: dict[str, Any] = {}

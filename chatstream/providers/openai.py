@@ -12,6 +12,7 @@ from chatstream.providers import (
     Reasoning,
     Text,
     Usage,
+    asked_to_go_on,
 )
 from chatstream.providers.http import ProviderClient
 
@@ -35,9 +36,12 @@ class OpenAIProvider:
         model: str,
         connect_timeout: float,
         name: str = "openai",
+        prefill: bool = False,
     ) -> None:
+        """`prefill`: the server goes on from an assistant message at the end, as vLLM does."""
         self.name = name
         self.model = model
+        self._prefill = prefill
         self._client = ProviderClient(
             name,
             base_url,
@@ -70,7 +74,9 @@ class OpenAIProvider:
         await self._client.aclose()
 
     def _body(self, request: ProviderRequest) -> dict[str, Any]:
-        messages = [{"role": m.role, "content": m.content} for m in request.messages]
+        prefill = self._prefill and request.messages[-1].role == "assistant"
+        asked = request.messages if prefill else asked_to_go_on(request.messages)
+        messages = [{"role": m.role, "content": m.content} for m in asked]
         if request.system is not None:
             messages.insert(0, {"role": "system", "content": request.system})
         body: dict[str, Any] = {
@@ -85,6 +91,8 @@ class OpenAIProvider:
             body[self._max_tokens] = request.max_tokens
         if request.stop:
             body["stop"] = list(request.stop)
+        if prefill:
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
         return body
 
 

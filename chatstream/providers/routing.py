@@ -84,6 +84,7 @@ def build(settings: Settings) -> Providers:
             api_key=key,
             model=settings.openai_model,
             connect_timeout=settings.connect_timeout,
+            prefill=settings.openai_prefill,
         )
     else:
         reasons["openai"] = "OPENAI_API_KEY is not set"

@@ -1,0 +1,49 @@
+"""Turns done again: regenerating, continuing, and the versions that came of it."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chatstream.http.requests import body, count, json, query, turn_path
+from chatstream.http.turns import started
+from chatstream.log.live_turn import LiveTurn
+from chatstream.services import services_of
+from chatstream.validation import Addressed
+from chatstream.versions import AgainBody, AgainKind, again, versions
+
+
+async def regenerate(request: Request) -> Response:
+    """`POST /turns/{turn_id}/regenerate`: the same message, answered anew."""
+    return await _again(request, "regenerate")
+
+
+async def go_on(request: Request) -> Response:
+    """`POST /turns/{turn_id}/continue`: the answer goes on from where it stopped."""
+    return await _again(request, "continue")
+
+
+async def _again(request: Request, kind: AgainKind) -> Response:
+    limits = await count(request, "chat")
+    asked = await body(request, AgainBody)
+    runner = services_of(request).runner
+    turn = await runner.get(asked.address, request.path_params["turn_id"])
+    if isinstance(turn, LiveTurn):
+        wanted = again(kind, asked, {}, None)
+    else:
+        wanted = again(kind, asked, turn.started, turn.terminal)
+    new = await runner.start(wanted)
+    headers = {"Location": turn_path(request, asked.address, new.turn_id), **limits}
+    return json(started(request, asked.address, new.turn_id), 202, headers)
+
+
+async def listed(request: Request) -> Response:
+    """`GET /turns/{turn_id}/versions`: what it replaced, and what replaced it."""
+    await count(request)
+    asked = query(request, Addressed)
+    services = services_of(request)
+    turn_id = request.path_params["turn_id"]
+    await services.runner.get(asked.address, turn_id)
+    conversation = await services.log.conversation(asked.address)
+    found = await versions(conversation, turn_id)
+    return json({"turn_id": turn_id, "versions": found})

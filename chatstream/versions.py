@@ -1,0 +1,112 @@
+"""
+A turn done again: regenerated or continued; and the versions that came of it.
+
+Each is a turn of its own that `replaces` an earlier one: what was replaced stays in the log.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import orjson
+
+from chatstream.errors import Conflict
+from chatstream.log import records
+from chatstream.log.conversation import Conversation
+from chatstream.log.records import Json
+from chatstream.validation import Addressed, ReplacingTurnRequest, TurnIdField
+
+MAX_VERSIONS = 100
+"""The newest so many of a turn's versions are listed."""
+
+AgainKind = Literal["regenerate", "continue"]
+
+
+class AgainBody(Addressed):
+    """The body that does a turn again; `turn_id` is the new one's."""
+
+    turn_id: TurnIdField | None = None
+
+
+class AgainRequest(ReplacingTurnRequest):
+    """A turn like another. `partial` is what its answer begins with."""
+
+    kind: AgainKind
+    partial: str = ""
+
+
+def again(kind: AgainKind, asked: AgainBody, started: Json, terminal: Json | None) -> AgainRequest:
+    """
+    Return the request that does a turn again, from its records (`terminal`: None while it runs).
+
+    Raises:
+        Conflict: It runs; or there is no text to go on from.
+    """
+    if terminal is None:
+        raise Conflict("The turn is running; cancel it first.", code="turn_running")
+    partial = terminal.get("text", "") if kind == "continue" else ""
+    if kind == "continue" and not partial:
+        raise Conflict("The turn has no text to go on from.", code="nothing_to_continue")
+    given = {
+        "user_id": asked.user_id,
+        "conversation_id": asked.conversation_id,
+        "turn_id": asked.turn_id,
+        "message": started["message"]["content"],
+        "replaces": started["turn_id"],
+        "kind": kind,
+        "partial": partial,
+        **(started.get("request") or {}),
+    }
+    return AgainRequest.model_validate(given)
+
+
+async def versions(conversation: Conversation, turn_id: str) -> list[Json]:
+    """Return a turn, what it replaced and what replaced it, oldest first."""
+
+    def job(fd: int, size: int) -> list[Json]:
+        family = _family(fd, size, turn_id)[-MAX_VERSIONS:]
+        found = (records.find_turn(fd, size, member) for member in family)
+        return [_version([record.data for record in turn]) for turn in found if turn]
+
+    shown = await conversation.with_file(job)
+    running = {turn.turn_id for turn in conversation.running.values()}
+    for version in shown:
+        if version["status"] == "interrupted" and version["turn_id"] in running:
+            version["status"] = "running"
+    return shown
+
+
+def _family(fd: int, size: int, turn_id: str) -> list[str]:
+    """Return all that is tied to a turn by `replaces`, oldest first."""
+    ties: list[tuple[str, str]] = []
+    for _, data in records.lines_back(fd, size, 4 * records.BLOCK):
+        if b'"replaces":' in data and data.startswith(b'{"type":"turn.started"'):
+            started = orjson.loads(data)
+            if started.get("replaces"):
+                ties.append((started["turn_id"], started["replaces"]))
+    newer = [turn_id]
+    for new, old in reversed(ties):
+        if old in newer:
+            newer.append(new)
+    older = [turn_id]
+    replaced = dict(ties)
+    while (old := replaced.get(older[-1], "")) and old not in older:
+        older.append(old)
+    return [*reversed(older[1:]), *newer]
+
+
+def _version(found: list[Json]) -> Json:
+    terminal, started = found[0], found[-1]
+    ended = len(found) > 1
+    return {
+        "turn_id": started["turn_id"],
+        "replaces": started.get("replaces"),
+        "kind": started.get("kind"),
+        "message": started["message"],
+        "created_at": started["created_at"],
+        "status": terminal["type"].removeprefix("turn.") if ended else "interrupted",
+        "text": terminal.get("text", "") if ended else "",
+        "provider": terminal.get("provider") if ended else None,
+        "model": terminal.get("model") if ended else None,
+        "id": terminal["id"],
+    }

@@ -1,0 +1,124 @@
+"""Turns done again, with a real log and a scripted provider."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from chatstream.errors import Conflict
+from chatstream.events import Address
+from chatstream.log.jsonl import JsonlLog, open_log
+from chatstream.log.live_turn import LiveTurn
+from chatstream.metrics import Metrics
+from chatstream.providers import Message
+from chatstream.providers.routing import Providers
+from chatstream.providers.scripted import Scripted
+from chatstream.settings import Settings
+from chatstream.turns import EndedTurn, TurnRunner
+from chatstream.validation import ReplacingTurnRequest, TurnRequest
+from chatstream.versions import AgainBody, AgainKind, again, versions
+
+pytestmark = pytest.mark.anyio
+ADDRESS = Address("default", "default")
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[JsonlLog]:
+    async with open_log(tmp_path, "terminal") as log:
+        yield log
+
+
+def run_with(log: JsonlLog, provider: Scripted, tmp_path: Path) -> TurnRunner:
+    settings = Settings(data_dir=tmp_path)
+    return TurnRunner(log, Providers({"scripted": provider}, "scripted"), settings, Metrics())
+
+
+async def finish(runner: TurnRunner, turn: LiveTurn | EndedTurn) -> EndedTurn:
+    if isinstance(turn, LiveTurn):
+        await runner.wait(turn)
+    ended = await runner.get(ADDRESS, turn.turn_id)
+    assert isinstance(ended, EndedTurn)
+    return ended
+
+
+async def do_again(runner: TurnRunner, kind: AgainKind, turn: EndedTurn, new: str) -> EndedTurn:
+    wanted = again(kind, AgainBody(turn_id=new), turn.started, turn.terminal)
+    return await finish(runner, await runner.start(wanted))
+
+
+async def test_a_continued_turn_begins_with_what_had_come_and_is_whole(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    provider = Scripted("half an ", ValueError("died")).then("answer")
+    runner = run_with(log, provider, tmp_path)
+    first = await finish(runner, await runner.start(TurnRequest(message="q", turn_id="turn-0001")))
+    assert first.terminal["type"] == "turn.failed"
+
+    whole = await do_again(runner, "continue", first, "turn-0002")
+
+    assert whole.terminal["text"] == "half an answer"
+    assert (whole.started["replaces"], whole.started["kind"]) == ("turn-0001", "continue")
+    assert provider.requests[1].messages == [Message("user", "q"), Message("assistant", "half an ")]
+
+
+async def test_a_regenerated_turn_asks_the_same_anew_without_the_old_answer(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    provider = Scripted("one").then("two")
+    runner = run_with(log, provider, tmp_path)
+    asked = TurnRequest(message="q", turn_id="turn-0001", temperature=0.5, model="other")
+    first = await finish(runner, await runner.start(asked))
+
+    second = await do_again(runner, "regenerate", first, "turn-0002")
+
+    assert second.terminal["text"] == "two"
+    assert second.started["kind"] == "regenerate"
+    assert provider.requests[1].messages == [Message("user", "q")]
+    assert provider.requests[1].model == "other"
+    assert provider.requests[1].temperature == 0.5
+
+
+async def test_doing_again_is_idempotent_and_two_kinds_are_two_bodies(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    provider = Scripted("one").then("two")
+    runner = run_with(log, provider, tmp_path)
+    first = await finish(runner, await runner.start(TurnRequest(message="q", turn_id="turn-0001")))
+    second = await do_again(runner, "regenerate", first, "turn-0002")
+
+    assert await do_again(runner, "regenerate", first, "turn-0002") == second
+    with pytest.raises(Conflict):
+        await do_again(runner, "continue", first, "turn-0002")
+    assert len(provider.requests) == 2
+
+
+async def test_a_running_turn_and_one_without_text_are_refused(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    with pytest.raises(Conflict, match="running"):
+        again("regenerate", AgainBody(), {}, None)
+
+    runner = run_with(log, Scripted(ValueError("died")), tmp_path)
+    empty = await finish(runner, await runner.start(TurnRequest(message="q", turn_id="turn-0001")))
+    with pytest.raises(Conflict, match="no text"):
+        again("continue", AgainBody(), empty.started, empty.terminal)
+
+
+async def test_versions_are_a_turns_family_whichever_member_is_asked(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    provider = Scripted("1").then("2").then("other").then("3")
+    runner = run_with(log, provider, tmp_path)
+    first = await finish(runner, await runner.start(TurnRequest(message="q", turn_id="turn-0001")))
+    second = await do_again(runner, "regenerate", first, "turn-0002")
+    await finish(runner, await runner.start(TurnRequest(message="x", turn_id="turn-other")))
+    edited = ReplacingTurnRequest(message="Q", turn_id="turn-0003", replaces=second.turn_id)
+    await finish(runner, await runner.start(edited))
+
+    conversation = await log.conversation(ADDRESS)
+    for member in ("turn-0001", "turn-0002", "turn-0003"):
+        found = await versions(conversation, member)
+        assert [v["turn_id"] for v in found] == ["turn-0001", "turn-0002", "turn-0003"]
+        assert [v["text"] for v in found] == ["1", "2", "3"]
+        assert [v["kind"] for v in found] == [None, "regenerate", "edit"]
+    assert [v["turn_id"] for v in await versions(conversation, "turn-other")] == ["turn-other"]
