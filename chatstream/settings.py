@@ -100,19 +100,39 @@ class Settings(BaseSettings):
     )
     log_format: Literal["text", "json"] = Field("text", description="form of the log's lines")
 
-    openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
-    openai_base_url: str = Field("https://api.openai.com/v1", validation_alias="OPENAI_BASE_URL")
-    openai_model: str = Field("gpt-4o-mini", validation_alias="OPENAI_MODEL")
+    openai_api_key: SecretStr | None = Field(
+        None,
+        validation_alias="OPENAI_API_KEY",
+        description="OpenAI's key, or that of a server that speaks its protocol",
+    )
+    openai_base_url: str = Field(
+        "https://api.openai.com/v1",
+        validation_alias="OPENAI_BASE_URL",
+        description="where its API is, with /v1",
+    )
+    openai_model: str = Field(
+        "gpt-4o-mini",
+        validation_alias="OPENAI_MODEL",
+        description="the model that answers when a turn names none",
+    )
     openai_prefill: bool = Field(
         False,
         validation_alias="OPENAI_PREFILL",
         description="the server takes the beginning of an answer and goes on from it (vLLM)",
     )
-    gemini_api_key: SecretStr | None = Field(None, validation_alias="GEMINI_API_KEY")
-    gemini_base_url: str = Field(
-        "https://generativelanguage.googleapis.com", validation_alias="GEMINI_BASE_URL"
+    gemini_api_key: SecretStr | None = Field(
+        None, validation_alias="GEMINI_API_KEY", description="Gemini's key"
     )
-    gemini_model: str = Field("gemini-2.5-flash", validation_alias="GEMINI_MODEL")
+    gemini_base_url: str = Field(
+        "https://generativelanguage.googleapis.com",
+        validation_alias="GEMINI_BASE_URL",
+        description="where its API is, without a version",
+    )
+    gemini_model: str = Field(
+        "gemini-2.5-flash",
+        validation_alias="GEMINI_MODEL",
+        description="the model that answers when a turn names none",
+    )
     local_model: Path | None = Field(
         None, description="a GGUF file in place of the small model that ./run.sh installs"
     )
