@@ -8,7 +8,7 @@ const KEY = "answers-by";
 const NOTES = {
   local:
     "Answers come from a small model that runs on this machine. It is often wrong: check what it says.",
-  offline: "No model is set up here, so a script answers and says what is missing.",
+  offline: "No model answers here: a script says how to set one up.",
 };
 
 export class ProviderChoice {

@@ -228,3 +228,8 @@ def stop_button(page: Page) -> Locator:
 def ask(server: ServerProcess, message: str, **more: Any) -> Any:
     """Have a turn without the page."""
     return server.call("POST", "chat", json={"message": message, **more})
+
+
+def asked(upstream: Upstream) -> int:
+    """How often the provider was asked for an answer."""
+    return sum(request.method == "POST" for request in upstream.asked)

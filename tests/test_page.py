@@ -9,6 +9,7 @@ from tests.browser import (
     OpenPage,
     ServerProcess,
     answer,
+    asked,
     browser,
     complaints,
     new_page,
@@ -82,7 +83,7 @@ def test_a_reload_in_the_middle_of_an_answer_shows_all_of_it_once(
     upstream.open_gate()
     expect(turns(page, "completed")).to_have_count(1)
     assert shown(page) == f"{text_of(200)}the end"
-    assert len(upstream.asked) == 1
+    assert asked(upstream) == 1
 
 
 def test_a_second_tab_sees_the_same_answer_arrive(
@@ -131,6 +132,28 @@ def test_the_server_may_be_killed_and_started_again(
     expect(turns(page, "completed")).to_have_count(1)
 
 
+def test_the_page_says_who_answers_and_that_a_small_model_is_often_wrong(
+    new_page: OpenPage, server: ServerProcess
+) -> None:
+    page = new_page(server.url)
+    expect(page.locator(".note")).to_contain_text("Answers come from openai.")
+    local = {"name": "local", "models": ["tiny"], "default": True, "state": "closed"}
+    away = {"name": "openai", "models": ["fake-large"], "default": False, "state": "open"}
+    page.route("**/providers", lambda route: route.fulfill(json={"providers": [local, away]}))
+
+    page.reload()
+
+    expect(page.locator(".note")).to_contain_text("It is often wrong")
+    choice = page.get_by_label("Who answers")
+    expect(choice.locator("option")).to_have_text(
+        ["local · tiny", "openai · fake-large (not reachable)"]
+    )
+    choice.select_option(index=1)
+    expect(page.locator(".note")).to_contain_text("Answers come from openai.")
+    say(page, "!tokens=1")
+    expect(page.locator(".speaker")).to_have_text("openai · fake-large")
+
+
 def test_hostile_markdown_is_harmless(new_page: OpenPage, server: ServerProcess) -> None:
     hostile = (
         "[x](javascript:alert(1)) <img src=x onerror=alert(1)> ![p](https://evil.example/?q=1)\n\n"
@@ -138,8 +161,8 @@ def test_hostile_markdown_is_harmless(new_page: OpenPage, server: ServerProcess)
         "[honest](https://good.example/)\n"
     )
     page = new_page(server.url)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     page.on("dialog", lambda dialog: pytest.fail(dialog.message))
 
     say(page, f"!say={quote(hostile)}")
@@ -153,7 +176,7 @@ def test_hostile_markdown_is_harmless(new_page: OpenPage, server: ServerProcess)
         "https://good.example/",
     ]
     expect(links.last).to_have_attribute("rel", "noopener noreferrer nofollow")
-    assert all(url.startswith(server.url) for url in asked)
+    assert all(url.startswith(server.url) for url in requested)
 
 
 def test_the_users_own_message_is_shown_as_it_was_written(
@@ -175,11 +198,11 @@ def test_a_failed_answer_says_so_and_can_be_tried_again(
     expect(turns(page, "failed")).to_have_count(1)
     expect(answer(page)).to_have_text(text_of(3).strip())
     expect(page.locator(".ending")).not_to_be_empty()
-    asked = len(upstream.asked)
+    before = asked(upstream)
 
     page.get_by_role("button", name="Retry").click()
 
-    upstream.wait(lambda: len(upstream.asked) > asked)
+    upstream.wait(lambda: asked(upstream) > before)
     expect(turns(page, "failed")).to_have_count(1)
     expect(turns(page)).to_have_count(1)
 
@@ -203,7 +226,7 @@ def test_the_last_message_can_be_edited_and_is_answered_anew(
     for page in (first, second):
         expect(answer(page)).to_have_text(text_of(7).strip())
         expect(page.locator(".bubble")).to_have_text(["!tokens=7"])
-    assert len(upstream.asked) == 2
+    assert asked(upstream) == 2
 
 
 def test_a_failure_is_explained_after_a_reload_too(
@@ -246,7 +269,7 @@ def test_a_message_sent_without_a_network_is_sent_later_and_once(
 
     expect(turns(page, "completed")).to_have_count(1)
     expect(answer(page)).to_have_text(text_of(3).strip())
-    assert len(upstream.asked) == 1
+    assert asked(upstream) == 1
 
 
 def test_enter_that_ends_a_composition_sends_nothing(

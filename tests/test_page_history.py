@@ -27,14 +27,14 @@ def test_older_messages_come_on_scrolling_up_and_nothing_moves(
     new_page: OpenPage, server: ServerProcess
 ) -> None:
     for number in range(50):
-        ask(server, f"!tokens={number} say=%0A%0A- one%0A- two")
+        ask(server, f"!tokens={number} say=%0A%0A-%20one%0A-%20two")
     page = new_page(server.url)
     expect(turns(page)).to_have_count(20)
     expect(turns(page).last).to_be_in_viewport()
     held: list[Route] = []
     page.route(re.compile(r"history\?.*before="), lambda route: held.append(route))
     oldest = turns(page).first.locator(".bubble")
-    expect(oldest).to_have_text("!tokens=30 say=%0A%0A- one%0A- two")
+    expect(oldest).to_have_text("!tokens=30 say=%0A%0A-%20one%0A-%20two")
     page.locator(".scroller").evaluate("scroller => scroller.scrollTo(0, 0)")
     expect(page.get_by_text("Loading older messages")).to_be_visible()
     mark = page.get_by_text("!tokens=30 say", exact=False)
@@ -83,6 +83,8 @@ def test_clearing_empties_every_tab_after_a_question(
     first, second = new_page(server.url), new_page(server.url)
     expect(turns(second)).to_have_count(1)
 
+    # Chromium draws a tab in the background seldom, and clicks wait for it.
+    first.bring_to_front()
     first.get_by_role("button", name="Clear this conversation").click()
     first.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     expect(turns(first)).to_have_count(1)
