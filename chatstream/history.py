@@ -122,7 +122,7 @@ def _messages(
         replied = until is not None and started["id"] == until.started_id and until.half == "r"
         if terminal is not None and terminal.get("text") and not replied:
             yield Place(started["id"], "r", hidden), _reply(started, terminal, status)
-        yield Place(started["id"], "m", hides), _message(started, status)
+        yield Place(started["id"], "m", hides), _message(started, terminal, status)
 
 
 def _turns(fd: int, size: int, until: Place | None, hidden_from: EventId) -> Iterator[_Turn]:
@@ -164,8 +164,8 @@ def _ends_after(fd: int, end: int, size: int) -> dict[str, Json]:
     return found
 
 
-def _message(started: Json, status: str) -> Json:
-    return {
+def _message(started: Json, terminal: Json | None, status: str) -> Json:
+    item: Json = {
         "role": "user",
         "message": started["message"]["content"],
         "turn_id": started["turn_id"],
@@ -177,6 +177,9 @@ def _message(started: Json, status: str) -> Json:
         "usage": None,
         "finish_reason": None,
     }
+    if terminal is not None and "error" in terminal:
+        item["error"] = terminal["error"]
+    return item
 
 
 def _reply(started: Json, terminal: Json, status: str) -> Json:
