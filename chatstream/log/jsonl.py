@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from chatstream.errors import ChatstreamError, DataFolderError
 from chatstream.events import Address, EventId, event_id
@@ -44,6 +45,9 @@ class JsonlLog:
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
         self._conversations: OrderedDict[Address, Conversation] = OrderedDict()
+        # Whoever still holds one that was forgotten must get the same again: two of them would
+        # write one file at places of their own.
+        self._known: WeakValueDictionary[Address, Conversation] = WeakValueDictionary()
         self._opening: dict[Address, asyncio.Future[Conversation]] = {}
         self._erasing: dict[str, asyncio.Future[None]] = {}
         self._listing = Listing(disk)
@@ -69,8 +73,10 @@ class JsonlLog:
         """
         while (erasing := self._erasing.get(address.user_id)) is not None:
             await asyncio.shield(erasing)
-        if (found := self._conversations.get(address)) is not None:
+        if (found := self._known.get(address)) is not None:
+            self._conversations[address] = found
             self._conversations.move_to_end(address)
+            self._trim()
             return found
         if (opening := self._opening.get(address)) is None:
             opening = asyncio.ensure_future(self._open(address))
@@ -83,7 +89,7 @@ class JsonlLog:
         self._disk.clock.raise_to(state.last)
         conversation = Conversation(self._disk, address, state)
         await conversation.end_orphans(state.orphans)
-        self._conversations[address] = conversation
+        self._conversations[address] = self._known[address] = conversation
         self._trim()
         return conversation
 
@@ -116,7 +122,7 @@ class JsonlLog:
         try:
             pending = [f for a, f in self._opening.items() if a.user_id == user_id]
             await asyncio.gather(*pending, return_exceptions=True)
-            conversations = [c for a, c in self._conversations.items() if a.user_id == user_id]
+            conversations = [c for a, c in self._known.items() if a.user_id == user_id]
             async with self.feedback.held(user_id):
                 await erase.erase_user(self._disk, user_id, conversations)
                 self.feedback.forget(user_id)

@@ -5,11 +5,15 @@ Syncs to disk, off the loop: those of a moment share a few threads and one wake-
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 THREADS = 4
 """Disks take several syncs at once; beyond a few threads they only wait for each other."""
@@ -22,7 +26,9 @@ class Syncer:
     """
     Runs jobs on a few threads and tells the loop of their ends, in batches.
 
-    `submit` belongs to the loop's thread. Jobs may end in any order.
+    `submit` belongs to the loop's thread. Jobs may end in any order. No end is ever lost: a job
+    that fails in an unforeseen way is told as an `OSError` too, and one that comes after `close`
+    is done at once.
     """
 
     def __init__(self) -> None:
@@ -32,18 +38,26 @@ class Syncer:
         self._ended: deque[tuple[Done, OSError | None]] = deque()
         self._working = 0
         self._told = False
+        self._closed = False
 
     def submit(self, job: Job, done: Done) -> None:
         """Run `job` on a thread, then `done` on the loop, with the job's error or None."""
+        if self._closed:
+            _tell(done, _run(job))
+            return
         self._waiting.append((job, done))
         if self._working < THREADS:
             self._working += 1
             self.executor.submit(self._work)
 
     def close(self) -> None:
-        """Wait for the jobs under way. What they would have told the loop is told first."""
+        """Wait for the jobs under way, and for those that their ends ask for; tell of them all."""
         self.executor.shutdown(wait=True)
-        self._tell()
+        self._closed = True
+        self._tell_ended()
+        while self._waiting:
+            job, done = self._waiting.popleft()
+            _tell(done, _run(job))
 
     def _work(self) -> None:
         while True:
@@ -51,12 +65,7 @@ class Syncer:
                 job, done = self._waiting.popleft()
             except IndexError:
                 break
-            error: OSError | None = None
-            try:
-                job()
-            except OSError as caught:
-                error = caught
-            self._ended.append((done, error))
+            self._ended.append((done, _run(job)))
             self._wake()
         self._loop.call_soon_threadsafe(self._leave)
 
@@ -64,22 +73,38 @@ class Syncer:
         # Two threads may both see False: the second wake-up finds nothing to tell.
         if not self._told:
             self._told = True
-            self._loop.call_soon_threadsafe(self._tell)
+            self._loop.call_soon_threadsafe(self._tell_ended)
 
     def _leave(self) -> None:
         self._working -= 1
         # A job may have come between the thread's last look and now.
-        while self._waiting and self._working < THREADS:
+        if self._waiting and self._working < THREADS and not self._closed:
             self._working += 1
             self.executor.submit(self._work)
-            if self._working >= len(self._waiting):
-                break
 
-    def _tell(self) -> None:
+    def _tell_ended(self) -> None:
         self._told = False
         while self._ended:
-            done, error = self._ended.popleft()
-            done(error)
+            _tell(*self._ended.popleft())
+
+
+def _run(job: Job) -> OSError | None:
+    try:
+        job()
+    except OSError as error:
+        return error
+    except Exception:
+        logger.exception("sync job failed")
+        return OSError(errno.EIO, "sync job failed")
+    return None
+
+
+def _tell(done: Done, error: OSError | None) -> None:
+    try:
+        done(error)
+    except Exception:
+        # One conversation's trouble must not keep the others waiting.
+        logger.exception("end of a sync not taken")
 
 
 def sync_folder(path: Path) -> None:
