@@ -81,7 +81,7 @@ class Conversation:
         self._watchers: dict[Callable[[], None], None] = {}
         self._creating = asyncio.Lock()
         self._drained: asyncio.Future[None] | None = None
-        self.tail = Tail(address.conversation_id, 0)
+        self.tail = Tail(address.conversation_id, state.last)
         self.adopt(state)
 
     def adopt(self, state: FileState) -> None:
@@ -93,7 +93,6 @@ class Conversation:
         self.titled = state.titled
         self.recent: dict[str, EventId] | None = None if state.turns else {}
         self._last = state.last
-        self.tail.after = max(self.tail.after, state.last)
 
     # ---- seeing
 
