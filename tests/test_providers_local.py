@@ -23,6 +23,7 @@ from chatstream.providers.local_prompt import Attempt, Refusal, allowance, short
 
 CANCEL_SECONDS = 0.2
 LONG = "word " * 1900  # nearly all of a turn's context
+ENDLESS = "Write a very long story about a river."
 
 PARENT = """
 import asyncio
@@ -30,7 +31,8 @@ from chatstream.providers import Message, ProviderRequest
 from chatstream.providers.local import Local
 
 async def main():
-    request = ProviderRequest(messages=[Message("user", "Count.")], model="", max_tokens=100_000)
+    messages = [Message("user", "Write a very long story.")]
+    request = ProviderRequest(messages=messages, model="", max_tokens=100_000)
     async for piece in Local().reply(request):
         print(piece, flush=True)
 
@@ -155,7 +157,7 @@ async def test_more_turns_at_once_than_slots_all_end(provider: Local) -> None:
 
 @pytest.mark.anyio
 async def test_turns_are_generated_side_by_side(provider: Local) -> None:
-    slow, quick = (provider.reply(ask("Count.", max_tokens=n)) for n in (100_000, 2))
+    slow, quick = (provider.reply(ask(ENDLESS, max_tokens=n)) for n in (100_000, 2))
     await first_text(slow)
 
     # The slow one has more to say than would fit in the pipe before this ends.
@@ -171,7 +173,7 @@ async def test_leaving_while_it_generates_stops_the_computing(
     provider, process = watched
     took = []
     for _ in range(3):  # the best counts: the machine may be busy with other things
-        reply = provider.reply(ask("Count.", max_tokens=100_000))
+        reply = provider.reply(ask(ENDLESS, max_tokens=100_000))
         await first_text(reply)
         left = time.monotonic()
         await reply.aclose()
@@ -186,8 +188,8 @@ async def test_leaving_while_it_reads_a_long_prompt_stops_the_computing(
 ) -> None:
     provider, process = watched
     took = []
-    for _ in range(3):
-        task = asyncio.create_task(pieces(provider, ask(LONG)))
+    for n in range(3):  # each one differs from its first word on: none is read already
+        task = asyncio.create_task(pieces(provider, ask(f"{n} {LONG}")))
         await asyncio.to_thread(computes, 0.2)
         left = time.monotonic()
         task.cancel()
@@ -203,7 +205,7 @@ async def test_leaving_while_it_reads_a_long_prompt_stops_the_computing(
 @pytest.mark.anyio
 async def test_a_turn_that_waits_for_a_slot_can_be_left(watched: tuple[Local, Watched]) -> None:
     provider, process = watched
-    running = [provider.reply(ask("Count.", max_tokens=100_000)) for _ in range(4)]
+    running = [provider.reply(ask(ENDLESS, max_tokens=100_000)) for _ in range(4)]
     await asyncio.gather(*(first_text(reply) for reply in running))
 
     waiting = asyncio.create_task(pieces(provider, ask("Hello!")))
@@ -220,7 +222,7 @@ async def test_a_turn_that_waits_for_a_slot_can_be_left(watched: tuple[Local, Wa
 async def test_a_crash_fails_the_turns_running_then_and_the_next_one_works(
     provider: Local, caplog: pytest.LogCaptureFixture
 ) -> None:
-    replies = [provider.reply(ask("Count.", max_tokens=100_000)) for _ in range(2)]
+    replies = [provider.reply(ask(ENDLESS, max_tokens=100_000)) for _ in range(2)]
     for reply in replies:
         await first_text(reply)
 
@@ -241,7 +243,7 @@ async def test_native_code_that_hangs_is_killed_and_replaced(
     provider: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chatstream.providers.local_process.HUNG_SECONDS", 0.05)
-    hanging = provider.reply(ask("Count.", max_tokens=100_000))
+    hanging = provider.reply(ask(ENDLESS, max_tokens=100_000))
     await first_text(hanging)
 
     worker().send_signal(signal.SIGSTOP)
@@ -259,7 +261,7 @@ async def test_native_code_that_hangs_is_killed_and_replaced(
 async def test_closing_ends_the_process_and_fails_what_runs() -> None:
     need_model()
     provider = Local()
-    reply = provider.reply(ask("Count.", max_tokens=100_000))
+    reply = provider.reply(ask(ENDLESS, max_tokens=100_000))
     await first_text(reply)
     process = worker()
 

@@ -19,8 +19,8 @@ import orjson
 from chatstream.errors import ProviderError
 from chatstream.providers.local_worker import Config
 
-# A worker that was told to end is killed after this long.
-END_SECONDS = 1.0
+# A worker that was told to end is killed after this long: it may be loading its model.
+END_SECONDS = 3.0
 # A cancelled turn that is still computed after this long says that native code hangs. One batch of
 # a large model on a slow machine takes some seconds.
 HUNG_SECONDS = 30.0
