@@ -7,10 +7,10 @@ A conversation is a log, and everything else is a view of it. The flow, in readi
 
 Layers, imports point down only (`tests/test_layers.py`)::
 
-    composition  app, cli
+    composition  app, cli, importing, exporting, fsck
     edge         http/, websocket
     guards       auth, limits
-    work         turns, subscriber, history         (they meet only at the log)
+    work         turns, admission, subscriber, history   (they meet only at the log)
     parts        log/, providers/
     values       events, wire, validation, errors, settings
 """

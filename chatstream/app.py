@@ -6,6 +6,9 @@ is entered by that application's own::
 
     chat = chatstream.create_app(settings)
     app = Starlette(routes=[Mount("/chat", chat)], lifespan=chat.lifespan)
+
+Whoever serves that needs a limit on how long a stop waits (`--timeout-graceful-shutdown` of
+uvicorn): streams end when the lifespan does, and uvicorn waits for streams first.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from chatstream.services import Services
 from chatstream.settings import Settings, load
 from chatstream.turns import TurnRunner
 
+ASKED = ["Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "X-Request-ID"]
 EXPOSED = ["Location", "X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy", "ETag"]
 
 
@@ -55,7 +59,7 @@ class Chatstream(Starlette):
                     CORSMiddleware,
                     allow_origins=list(settings.allowed_origins),
                     allow_methods=["GET", "POST", "PATCH", "DELETE"],
-                    allow_headers=["Content-Type", "Idempotency-Key", "Last-Event-ID"],
+                    allow_headers=ASKED,
                     expose_headers=EXPOSED,
                 )
             )
@@ -139,5 +143,5 @@ def _routes() -> list[Route | Mount | WebSocketRoute]:
         Route("/metrics", service.metrics),
         Route("/openapi.json", service.openapi),
         WebSocketRoute("/ws", websocket.serve),
-        Mount("/static", page.Assets(directory=page.folder())),
+        Mount("/static", page.assets),
     ]

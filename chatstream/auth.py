@@ -8,14 +8,17 @@ Host is refused (DNS rebinding), and so is whatever changes something from a for
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
-from chatstream.errors import Forbidden
+from chatstream.errors import Forbidden, SettingsError
 from chatstream.settings import Settings
 
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:/@\s]+))(?::[0-9]{1,5})?", re.ASCII)
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*@]+")
 _LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
@@ -23,6 +26,18 @@ class Origins:
     """What Hosts and Origins one application accepts."""
 
     def __init__(self, settings: Settings) -> None:
+        """
+        Read the lists.
+
+        Raises:
+            SettingsError: An origin has another form.
+        """
+        for origin in settings.allowed_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise SettingsError(
+                    f"CHATSTREAM_ALLOWED_ORIGINS: {origin!r} is none; takes origins such as "
+                    "https://example.org, without a path, with commas"
+                )
         self._hosts = _LOOPBACK | {settings.host.lower()} | set(settings.allowed_hosts)
         self._origins = frozenset(settings.allowed_origins)
         self._everywhere = not settings.on_loopback and not settings.allowed_hosts
@@ -75,22 +90,16 @@ class Origins:
         secure = {"http": ("http", "https"), "https": ("https",), "ws": ("http", "https")}
         return parts.scheme in secure.get(scheme, ("https",)) and parts.netloc == host.lower()
 
-    def listed(self, origin: str) -> bool:
-        """Say whether a foreign Origin was allowed by the operator."""
-        return origin.lower() in self._origins
-
 
 def host_name(host: str) -> str:
     """
-    Return a Host header's name without its port.
+    Return a Host header's name without its port; nothing where it is none.
 
-    >>> host_name("LocalHost:8000"), host_name("[::1]:8000")
-    ('localhost', '::1')
+    >>> host_name("LocalHost:8000"), host_name("[::1]:8000"), host_name("[::1].example.org")
+    ('localhost', '::1', '')
     """
-    host = host.strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    match = _HOST.fullmatch(host.strip().lower())
+    return (match[1] or match[2]) if match else ""
 
 
 def _is_address(name: str) -> bool:

@@ -1,10 +1,11 @@
-"""The command `chatstream`: `serve`, `import`, `bench`."""
+"""The command `chatstream`: `serve`, `chat`, `import`, `export`, `fsck`, `bench`."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -12,8 +13,11 @@ import click
 
 from chatstream.app import create_app
 from chatstream.errors import ChatstreamError
+from chatstream.exporting import Format, export
+from chatstream.fsck import check, repair
+from chatstream.importing import import_files
 from chatstream.logs import set_up
-from chatstream.providers.routing import build
+from chatstream.providers.routing import Providers, build
 from chatstream.server import serve as run_server
 from chatstream.settings import Settings, load
 from chatstream.terminal import Place, talk
@@ -55,14 +59,17 @@ def serve(**given: Any) -> None:
         set_up(settings.log_level, settings.log_format)
         providers = build(settings)
         app = create_app(settings, providers=providers)
+        run_server(app, partial(_ready, providers))
     except ChatstreamError as error:
         fail(error.message)
+
+
+def _ready(providers: Providers, url: str) -> None:
+    """Say where to look, who answers and why."""
     provider = providers.get(None)
-    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     click.echo(f"chatstream: {provider.name} ({provider.model}) answers: {providers.reason}")
-    click.echo(f"chatstream: open http://{shown}:{settings.port}/  (Ctrl-C stops it)")
+    click.echo(f"chatstream: open {url}  (Ctrl-C stops it)")
     sys.stdout.flush()
-    run_server(app)
 
 
 @main.command()
@@ -78,6 +85,98 @@ def chat(message: str | None, url: str, user: str, conversation: str) -> None:
     """
     try:
         sys.exit(talk(Place(url.rstrip("/"), user, conversation), message))
+    except ChatstreamError as error:
+        fail(error.message)
+
+
+@main.command("import")
+@click.argument("history", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--feedback",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="the old application's feedback.json",
+)
+@setting("data_dir", "--data-dir", type=click.Path(path_type=Path))
+def import_(history: Path, feedback: Path | None, **given: Any) -> None:
+    """
+    Take over HISTORY, the old application's chat_history.json: whole or not at all.
+
+    No server may be running on the data folder.
+    """
+    try:
+        done = import_files(load(**given).data_dir, history, feedback)
+    except ChatstreamError as error:
+        fail(error.message)
+    click.echo(f"chatstream: {done}")
+
+
+@main.command("export")
+@click.argument("user")
+@click.option("--conversation", help="only this one [default: all, and the user's feedback]")
+@click.option(
+    "--format", "form", type=click.Choice(["jsonl", "markdown"]), default="jsonl", show_default=True
+)
+@setting("data_dir", "--data-dir", type=click.Path(path_type=Path))
+def export_(user: str, conversation: str | None, form: Format, **given: Any) -> None:
+    """Write out what USER has; a server may be running."""
+    try:
+        for part in export(load(**given).data_dir, user, conversation, form):
+            sys.stdout.buffer.write(part)
+    except ChatstreamError as error:
+        fail(error.message)
+
+
+@main.command()
+@click.argument("data_dir", required=False, type=click.Path(path_type=Path))
+@click.option("--repair", "repairs", is_flag=True, help="move bad lines to *.corrupt files")
+def fsck(repairs: bool, **given: Any) -> None:
+    """
+    Check a data folder; a server may be running, but not for --repair.
+
+    Exit status: 0 nothing is wrong, 1 something is, or was before the repair, 2 it cannot be said.
+    """
+    try:
+        root = load(**given).data_dir
+        problems = repair(root) if repairs else check(root)
+    except ChatstreamError as error:
+        fail(error.message)
+    for problem in problems:
+        click.echo(str(problem))
+    sys.exit(1 if problems else 0)
+
+
+@main.command()
+@click.option("--chats", type=click.IntRange(1), default=100, show_default=True, help="at once")
+@click.option(
+    "--rate", type=click.FloatRange(0.1), default=50, show_default=True, help="tokens/s of a chat"
+)
+@click.option(
+    "--tokens", type=click.IntRange(2), default=200, show_default=True, help="of an answer"
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="of each server, in turns",
+)
+@click.option(
+    "--endpoints", "part", flag_value="endpoints", help="history, clear, feedback instead"
+)
+@click.option("--memory", "part", flag_value="memory", help="memory over many turns and users")
+@click.option("--json", is_flag=True, help="print the figures as JSON")
+def bench(part: str | None, **given: Any) -> None:
+    """
+    Measure what a delivered token costs here, beside two baselines in the same run.
+
+    Everything runs on this machine, the provider included; no settings are read. Takes one to two
+    minutes. The relay is httpx's lines in and sse-starlette's events out, without any log.
+    """
+    from chatstream.bench import command  # the other commands also run where uvloop does not
+
+    note = partial(click.echo, err=True)
+    try:
+        command.run(part or "streams", command.Options(**given), click.echo, note)
     except ChatstreamError as error:
         fail(error.message)
 

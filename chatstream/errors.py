@@ -83,11 +83,17 @@ class NotFound(ChatstreamError):
 
 
 class Conflict(ChatstreamError):
-    """The request contradicts what has already happened; repeating it cannot help."""
+    """The request contradicts what has already happened; `turn_id` is the turn that it is about."""
 
     status = 409
     code = "conflict"
     title = "Conflict"
+
+    def __init__(
+        self, message: str, *, code: str | None = None, turn_id: str | None = None
+    ) -> None:
+        super().__init__(message, code=code)
+        self.turn_id = turn_id
 
 
 class TurnEnded(ChatstreamError):

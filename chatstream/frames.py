@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import orjson
 from pydantic import BaseModel
 
-from chatstream.errors import BadRequest, ChatstreamError, InvalidRequest
+from chatstream.errors import BadRequest, ChatstreamError, InvalidRequest, RetryLater
 from chatstream.events import EventId, before
 from chatstream.history import read_place
 from chatstream.http.conversations import history_page, keep_feedback
+from chatstream.limits import Kind
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
 from chatstream.subscriber import Start, start_of_conversation
+from chatstream.turns import EndedTurn
 from chatstream.validation import (
+    MAX_ID_CHARS,
     Addressed,
     FeedbackRequest,
     HistoryQuery,
@@ -28,7 +33,10 @@ from chatstream.validation import (
 if TYPE_CHECKING:
     from chatstream.websocket import Session
 
+logger = logging.getLogger(__name__)
+
 M = TypeVar("M", bound=BaseModel)
+Handler: TypeAlias = Callable[[Json, object], Awaitable[None]]
 MAX_REF_CHARS = 256
 
 
@@ -44,7 +52,7 @@ class Frames:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._services = session.services
-        self._by_type = {
+        self._by_type: dict[str, Handler] = {
             "send": self._send,
             "subscribe": self._subscribe,
             "unsubscribe": self._unsubscribe,
@@ -55,23 +63,30 @@ class Frames:
             "ping": self._ping,
         }
 
-    async def take(self, data: Json, ref: object) -> None:
-        """
-        Carry out a frame, and answer it.
+    async def take(self, text: str) -> None:
+        """Carry out a frame, and answer it; whatever is wrong with it, the socket goes on."""
+        ref: object = None
+        about: Json = {}
+        try:
+            data = read_frame(text)
+            ref = read_ref(data)
+            handler = self._handler(data)
+            if handler != self._ping:
+                about = _conversation(data)
+            await handler(data, ref)
+        except ChatstreamError as error:
+            self._session.answer(problem(error) | about, ref)
+        except Exception as error:
+            logger.exception("frame failed")
+            self._session.answer(problem(error) | about, ref)
 
-        Raises:
-            ChatstreamError: It was refused; the socket goes on.
-        """
+    def _handler(self, data: Json) -> Handler:
         kind = data.pop("type", None)
         handler = self._by_type.get(kind) if isinstance(kind, str) else None
         if handler is None:
             known = ", ".join(self._by_type)
             raise BadRequest(f"type: must be one of {known}", code="unknown_type")
-        if ref is not None and not (
-            isinstance(ref, int) or (isinstance(ref, str) and len(ref) <= MAX_REF_CHARS)
-        ):
-            raise InvalidRequest(("ref", f"must be a number or at most {MAX_REF_CHARS} characters"))
-        await handler(data, ref)
+        return handler
 
     def _parse(self, model: type[M], data: Json) -> M:
         if data.get("user_id") not in (None, self._session.user_id):
@@ -93,10 +108,7 @@ class Frames:
             conversation = await self._services.log.conversation(asked.address)
             session.answer({"type": "ack", "turn_id": turn.turn_id, "conversation_id": name}, ref)
             if name not in session.subscriptions:
-                started_id = (
-                    turn.started_id if isinstance(turn, LiveTurn) else EventId(turn.started["id"])
-                )
-                session.subscribe(conversation, Start(before(started_id)))
+                session.subscribe(conversation, Start(before(_started_id(turn))))
         finally:
             session.release(name)
 
@@ -143,7 +155,7 @@ class Frames:
     async def _ping(self, data: Json, ref: object) -> None:
         self._session.answer({"type": "pong"}, ref)
 
-    async def _count(self, kind: Any = "default") -> None:
+    async def _count(self, kind: Kind = "default") -> None:
         client = self._session.socket.client
         await self._services.limits.hit(kind, client.host if client else "unknown")
 
@@ -164,11 +176,38 @@ def read_frame(text: str) -> Json:
     return data
 
 
-def problem(error: ChatstreamError, ref: object) -> bytes:
-    """Return the frame that tells of an error."""
+def read_ref(data: Json) -> str | int | float | None:
+    """
+    Take a frame's `ref` out of it: what the answer repeats.
+
+    Raises:
+        InvalidRequest: It is neither a number nor a short text.
+    """
+    ref = data.pop("ref", None)
+    if isinstance(ref, int | float | None) or (isinstance(ref, str) and len(ref) <= MAX_REF_CHARS):
+        return ref
+    raise InvalidRequest(("ref", f"must be a number or at most {MAX_REF_CHARS} characters"))
+
+
+def problem(error: Exception) -> Json:
+    """Return the frame that tells of an error; of a defect of ours it says nothing more."""
+    if not isinstance(error, ChatstreamError):
+        error = ChatstreamError("The server has failed; its log says more.")
     frame: Json = {"type": "error", "code": error.code, "message": error.message}
     if isinstance(error, InvalidRequest):
         frame["errors"] = error.errors
-    if isinstance(ref, int | str) and len(str(ref)) <= MAX_REF_CHARS:
-        frame["ref"] = ref
-    return orjson.dumps(frame)
+    if isinstance(error, RetryLater):
+        frame["retry_after"] = error.retry_after
+    return frame
+
+
+def _conversation(data: Json) -> Json:
+    """Return what names the conversation that a frame is about, where it has a name at all."""
+    name = data.get("conversation_id")
+    name = "default" if name is None else name
+    short = isinstance(name, str) and len(name) <= MAX_ID_CHARS
+    return {"conversation_id": name} if short else {}
+
+
+def _started_id(turn: LiveTurn | EndedTurn) -> EventId:
+    return turn.started_id if isinstance(turn, LiveTurn) else EventId(turn.started["id"])

@@ -95,7 +95,7 @@ async def page(
         found: list[orjson.Fragment] = []
         total = 0
         last: Place | None = None
-        for at, item in _messages(fd, size, until, running):
+        for at, item in messages(fd, size, until, running):
             rating = shown.get(item["turn_id"]) if item["role"] == "assistant" else None
             item["feedback"] = rating and {"rating": rating.rating, "comments": rating.comments}
             data = orjson.dumps(item)
@@ -109,9 +109,10 @@ async def page(
     return await conversation.with_file(job)
 
 
-def _messages(
+def messages(
     fd: int, size: int, until: Place | None, running: frozenset[EventId]
 ) -> Iterator[tuple[Place, Json]]:
+    """Yield the messages in view before a place, newest first, each with its own place."""
     hidden_from = until.hidden_from if until else NOTHING_HIDDEN
     for started, terminal, hidden, hides in _turns(fd, size, until, hidden_from):
         status = (
@@ -204,10 +205,10 @@ async def context(
     conversation: Conversation, started_id: EventId, limit: int, replaced: EventId | None
 ) -> list[Message]:
     """
-    Return what goes along with a turn: the newest `limit` messages of the turns that had ended,
-    with text, when it started, oldest first.
+    Return what goes along with a turn, oldest first: the turns that had ended, with text, when it
+    started; whole ones, the newest that together have at most `limit` messages.
     """
-    if limit == 0:
+    if limit < 2:
         return []
     job = partial(_context, started_id=started_id, limit=limit, replaced=replaced)
     return await conversation.with_file(job)
@@ -223,6 +224,6 @@ def _context(
         if terminal is not None and terminal.get("text"):
             found.append(Message("assistant", terminal["text"]))
             found.append(Message("user", started["message"]["content"]))
-            if len(found) >= limit:
+            if len(found) + 2 > limit:
                 break
-    return found[:limit][::-1]
+    return found[::-1]

@@ -2,55 +2,103 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import time
-from typing import Literal
-
-from limits import RateLimitItem, parse
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import MovingWindowRateLimiter
+from bisect import bisect_right
+from collections import OrderedDict
+from typing import Literal, NamedTuple
 
 from chatstream.errors import TooManyRequests
-from chatstream.settings import Settings
+from chatstream.settings import Settings, rate
 
 Kind = Literal["chat", "default"]
 
+MAX_CALLERS = 50_000
+"""Callers that are counted at once; beyond that the one silent for longest begins anew."""
+
+
+class Window(NamedTuple):
+    """How many requests fit into how many seconds."""
+
+    most: int
+    seconds: int
+
 
 class Limits:
-    """The rate limits of one application; on loopback they are off unless set."""
+    """
+    The rate limits of one application; on loopback they are off unless set.
+
+    No window of the given length ever holds more than the given count. Counts are in memory: they
+    begin anew with the process.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self._window = MovingWindowRateLimiter(MemoryStorage())
-        self._items: dict[Kind, RateLimitItem] = {}
+        self._windows: dict[Kind, Window] = {}
+        self._hits: OrderedDict[tuple[Kind, str], list[float]] = OrderedDict()
         rates: dict[Kind, str] = {
             "chat": settings.rate_limit_chat,
             "default": settings.rate_limit_default,
         }
-        for kind, rate in rates.items():
-            if rate != "0" and settings.limited(f"rate_limit_{kind}"):
-                self._items[kind] = parse(rate)
+        for kind, text in rates.items():
+            if (limit := rate(text)) and settings.limited(f"rate_limit_{kind}"):
+                self._windows[kind] = Window(*limit)
 
     async def hit(self, kind: Kind, caller: str) -> dict[str, str]:
         """
         Count a request; returns the headers that tell how much is left.
 
+        `caller` is an address; one network of IPv6, which is one household's, is one caller.
+
         Raises:
             TooManyRequests: It is over the limit, and was not counted.
         """
-        item = self._items.get(kind)
-        if item is None:
+        window = self._windows.get(kind)
+        if window is None:
             return {}
-        allowed = await self._window.hit(item, kind, caller)
-        stats = await self._window.get_window_stats(item, kind, caller)
-        wait = max(1, math.ceil(stats.reset_time - time.time()))
+        now = time.monotonic()
+        hits = self._recent((kind, _network(caller)), now)
+        allowed = len(hits) < window.most
+        if allowed:
+            hits.append(now)
+        wait = max(1, math.ceil(hits[0] + window.seconds - now))
         headers = {
-            "RateLimit-Policy": f'"{kind}";q={item.amount};w={item.get_expiry()}',
-            "RateLimit": f'"{kind}";r={stats.remaining};t={wait}',
+            "RateLimit-Policy": f'"{kind}";q={window.most};w={window.seconds}',
+            "RateLimit": f'"{kind}";r={window.most - len(hits)};t={wait}',
         }
         if not allowed:
             raise TooManyRequests(
-                f"At most {item.amount} requests in {item.get_expiry()} s; try again in {wait} s.",
+                f"At most {window.most} requests in {window.seconds} s; try again in {wait} s.",
                 retry_after=wait,
                 headers=headers,
             )
         return headers
+
+    def _recent(self, key: tuple[Kind, str], now: float) -> list[float]:
+        """Return when a caller asked within the window, and forget one that is long silent."""
+        hits = self._hits.setdefault(key, [])
+        self._hits.move_to_end(key)
+        del hits[: bisect_right(hits, now - self._windows[key[0]].seconds)]
+        oldest, asked = next(iter(self._hits.items()))
+        silent = not asked or asked[-1] <= now - self._windows[oldest[0]].seconds
+        if oldest != key and (silent or len(self._hits) > MAX_CALLERS):
+            del self._hits[oldest]
+        return hits
+
+
+def _network(caller: str) -> str:
+    """
+    Return what counts as one caller: an IPv4 address, or the 64 bits of an IPv6 network.
+
+    >>> _network("2001:db8::1:2"), _network("::ffff:192.0.2.1"), _network("testclient")
+    ('2001:db8::/64', '192.0.2.1', 'testclient')
+    """
+    try:
+        address = ipaddress.ip_address(caller)
+    except ValueError:
+        return caller
+    if isinstance(address, ipaddress.IPv4Address):
+        return caller
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))

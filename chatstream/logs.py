@@ -27,11 +27,18 @@ class Lines(logging.Formatter):
         trace = self.formatException(record.exc_info) if record.exc_info else ""
         if self._json:
             line = {"time": time, "level": record.levelname.lower(), "logger": record.name}
-            line |= {"event": record.getMessage(), **fields} | ({"trace": trace} if trace else {})
-            return orjson.dumps(line, default=str).decode()
-        shown = "".join(f" {name}={value}" for name, value in fields.items())
-        text = f"{time} {record.levelname.lower():7} {record.getMessage()}{shown}"
+            line |= {"event": record.getMessage().strip(), **fields}
+            return orjson.dumps(line | ({"trace": trace} if trace else {}), default=str).decode()
+        shown = "".join(f" {name}={_shown(value)}" for name, value in fields.items())
+        message = record.getMessage().strip().replace("\n", " ")
+        text = f"{time} {record.levelname.lower():7} {message}{shown}"
         return f"{text}\n{trace}" if trace else text
+
+
+def _shown(value: object) -> str:
+    """Return a field's value as one word: what a client sent cannot begin a line of its own."""
+    text = str(value)
+    return text if text.isprintable() and " " not in text else repr(text)
 
 
 def set_up(level: str, form: Literal["text", "json"]) -> None:

@@ -12,9 +12,15 @@ _DURATION = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a turn ended. Seconds are None where there was no content."""
+    """
+    How a turn ended. Seconds are None where there was no content.
 
+    `asked` is the provider that it began with, `provider` the one that answered, or failed last.
+    """
+
+    asked: str
     provider: str
+    attempts: int
     status: str
     deltas: int
     ttft: float | None
@@ -31,6 +37,18 @@ class Metrics:
         )
         self._turns = Counter(
             "chatstream_turns", "Turns that ended.", ["provider", "status"], registry=registry
+        )
+        self._attempts = Counter(
+            "chatstream_attempts",
+            "Requests to providers, retries and fallbacks too, by who was asked first.",
+            ["provider"],
+            registry=registry,
+        )
+        self._breakers = Gauge(
+            "chatstream_breaker",
+            "The breaker of a provider's default model: 0 closed, 1 half-open, 2 open.",
+            ["provider"],
+            registry=registry,
         )
         self._deltas = Counter(
             "chatstream_deltas", "Pieces of text that providers sent.", ["provider"],
@@ -66,12 +84,18 @@ class Metrics:
 
     def turn_ended(self, outcome: Outcome) -> None:
         """Count a turn that ended."""
-        self._running.labels(outcome.provider).dec()
+        self._running.labels(outcome.asked).dec()
+        self._attempts.labels(outcome.asked).inc(outcome.attempts)
         self._turns.labels(outcome.provider, outcome.status).inc()
         self._deltas.labels(outcome.provider).inc(outcome.deltas)
         self._duration.labels(outcome.provider).observe(outcome.duration)
         if outcome.ttft is not None:
             self._ttft.labels(outcome.provider).observe(outcome.ttft)
+
+    def breakers(self, states: dict[str, str]) -> None:
+        """Take the breakers' states as they are now."""
+        for provider, state in states.items():
+            self._breakers.labels(provider).set(("closed", "half-open", "open").index(state))
 
     def request(self, method: str, status: int) -> None:
         """Count an answered request."""

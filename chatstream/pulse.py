@@ -8,7 +8,7 @@ import asyncio
 from typing import Protocol
 
 STUCK_SECONDS = 60.0
-"""A reader that takes not one byte for so long is dropped; it comes back with its last id."""
+"""A reader that one send waits for so long is dropped; it comes back with its last id."""
 MAX_INTERVAL = 5.0
 
 
@@ -33,7 +33,7 @@ class Reader(Protocol):
         ...
 
     def end(self) -> None:
-        """End because the server goes away: the client is to come back."""
+        """Send what is visible, then end: the server goes away, the client is to come back."""
         ...
 
 
@@ -46,11 +46,15 @@ class Pulse:
         self._interval = min(MAX_INTERVAL, heartbeat / 4)
         self._readers: set[Reader] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.closed = False
 
     def add(self, reader: Reader) -> None:
         """Look after a reader from now on."""
         self._readers.add(reader)
+        self._idle.clear()
+        reader.spoke_at = self._loop.time()
         if self.closed:
             reader.end()
         elif self._timer is None:
@@ -59,6 +63,13 @@ class Pulse:
     def remove(self, reader: Reader) -> None:
         """Forget a reader; also one that is not known."""
         self._readers.discard(reader)
+        if not self._readers:
+            self._idle.set()
+
+    @property
+    def readers(self) -> int:
+        """How many it looks after."""
+        return len(self._readers)
 
     def close(self) -> None:
         """End every stream, those too that begin later."""
@@ -67,6 +78,15 @@ class Pulse:
             self._timer.cancel()
         for reader in list(self._readers):
             reader.end()
+
+    async def idle(self, seconds: float) -> bool:
+        """Wait until no reader is left; say whether that came about in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def _look(self) -> None:
         now = self._loop.time()

@@ -25,12 +25,12 @@ from chatstream.providers import (
     Finish,
     FinishReason,
     Message,
-    Provider,
     ProviderRequest,
     Reasoning,
     Text,
     Usage,
 )
+from chatstream.providers.resilience import Route
 from chatstream.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Reply:
         self,
         turn: LiveTurn,
         fields: Json,
-        provider: Provider,
+        route: Route,
         request: ProviderRequest,
         settings: Settings,
         partial: str = "",
@@ -69,18 +69,20 @@ class Reply:
         self._loop = asyncio.get_running_loop()
         self.turn = turn
         self.fields = fields
-        self.provider = provider
+        self.route = route
+        self._asked = route.name
         self.partial = partial
         self.task: asyncio.Task[None] | None = None
         self._request = request
         self._settings = settings
         self._why: Why | None = None
+        self._entered = False
         self._usage: Usage | None = None
         self._deltas = 0
         self._status = "lost"
         self._began = self._loop.time()
         self._first: float | None = None
-        self._due = self._began + min(settings.first_token_timeout, settings.start_timeout)
+        self._due = self._began + settings.start_timeout
         self._last_due = self._began + settings.turn_timeout
         self._read_until = self._began
         self._timer: asyncio.TimerHandle | None = None
@@ -90,7 +92,7 @@ class Reply:
     ) -> None:
         """Start the task; `done` is called when it is over, however it went."""
         self.task = self._loop.create_task(self._run(messages))
-        self.turn.on_clear = self._cleared
+        self.turn.on_clear = self._leave
         self.task.add_done_callback(lambda _: done())
         self._watch_clock()
 
@@ -100,27 +102,33 @@ class Reply:
             self._why = why
         elif why.last:
             self._why = self._why._replace(last=True)
-        if self.task is not None and not self.turn.ended:
-            self.task.cancel()
+        if not self.turn.ended:
+            self._leave()
 
     def outcome(self) -> Outcome:
         """Return how it went, for the metrics."""
         return Outcome(
-            provider=self.provider.name,
+            asked=self._asked,
+            provider=self.route.name,
+            attempts=self.route.attempt,
             status=self._status,
             deltas=self._deltas,
             ttft=None if self._first is None else self._first - self._began,
             duration=self._loop.time() - self._began,
         )
 
-    def _cleared(self) -> None:
-        if self.task is not None:
+    def _leave(self) -> None:
+        # A task that is cancelled before its first step never runs, and would write no end.
+        if self.task is not None and self._entered:
             self.task.cancel()
 
     async def _run(self, messages: Callable[[], Awaitable[list[Message]]]) -> None:
         kind: TerminalType = "turn.completed"
         fields: Json = {}
+        self._entered = True
         try:
+            if self._why is not None or self.turn.ended:
+                raise asyncio.CancelledError
             self._request = replace(self._request, messages=await messages())
             if self.partial:
                 self.turn.write(self.partial)
@@ -157,7 +165,7 @@ class Reply:
         turn, loop, cap = self.turn, self._loop, self._settings.max_reply_bytes
         token_timeout = self._settings.token_timeout
         reason: FinishReason | None = None
-        async with aclosing(self.provider.reply(self._request)) as pieces:
+        async with aclosing(self.route.reply(self._request)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Text | Reasoning):
                     self._due = loop.time() + token_timeout
@@ -188,10 +196,13 @@ class Reply:
 
     def _answering(self) -> None:
         self._first = self._loop.time()
+        # From here on the deadline only moves away; this once it may have come nearer.
+        if self._timer is not None:
+            self._timer.cancel()
+        self._watch_clock()
+        route = self.route
         try:
-            self.turn.mark(
-                {"provider": self.provider.name, "model": self._request.model, "attempt": 1}
-            )
+            self.turn.mark({"provider": route.name, "model": route.model, "attempt": route.attempt})
         except TurnEnded:
             raise
         except (ChatstreamError, OSError):
@@ -210,7 +221,7 @@ class Reply:
                 break
             except asyncio.CancelledError:
                 if self.turn.ended:
-                    await asyncio.shield(self.turn.done)
+                    self._status = await self._ended_as()
                     break
                 kind, fields = self._stopped()
             except (ChatstreamError, OSError) as error:
@@ -228,19 +239,23 @@ class Reply:
             extra={
                 "turn_id": self.turn.turn_id,
                 "status": self._status,
-                "provider": self.provider.name,
+                "provider": self.route.name,
                 "deltas": self._deltas,
                 "ms": round((self._loop.time() - self._began) * 1000),
             },
         )
+
+    async def _ended_as(self) -> str:
+        event = await asyncio.shield(self.turn.done)
+        return "lost" if event is None else event.type.removeprefix("turn.")
 
     def _terminal(self) -> Json:
         usage = self._usage
         return {
             "usage": usage
             and {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
-            "provider": self.provider.name,
-            "model": self._request.model,
+            "provider": self.route.name,
+            "model": self.route.model,
             "ended_at": timestamp(time_ns() // 1_000_000),
             "ttft_ms": None if self._first is None else _ms(self._first - self._began),
             "duration_ms": _ms(self._loop.time() - self._began),
@@ -261,6 +276,10 @@ class Reply:
         if now >= min(self._due, self._last_due):
             self.stop(Why("turn.failed", error=self._too_slow()))
             return
+        if self._first is None:
+            if now >= self.route.due:
+                self.route.expire()
+            due = min(due, self.route.due)
         self._timer = self._loop.call_at(due, self._watch_clock)
 
     def _too_slow(self) -> ProviderTimeout:
@@ -268,7 +287,7 @@ class Reply:
         if self._last_due <= self._due:
             code, what = "turn_timeout", f"take longer than {settings.turn_timeout:g} s in all"
         elif self._first is None:
-            seconds = min(settings.first_token_timeout, settings.start_timeout)
+            seconds = settings.start_timeout
             code, what = "first_token_timeout", f"say nothing for {seconds:g} s"
         else:
             code, what = "token_timeout", f"go silent for {settings.token_timeout:g} s"

@@ -9,56 +9,90 @@ to end. A second one ends it now.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import os
 import signal
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from types import FrameType
 
 import uvicorn
 
+from chatstream import pulse
 from chatstream.app import Chatstream
+from chatstream.listener import bind, told, url_of
 
 logger = logging.getLogger(__name__)
 
-CLOSE_SECONDS = 3
-"""What connections have to end after the listener is closed; then they are cut."""
+STREAM_SECONDS = 2.0
+"""What streams have to send their last events after the listener is closed."""
+CLOSE_SECONDS = 2
+"""What other requests have to be answered then, before they are cut."""
+EXIT_SECONDS = 8.0
+"""When a stop hangs for so long, on a provider or a disk, the process exits all the same."""
+NOT_STOPPED = 1
 
 
 class Server(uvicorn.Server):
-    """Serves one application until a signal, and always exits."""
+    """
+    Serves one application until a signal, and always exits.
 
-    def __init__(self, app: Chatstream, config: uvicorn.Config) -> None:
-        super().__init__(config)
+    `ready` is called with the address once requests are taken.
+    """
+
+    def __init__(self, app: Chatstream, ready: Callable[[str], None]) -> None:
+        super().__init__(_config(app))
         self._app = app
+        self._ready = ready
+        self._running = AsyncExitStack()
+        self._sockets: list[socket.socket] = []
         self._draining: asyncio.Task[None] | None = None
+        self._last_resort: threading.Timer | None = None
         self._loop: asyncio.AbstractEventLoop
 
-    async def startup(self, sockets: object = None) -> None:
-        """Start to listen."""
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """
+        Open the data folder, then listen.
+
+        Raises:
+            ChatstreamError: It cannot start.
+        """
         self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)  # type: ignore[arg-type]
+        config = self.config
+        async with AsyncExitStack() as running:
+            # The data folder comes first: that another server owns it says the most.
+            await running.enter_async_context(self._app.lifespan())
+            with told(config.host, config.port):
+                self._sockets = bind(config.host, config.port, stuck_seconds=pulse.STUCK_SECONDS)
+                await super().startup(self._sockets)
+            self._running = running.pop_all()
+        url = url_of(self._sockets[0], config.host)
+        logger.info("listening", extra={"url": url})
+        self._ready(url)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first signal, stop at the second."""
         if not self.started:
             self.should_exit = True
-        elif self._draining is None:
-            self._loop.call_soon_threadsafe(self._drain)
         else:
-            self._loop.call_soon_threadsafe(self._hurry)
+            self._loop.call_soon_threadsafe(self._stop_soon)
         if sig == signal.SIGTERM:
             self._captured_signals.append(sig)  # uvicorn ends the process by it, as is usual
 
-    def _drain(self) -> None:
+    def _stop_soon(self) -> None:
         if self._draining is None:
             grace = self._app.settings.drain_timeout
             logger.info("draining", extra={"seconds": grace})
-            self._draining = self._loop.create_task(self._stop(grace))
-
-    def _hurry(self) -> None:
-        if self._draining is not None:
+            self._draining = self._loop.create_task(self._drain(grace))
+            self._exit_within(grace + EXIT_SECONDS)
+        else:
             self._draining.cancel()
+            self._exit_within(EXIT_SECONDS)
 
-    async def _stop(self, grace: float) -> None:
+    async def _drain(self, grace: float) -> None:
         runner = self._app.services.runner
         try:
             await runner.drain(grace)
@@ -67,24 +101,60 @@ class Server(uvicorn.Server):
         finally:
             self.should_exit = True
 
-    async def shutdown(self, sockets: object = None) -> None:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the listener, then the streams, then what is left."""
+        if self._draining is not None:
+            self._exit_within(EXIT_SECONDS)
+        await self._app.services.runner.interrupt()  # stopped by a signal, it has been already
         for server in self.servers:
             server.close()
-        self._app.services.pulse.close()
-        await super().shutdown(sockets)  # type: ignore[arg-type]
+        for listening in self._sockets:
+            listening.close()
+        streams = self._app.services.pulse
+        streams.close()
+        await streams.idle(STREAM_SECONDS)
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()  # its client takes nothing: a close would wait for it
+        await self._running.aclose()
+
+    def _exit_within(self, seconds: float) -> None:
+        if self._last_resort is not None:
+            self._last_resort.cancel()
+        self._last_resort = threading.Timer(seconds, _exit_now)
+        self._last_resort.daemon = True
+        self._last_resort.start()
 
 
-def serve(app: Chatstream) -> None:
+def _exit_now() -> None:
+    # Threads that hang in a name look-up or on a disk would keep the interpreter from exiting.
+    logger.error("did not stop in time; exiting")
+    os._exit(NOT_STOPPED)
+
+
+def serve(app: Chatstream, ready: Callable[[str], None]) -> None:
     """
-    Serve an application as its settings say; returns once it has stopped.
+    Serve an application as its settings say; returns once SIGINT has stopped it.
+
+    `ready` is called with its address once it takes requests.
 
     Raises:
-        SystemExit: It could not start, or a signal ended it.
+        ChatstreamError: It could not start: an address in use, a data folder that is not its own.
     """
+    # What was imported stays; a token leaves no cycles, so that looking for them seldom suffices.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+    Server(app, ready).run()
+
+
+def _config(app: Chatstream) -> uvicorn.Config:
+    """Return how uvicorn is to run; logs and signals are the program's own."""
     settings = app.settings
-    logging.getLogger("uvicorn.error").addFilter(_not_our_cut)
-    config = uvicorn.Config(
+    own = logging.getLogger("uvicorn.error")
+    own.addFilter(_not_our_cut)
+    # Below, it tells of each WebSocket with its query, which names a user.
+    own.setLevel(logging.WARNING)
+    return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -98,9 +168,11 @@ def serve(app: Chatstream) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        lifespan="on",
+        # What a client says of itself in X-Forwarded-* is not believed.
+        proxy_headers=False,
+        # The lifespan is entered by `startup`, where its errors can be told in one line.
+        lifespan="off",
     )
-    Server(app, config).run()
 
 
 def _not_our_cut(record: logging.LogRecord) -> bool:

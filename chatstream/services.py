@@ -29,7 +29,13 @@ class Services:
 
 
 def services_of(connection: HTTPConnection) -> Services:
-    """Return the parts of the application that a request is for."""
-    services = connection.app.state.services
-    assert isinstance(services, Services)
+    """
+    Return the parts of the application that a request is for.
+
+    Raises:
+        RuntimeError: Nobody has entered its lifespan.
+    """
+    services = getattr(connection.app.state, "services", None)
+    if not isinstance(services, Services):
+        raise RuntimeError("chatstream's lifespan was not entered: see chatstream.app")
     return services

@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     )
 
     provider: str | None = Field(None, description="who answers; unset: the first that can")
+    fallbacks: Names = Field(
+        (), description="who answers in its place, in order, where it does not; with commas"
+    )
     system_prompt: str | None = Field(None, description="the system prompt of turns without one")
     context_messages: int = Field(
         20, ge=0, le=1000, description="how many earlier messages go along as context"
@@ -88,6 +91,9 @@ class Settings(BaseSettings):
     start_timeout: Seconds = Field(60, description="to the first content over all attempts")
     token_timeout: Seconds = Field(30, description="between two contents")
     turn_timeout: Seconds = Field(600, description="a whole turn")
+    retries: int = Field(
+        2, ge=0, le=10, description="how often each provider is asked again before any content"
+    )
     orphan_timeout: Seconds | None = Field(
         None, description="without any subscriber before a turn is cancelled; unset: never"
     )
@@ -133,12 +139,41 @@ class Settings(BaseSettings):
         validation_alias="GEMINI_MODEL",
         description="the model that answers when a turn names none",
     )
+    anthropic_api_key: SecretStr | None = Field(
+        None, validation_alias="ANTHROPIC_API_KEY", description="Anthropic's key"
+    )
+    anthropic_base_url: str = Field(
+        "https://api.anthropic.com",
+        validation_alias="ANTHROPIC_BASE_URL",
+        description="where its API is, without a version",
+    )
+    anthropic_model: str = Field(
+        "claude-haiku-4-5",
+        validation_alias="ANTHROPIC_MODEL",
+        description="the model that answers when a turn names none",
+    )
+    anthropic_version: str = Field(
+        "2023-06-01",
+        validation_alias="ANTHROPIC_VERSION",
+        pattern=r"^\d{4}-\d{2}-\d{2}$",
+        description="the version of its API that is asked for",
+    )
+    ollama_host: str | None = Field(
+        None,
+        validation_alias="OLLAMA_HOST",
+        description="where Ollama is; unset: looked for at 127.0.0.1:11434",
+    )
+    ollama_model: str | None = Field(
+        None,
+        validation_alias="OLLAMA_MODEL",
+        description="the model that answers; unset: the first that is found there, else llama3.2",
+    )
     local_model: Path | None = Field(
         None, description="a GGUF file in place of the small model that ./run.sh installs"
     )
     no_model: bool = Field(False, description="leave the local model alone; `offline` answers")
 
-    @field_validator("allowed_hosts", "allowed_origins", mode="before")
+    @field_validator("allowed_hosts", "allowed_origins", "fallbacks", mode="before")
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -157,7 +192,7 @@ class Settings(BaseSettings):
             raise ValueError("takes a rate such as 60/minute (second, minute, hour, day), or 0")
         return value
 
-    @field_validator("openai_base_url", "gemini_base_url")
+    @field_validator("openai_base_url", "gemini_base_url", "anthropic_base_url")
     @classmethod
     def _check_url(cls, value: str) -> str:
         if not re.match(r"https?://[^/\s]+", value):

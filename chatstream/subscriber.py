@@ -47,21 +47,22 @@ def is_good(conversation: Conversation, cursor: str, last: EventId) -> bool:
     """
     Say whether a cursor can be gone on from: the beginning, or an id from this log's lifetime.
 
-    An id on a log that is not there is from before an erasure: what its client shows is gone.
+    Where there is no log, only an id from after the erasure that its client has seen is one.
     """
     if cursor == BEGINNING:
         return True
-    if not is_event_id(cursor) or cursor > last or conversation.created is None:
+    if not is_event_id(cursor) or cursor > last:
         return False
-    return cursor >= conversation.created
+    return cursor >= (conversation.created or conversation.last_id)
 
 
 class Signal:
     """Wakes the one task that waits; a wake-up while nobody waits is kept."""
 
-    __slots__ = ("_future", "_set")
+    __slots__ = ("_future", "_loop", "_set")
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()  # looked up once: it costs a system call
         self._future: asyncio.Future[None] | None = None
         self._set = False
 
@@ -74,7 +75,7 @@ class Signal:
     async def wait(self) -> None:
         """Wait for a wake-up since the last wait."""
         if not self._set:
-            self._future = asyncio.get_running_loop().create_future()
+            self._future = self._loop.create_future()
             await self._future
             self._future = None
         self._set = False
@@ -100,6 +101,9 @@ class Subscriber:
         """`wake` is called whenever `take` may have something, until `close`."""
         self.conversation = conversation
         self.after = place(start.after)
+        if turn is not None:
+            # Nothing before its beginning is the turn's: a long file is not read for it.
+            self.after = max(self.after, place(turn.started_id) - 1)
         self.ended = False
         self.backlog_until = conversation.last_id
         self._turn = turn

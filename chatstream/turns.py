@@ -10,26 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
 
 import orjson
 
-from chatstream.errors import (
-    Conflict,
-    NotFound,
-    TooManyRequests,
-    Unavailable,
-)
+from chatstream.admission import Admission, Slot
+from chatstream.ended_turn import EndedTurn, ended, find_records
+from chatstream.errors import Conflict, NotFound
 from chatstream.events import Address, EventId, TurnId, timestamp
-from chatstream.history import context, public
+from chatstream.history import context
 from chatstream.log.conversation import Conversation
 from chatstream.log.jsonl import JsonlLog
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
 from chatstream.metrics import Metrics
 from chatstream.providers import Message, ProviderRequest
+from chatstream.providers.resilience import Route
 from chatstream.providers.routing import Providers
 from chatstream.reply import Reply, Why
 from chatstream.settings import Settings
@@ -39,14 +36,7 @@ from chatstream.versions import AgainRequest
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class EndedTurn:
-    """A turn that is over: its permanent events, as clients see them."""
-
-    turn_id: TurnId
-    started: Json
-    terminal: Json
+__all__ = ["EndedTurn", "TurnRunner"]
 
 
 class TurnRunner:
@@ -54,8 +44,7 @@ class TurnRunner:
     Starts, cancels and drains the turns of one application. For the loop's thread.
 
     Attributes:
-        running: The turns that run, by conversation and id.
-        draining: No turn may start any more.
+        running: The replies that are being written, by their turns.
     """
 
     def __init__(
@@ -65,14 +54,14 @@ class TurnRunner:
         self._providers = providers
         self._settings = settings
         self._metrics = metrics
-        self._users: Counter[str] = Counter()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._per_user = (
-            settings.max_turns_per_user if settings.limited("max_turns_per_user") else None
-        )
-        self.running: dict[tuple[Address, str], Reply] = {}
-        self.draining = False
+        self._admission = Admission(settings, log.admit)
+        self._interrupting = False
+        self.running: dict[LiveTurn, Reply] = {}
+
+    @property
+    def draining(self) -> bool:
+        """Whether no turn may start any more."""
+        return self._admission.draining
 
     async def start(self, request: TurnRequest) -> LiveTurn | EndedTurn:
         """
@@ -92,11 +81,10 @@ class TurnRunner:
     async def _start(self, request: TurnRequest) -> LiveTurn | EndedTurn:
         conversation = await self._log.conversation(request.address)
         turn_id = TurnId(request.turn_id or new_turn_id())
-        provider = self._providers.get(request.provider)
-        model = request.model or provider.model
+        route = self._providers.route(request.provider, request.model, self._settings)
         fields: Json = {
             "message": {"role": "user", "content": request.message},
-            "request": {"provider": provider.name, "model": model}
+            "request": {"provider": route.name, "model": route.model}
             | request.model_dump(include={"temperature", "max_tokens"}, exclude_none=True),
             "created_at": timestamp(time.time_ns() // 1_000_000),
         }
@@ -108,34 +96,37 @@ class TurnRunner:
         if replaced is not None:
             kind = request.kind if isinstance(request, AgainRequest) else "edit"
             fields |= {"replaces": getattr(request, "replaces", None), "kind": kind}
-        started = await conversation.start(
-            turn_id, body, fields, replaced=replaced, admit=partial(self._admit, request.user_id)
-        )
-        if isinstance(started, str):
-            return await self._known(conversation, turn_id, body)
-        if started.body != body:
-            raise self._other_body(turn_id)
-        if started.ended or (request.address, turn_id) in self.running:
+        slot = Slot(self._admission, request.user_id)
+        try:
+            started = await conversation.start(
+                turn_id, body, fields, replaced=replaced, admit=partial(_admit, route, slot)
+            )
+            if isinstance(started, str):
+                return await self._known(conversation, turn_id, body)
+            if started.body != body:
+                raise self._other_body(turn_id)
+            if not (started.ended or started in self.running):
+                reply = self._reply(started, request, fields, route)
+                self._run(started, reply, replaced, slot.pass_on())
             return started
+        finally:
+            slot.give_back()
+
+    def _reply(self, turn: LiveTurn, request: TurnRequest, fields: Json, route: Route) -> Reply:
         asked = ProviderRequest(
             messages=(),
-            model=model,
-            system=system,
+            model=fields["request"]["model"],
+            system=fields["request"].get("system"),
             temperature=request.temperature,
             max_tokens=request.max_tokens,
         )
         partial_text = request.partial if isinstance(request, AgainRequest) else ""
-        reply = Reply(started, fields, provider, asked, self._settings, partial_text)
-        self._run(started, reply, replaced)
-        return started
+        return Reply(turn, fields, route, asked, self._settings, partial_text)
 
-    def _run(self, turn: LiveTurn, reply: Reply, replaced: EventId | None) -> None:
+    def _run(self, turn: LiveTurn, reply: Reply, replaced: EventId | None, slot: Slot) -> None:
         conversation = turn.conversation
-        key = conversation.address, str(turn.turn_id)
-        self.running[key] = reply
-        self._users[conversation.address.user_id] += 1
-        self._idle.clear()
-        self._metrics.turn_began(reply.provider.name)
+        self.running[turn] = reply
+        self._metrics.turn_began(reply.route.name)
         limit = self._settings.context_messages
 
         async def messages() -> list[Message]:
@@ -143,32 +134,14 @@ class TurnRunner:
             asked = [*earlier, Message("user", reply.fields["message"]["content"])]
             return [*asked, Message("assistant", reply.partial)] if reply.partial else asked
 
-        reply.begin(messages, done=partial(self._over, key))
+        reply.begin(messages, done=partial(self._over, turn, slot))
+        if self._interrupting:
+            reply.stop(Why("turn.interrupted", last=True))
 
-    def _over(self, key: tuple[Address, str]) -> None:
-        reply = self.running.pop(key)
-        user_id = key[0].user_id
-        self._users[user_id] -= 1
-        if not self._users[user_id]:
-            del self._users[user_id]
-        if not self.running:
-            self._idle.set()
+    def _over(self, turn: LiveTurn, slot: Slot) -> None:
+        reply = self.running.pop(turn)
+        slot.give_back()
         self._metrics.turn_ended(reply.outcome())
-
-    def _admit(self, user_id: str) -> None:
-        if self.draining:
-            raise Unavailable("The server is restarting.", code="draining", retry_after=2)
-        if len(self.running) >= self._settings.max_turns:
-            raise Unavailable(
-                f"{self._settings.max_turns} answers are being written; try again in a moment.",
-                code="overloaded",
-            )
-        if self._per_user is not None and self._users[user_id] >= self._per_user:
-            raise TooManyRequests(
-                f"{self._per_user} answers of yours are being written; wait for one of them.",
-                code="too_many_turns",
-            )
-        self._log.admit()
 
     async def _replaced(
         self, conversation: Conversation, request: TurnRequest, turn_id: str
@@ -178,21 +151,20 @@ class TurnRunner:
             return None
         if (live := conversation.live(request.replaces)) is not None:
             started_id = live.started_id
-        elif found := await conversation.find(request.replaces):
+        elif found := await find_records(conversation, request.replaces):
             started_id = found[0]["id"]
         else:
             raise NotFound("replaces: there is no such turn in this conversation.")
         known = conversation.live(turn_id) is not None
         if not (known or turn_id in await conversation.load_recent()):
-            if self.draining:
-                self._admit(request.user_id)
+            self._admission.check_open()  # nothing is cancelled for what cannot start
             for turn in list(conversation.running.values()):
                 if turn.started_id >= started_id:
                     await self.cancel(conversation.address, turn.turn_id)
         return started_id
 
     async def _known(self, conversation: Conversation, turn_id: TurnId, body: str) -> EndedTurn:
-        found = await conversation.find(turn_id)
+        found = await find_records(conversation, turn_id)
         if not found:
             raise NotFound("The conversation was cleared meanwhile.")
         if found[0].get("body") != body:
@@ -202,7 +174,9 @@ class TurnRunner:
     @staticmethod
     def _other_body(turn_id: str) -> Conflict:
         return Conflict(
-            f"turn_id: {turn_id} was already used with another body", code="turn_id_used"
+            f"turn_id: {turn_id} was already used with another body",
+            code="turn_id_used",
+            turn_id=turn_id,
         )
 
     async def get(self, address: Address, turn_id: str) -> LiveTurn | EndedTurn:
@@ -216,14 +190,14 @@ class TurnRunner:
         live = conversation.live(turn_id)
         if live is not None and await asyncio.shield(live.started):
             return live
-        found = await conversation.find(turn_id)
+        found = await find_records(conversation, turn_id)
         if not found:
             raise NotFound("There is no such turn.")
         # It may have begun, or ended, while the file was read.
         if len(found) == 1 and (live := conversation.live(turn_id)) is not None:
             return live
-        if len(found) == 1:
-            found = await conversation.find(turn_id)
+        if len(found) == 1 and not (found := await find_records(conversation, turn_id)):
+            raise NotFound("There is no such turn.")
         return ended(TurnId(turn_id), found)
 
     async def cancel(self, address: Address, turn_id: str) -> LiveTurn | EndedTurn:
@@ -236,7 +210,7 @@ class TurnRunner:
         """
         turn = await self.get(address, turn_id)
         if isinstance(turn, LiveTurn):
-            if (reply := self.running.get((address, turn_id))) is not None:
+            if (reply := self.running.get(turn)) is not None:
                 reply.stop(Why("turn.cancelled", "user"))
             await asyncio.shield(turn.done)
             return await self.get(address, turn_id)
@@ -259,7 +233,7 @@ class TurnRunner:
             shown = {k: v for k, v in turn.terminal.items() if k not in ("type", "id")}
             return _about(turn.started) | shown | {"status": kind, "last_id": turn.terminal["id"]}
         conversation = turn.conversation
-        reply = self.running.get((conversation.address, turn.turn_id))
+        reply = self.running.get(turn)
         upto = conversation.visible
         snapshot: Json = {
             "turn_id": turn.turn_id,
@@ -279,49 +253,23 @@ class TurnRunner:
 
         Returns once every turn's end is durable, or the disk has refused it.
         """
-        self.draining = True
-        if self.running and grace > 0:
-            try:
-                async with asyncio.timeout(grace):
-                    await self._idle.wait()
-            except TimeoutError:
-                pass
+        self._admission.draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._admission.idle.wait()
         await self.interrupt()
 
     async def interrupt(self) -> None:
         """End every running turn as `turn.interrupted`, with its text."""
-        self.draining = True
-        tasks = [reply.task for reply in self.running.values() if reply.task]
+        self._admission.draining = self._interrupting = True
         for reply in list(self.running.values()):
             reply.stop(Why("turn.interrupted", last=True))
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._admission.idle.wait()
 
 
-def ended(turn_id: TurnId, found: list[Json]) -> EndedTurn:
-    """Return a turn from its records; one whose end is lost reads as interrupted."""
-    started = public(found[0])
-    if len(found) > 1:
-        return EndedTurn(turn_id, started, public(found[-1]))
-    return EndedTurn(turn_id, started, lost_end(started))
-
-
-def lost_end(started: Json) -> Json:
-    """Return what stands for a terminal event whose line is damaged."""
-    request = started.get("request") or {}
-    return {
-        "type": "turn.interrupted",
-        "id": started["id"],
-        "conversation_id": started["conversation_id"],
-        "turn_id": started["turn_id"],
-        "started_id": started["id"],
-        "text": "",
-        "usage": None,
-        "provider": request.get("provider"),
-        "model": request.get("model"),
-        "ended_at": started["created_at"],
-        "ttft_ms": None,
-        "duration_ms": None,
-    }
+def _admit(route: Route, slot: Slot) -> None:
+    route.admit()
+    slot.take()
 
 
 def _about(started: Json) -> Json:

@@ -1,70 +1,57 @@
 """
 `/ws`: many conversations over one WebSocket (CONTRACT section 4).
 
-Two tasks a socket: one takes frames in and answers them, one sends. Sending asks each
-subscription in turn for a slice, so that one long backlog does not keep the others waiting.
+Two tasks a socket: one takes frames in and has them carried out, one sends. Sending gives each
+conversation that has something a slice in turn, so that a long backlog keeps no other waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
+from contextlib import suppress
 
 import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from chatstream import wire
-from chatstream.errors import ChatstreamError
-from chatstream.frames import Frames, problem, read_frame
+from chatstream.errors import ChatstreamError, InvalidRequest
+from chatstream.frames import Frames, problem
+from chatstream.http.requests import query
 from chatstream.log.conversation import Conversation
 from chatstream.log.records import Json
 from chatstream.services import services_of
-from chatstream.subscriber import Signal, Start, Subscriber
-from chatstream.validation import UserQuery, parse
+from chatstream.subscriber import Signal, Start
+from chatstream.subscription import Subscription
+from chatstream.validation import UserQuery
+
+logger = logging.getLogger(__name__)
 
 PROTOCOL = "chatstream.v1"
-SLICE = 16 * 1024
-"""What one subscription sends before the next has its turn."""
-MAX_ANSWERS = 64
-"""So many answers may wait for a client that does not read; then nothing more is taken in."""
+MAX_SUBSCRIPTIONS = 1000
+"""Conversations that one socket may follow at once."""
 
-UNSUPPORTED, POLICY, TOO_BIG, RESTART = 1003, 1008, 1009, 1012
+CLOSE_SECONDS = 5
+"""A client that does not even take the close is left."""
+
+UNSUPPORTED, POLICY, TOO_BIG, FAILED, RESTART = 1003, 1008, 1009, 1011, 1012
 
 
 async def serve(socket: WebSocket) -> None:
     """Serve one socket until either side leaves."""
     offered = socket.scope.get("subprotocols", [])
-    await socket.accept(subprotocol=PROTOCOL if PROTOCOL in offered else None)
     try:
-        asked = parse(UserQuery, dict(socket.query_params), strict=False)
-    except ChatstreamError as error:
-        await socket.send_text(problem(error, None).decode())
-        await socket.close(POLICY, error.code)
-        return
-    await Session(socket, asked.user_id).run()
-
-
-class Subscription:
-    """One conversation on a socket. `held` while an answer must go out before its events."""
-
-    def __init__(self, subscriber: Subscriber, opening: list[bytes], held: int) -> None:
-        self.subscriber = subscriber
-        self.opening = opening
-        self.told = False
-        self.held = held
-
-    async def frames(self) -> list[bytes]:
-        """Return what is to be sent next; empty where there is nothing."""
-        if self.held:
-            return []
-        frames, self.opening = self.opening, []
-        subscriber = self.subscriber
-        frames += [event.json for event in await subscriber.take(SLICE)]
-        if not self.told and subscriber.caught_up:
-            self.told = True
-            name = subscriber.conversation.address.conversation_id
-            frames.append(wire.caught_up(name, subscriber.backlog_until))
-        return frames
+        await socket.accept(subprotocol=PROTOCOL if PROTOCOL in offered else None)
+        try:
+            user_id = query(socket, UserQuery).user_id
+        except ChatstreamError as error:
+            await socket.send_text(orjson.dumps(problem(error)).decode())
+            await socket.close(POLICY, error.code)
+            return
+        await Session(socket, user_id).run()
+    except WebSocketDisconnect:
+        return  # it left while it was being told something
 
 
 class Session:
@@ -73,6 +60,8 @@ class Session:
 
     Attributes:
         subscriptions: By conversation id.
+        spoke_at: When something was last sent, in the loop's time.
+        sending: Whether a send is waiting for the client right now.
     """
 
     def __init__(self, socket: WebSocket, user_id: str) -> None:
@@ -82,67 +71,103 @@ class Session:
         self.subscriptions: dict[str, Subscription] = {}
         self.spoke_at = 0.0
         self.sending = False
-        self._answers: deque[bytes] = deque()
+        self._answers: deque[Json] = deque()
+        self._ready: dict[str, None] = {}
+        self._loop = asyncio.get_running_loop()
         self._signal = Signal()
-        self._room = Signal()
+        self._told = Signal()
         self._close: tuple[int, str] | None = None
-        self._beat = False
-        self._left = False
-        self._task: asyncio.Task[None] | None = None
+        self._beat = self._left = self._busy = False
+        self._sender: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Serve until either side leaves."""
-        self._task = asyncio.current_task()
-        receiving = asyncio.ensure_future(self._receive())
-        self.services.pulse.add(self)
-        self.services.metrics.stream_opened("websocket")
+        """Serve until either side leaves; then nothing of it is left behind."""
+        services = self.services
+        self._sender = sender = asyncio.ensure_future(self._send_all())
+        receiver = asyncio.ensure_future(self._receive())
+        services.pulse.add(self)
+        services.metrics.stream_opened("websocket")
         try:
-            await self._send_all()
-        except (WebSocketDisconnect, asyncio.CancelledError):
-            if not (self._left or self._close):
-                raise
+            await asyncio.wait((sender, receiver), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self.services.pulse.remove(self)
-            self.services.metrics.stream_closed("websocket")
-            receiving.cancel()
-            await asyncio.gather(receiving, return_exceptions=True)
-            for name in list(self.subscriptions):
-                self.unsubscribe(name)
+            self._left = True
+            services.pulse.remove(self)
+            services.metrics.stream_closed("websocket")
+            sender.cancel()
+            if not self._busy:
+                receiver.cancel()  # what it carries out is not broken off half-way
+            try:
+                ends = await asyncio.gather(sender, receiver, return_exceptions=True)
+            finally:
+                for name in list(self.subscriptions):
+                    self.unsubscribe(name)
+        for end in ends:
+            if isinstance(end, Exception) and not isinstance(end, WebSocketDisconnect):
+                logger.error("socket failed", exc_info=end)
+                self._shut(FAILED, "internal")
         if self._close and self.socket.application_state is WebSocketState.CONNECTED:
-            await self.socket.close(*self._close)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self.socket.close(*self._close)
 
     # ---- sending
 
     async def _send_all(self) -> None:
-        while not self._left and self._close is None:
-            sent = False
-            while self._answers:
-                await self._write(self._answers.popleft())
-                self._room.set()
-                sent = True
-            for subscription in list(self.subscriptions.values()):
-                for frame in await subscription.frames():
-                    await self._write(frame)
-                    sent = True
-                if self._answers:
-                    break
-            if not sent:
+        """Send until there is a reason to close, and then what is visible already."""
+        while not self._left:
+            await self._send_answers()
+            if self._ready:
+                await self._send_slice(next(iter(self._ready)))
+            elif self._close is not None:
+                return
+            else:
                 await self._signal.wait()
                 if self._beat:
-                    self._beat = False
                     await self._write(wire.HEARTBEAT)
 
+    async def _send_answers(self) -> None:
+        while self._answers:
+            await self._write(orjson.dumps(self._answers[0]))
+            self._answers.popleft()
+            self._told.set()
+
+    async def _send_slice(self, name: str) -> None:
+        del self._ready[name]
+        subscription = self.subscriptions.get(name)
+        if subscription is None:
+            return
+        try:
+            frames = await subscription.frames()
+        except (ChatstreamError, OSError) as error:
+            self._lost(subscription, error)
+            return
+        await self._send_answers()  # one of them may be about what these frames tell
+        if self.subscriptions.get(name) is subscription:
+            for frame in frames:
+                await self._write(frame)
+            if frames:
+                subscription.wake()  # there may be more
+
+    def _lost(self, subscription: Subscription, error: Exception) -> None:
+        """Tell that a conversation cannot be read; the others go on."""
+        logger.error("subscription lost", extra={"error": type(error).__name__})
+        if self.subscriptions.get(subscription.name) is subscription:
+            self.unsubscribe(subscription.name)
+        self.answer(problem(error) | {"conversation_id": subscription.name}, None)
+
     async def _write(self, frame: bytes) -> None:
+        self._beat = False
         self.sending = True
-        self.spoke_at = asyncio.get_running_loop().time()
-        await self.socket.send({"type": "websocket.send", "text": frame.decode()})
+        self.spoke_at = self._loop.time()
+        try:
+            await self.socket.send({"type": "websocket.send", "text": frame.decode()})
+        except RuntimeError:  # the server has closed it, and is about to say so
+            raise WebSocketDisconnect(1006) from None
         self.sending = False
 
     def answer(self, data: Json, ref: object) -> None:
         """Send an answer, before any event that becomes visible after this."""
-        if ref is not None:
-            data["ref"] = ref
-        self._answers.append(orjson.dumps(data))
+        self._answers.append(data if ref is None else data | {"ref": ref})
         self._signal.set()
 
     def beat(self) -> None:
@@ -151,14 +176,14 @@ class Session:
         self._signal.set()
 
     def end(self) -> None:
-        """Close, for the client to come back and go on."""
+        """Send what is visible, then close, for the client to come back and go on."""
         self._shut(RESTART, "restart")
 
     def drop(self) -> None:
         """Give up a client that takes nothing."""
         self._left = True
-        if self._task is not None:
-            self._task.cancel()
+        if self._sender is not None:
+            self._sender.cancel()
 
     def _shut(self, code: int, reason: str) -> None:
         self._close = self._close or (code, reason)
@@ -169,64 +194,61 @@ class Session:
     async def _receive(self) -> None:
         frames = Frames(self)
         most = self.services.settings.max_body_bytes
-        try:
-            while True:
-                message = await self.socket.receive()
-                if message["type"] == "websocket.disconnect":
-                    break
-                text = message.get("text")
-                if text is None:
-                    self._shut(UNSUPPORTED, "text frames only")
-                elif len(text) > most or len(text.encode()) > most:
-                    self._shut(TOO_BIG, f"at most {most} bytes")
-                else:
-                    await self._take(frames, text)
-                while len(self._answers) > MAX_ANSWERS:
-                    await self._room.wait()
-        finally:
-            self._left = self._close is None
-            self._signal.set()
-
-    async def _take(self, frames: Frames, text: str) -> None:
-        ref = None
-        try:
-            data = read_frame(text)
-            ref = data.pop("ref", None)
-            await frames.take(data, ref)
-        except ChatstreamError as error:
-            self._answers.append(problem(error, ref))
-            self._signal.set()
+        while not self._left:
+            message = await self.socket.receive()
+            if message["type"] == "websocket.disconnect":
+                self._left = True
+                return
+            text = message.get("text")
+            if text is None:
+                return self._shut(UNSUPPORTED, "text frames only")
+            if len(text) > most or len(text.encode()) > most:
+                return self._shut(TOO_BIG, f"at most {most} bytes")
+            self._busy = True
+            await frames.take(text)
+            self._busy = False
+            # Who does not read his answers is asked to wait with the next question.
+            while self._answers and not self._left:
+                await self._told.wait()
 
     # ---- subscriptions
 
     def subscribe(self, conversation: Conversation, start: Start, ref: object = None) -> None:
-        """Send a conversation from a place on; subscribing again replaces."""
+        """
+        Send a conversation from a place on; subscribing again replaces.
+
+        Raises:
+            InvalidRequest: The socket follows too many.
+        """
+        if self._left:
+            return
         name = conversation.address.conversation_id
-        held = self.subscriptions[name].held if name in self.subscriptions else 0
+        before = self.subscriptions.get(name)
+        if before is None and len(self.subscriptions) >= MAX_SUBSCRIPTIONS:
+            most = f"a socket may follow {MAX_SUBSCRIPTIONS} at once"
+            raise InvalidRequest(("conversation_id", most))
         self.unsubscribe(name)
-        opening = [wire.ready(name, start.after, ref)]
-        if start.reset:
-            opening.append(wire.reset(name))
-        subscriber = Subscriber(conversation, start, self._signal.set)
-        self.subscriptions[name] = Subscription(subscriber, opening, held)
+        subscription = Subscription(conversation, start, ref, self._has_something)
+        subscription.held = before.held if before else 0
+        self.subscriptions[name] = subscription
+        subscription.wake()
+
+    def _has_something(self, name: str) -> None:
+        self._ready[name] = None
         self._signal.set()
 
-    def hold(self, conversation_id: str) -> Subscription | None:
+    def hold(self, conversation_id: str) -> None:
         """Keep a conversation's events back until `release`."""
-        subscription = self.subscriptions.get(conversation_id)
-        if subscription is not None:
+        if (subscription := self.subscriptions.get(conversation_id)) is not None:
             subscription.held += 1
-        return subscription
 
     def release(self, conversation_id: str) -> None:
         """Let them go."""
         if (subscription := self.subscriptions.get(conversation_id)) and subscription.held:
             subscription.held -= 1
-            self._signal.set()
+            subscription.wake()
 
-    def unsubscribe(self, conversation_id: str) -> bool:
-        """Stop sending a conversation; say whether it was sent."""
-        subscription = self.subscriptions.pop(conversation_id, None)
-        if subscription is not None:
-            subscription.subscriber.close()
-        return subscription is not None
+    def unsubscribe(self, conversation_id: str) -> None:
+        """Stop sending a conversation; also one that is not sent."""
+        if (subscription := self.subscriptions.pop(conversation_id, None)) is not None:
+            subscription.close()

@@ -7,10 +7,10 @@ PACKAGE = Path(__file__).parent.parent / "chatstream"
 LAYERS = [
     "errors events settings wire validation turn_ids metrics logs",
     "log providers",
-    "turns reply versions subscriber history pulse",
+    "turns admission ended_turn reply versions subscriber history pulse",
     "auth limits services",
-    "http websocket frames",
-    "app cli server terminal bench",
+    "http websocket frames subscription",
+    "app cli server listener terminal bench importing old_files exporting fsck",
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}
 APART = {("turns", "subscriber"), ("subscriber", "turns"), ("log", "providers")}

@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,18 +38,36 @@ def test_ids_rise_when_the_clock_stands_still_or_goes_back(
     assert ids[10_000] == f"{NOW + 1}-0000"
 
 
+class AtOnce(ThreadPoolExecutor):
+    """Runs what is submitted before it returns."""
+
+    def submit(self, fn: Any, /, *arguments: Any, **named: Any) -> Any:
+        done = super().submit(fn, *arguments, **named)
+        done.result()
+        return done
+
+
+class Never(ThreadPoolExecutor):
+    """Runs nothing: the process died before."""
+
+    def submit(self, fn: Any, /, *arguments: Any, **named: Any) -> Any:
+        return None
+
+
+@pytest.mark.parametrize("kind", [AtOnce, Never])
 def test_no_id_is_given_twice_when_the_process_dies_at_any_moment(
-    tmp_path: Path, executor: ThreadPoolExecutor
+    tmp_path: Path, kind: type[ThreadPoolExecutor]
 ) -> None:
     now = [NOW]
     given: list[str] = []
-    for step in (0, 1, LEASE_MS // 2, LEASE_MS, 10 * LEASE_MS, -50 * LEASE_MS):
-        now[0] += step
-        clock = open_clock(tmp_path / "clock", executor, now)
-        # Not closed: this is a process that died.
-        given += [clock.next() for _ in range(3)]
-        now[0] += LEASE_MS // 2
-        given += [clock.next() for _ in range(3)]
+    with kind(1) as executor:
+        for step in (0, 1, LEASE_MS // 2, LEASE_MS, 10 * LEASE_MS, -50 * LEASE_MS):
+            now[0] += step
+            clock = open_clock(tmp_path / "clock", executor, now)
+            # Not closed: this is a process that died.
+            given += [clock.next() for _ in range(3)]
+            now[0] += LEASE_MS // 2
+            given += [clock.next() for _ in range(3)]
 
     assert given == sorted(set(given))
 

@@ -10,14 +10,16 @@ import httpx
 import pytest
 
 from chatstream.errors import ProviderError, ProviderTimeout
-from chatstream.providers import Finish, Message, Piece, ProviderRequest, Text, failures
+from chatstream.providers import Finish, Message, Piece, ProviderRequest, Text, Usage, failures
+from chatstream.providers.anthropic import AnthropicProvider
 from chatstream.providers.gemini import GeminiProvider
 from chatstream.providers.http_transport import AiohttpTransport, environment_proxy
+from chatstream.providers.ollama import OllamaProvider
 from chatstream.providers.openai import OpenAIProvider
 from tests.upstream import Upstream, text_of, token
 
 pytestmark = pytest.mark.anyio
-Adapter = OpenAIProvider | GeminiProvider
+Adapter = OpenAIProvider | GeminiProvider | AnthropicProvider | OllamaProvider
 
 
 @pytest.fixture
@@ -31,10 +33,13 @@ def make(name: str, url: str, connect_timeout: float = 5) -> Adapter:
         return OpenAIProvider(
             base_url=f"{url}/v1", api_key="k", model="m", connect_timeout=connect_timeout
         )
-    return GeminiProvider(base_url=url, api_key="k", model="m", connect_timeout=connect_timeout)
+    if name == "ollama":
+        return OllamaProvider(address=url, model="m", connect_timeout=connect_timeout)
+    kind = GeminiProvider if name == "gemini" else AnthropicProvider
+    return kind(base_url=url, api_key="k", model="m", connect_timeout=connect_timeout)
 
 
-@pytest.fixture(params=["openai", "gemini"])
+@pytest.fixture(params=["openai", "gemini", "anthropic", "ollama"])
 async def provider(request: pytest.FixtureRequest, upstream: Upstream) -> AsyncIterator[Adapter]:
     provider = make(request.param, upstream.url)
     yield provider
@@ -276,6 +281,69 @@ async def test_a_connection_that_the_provider_closed_is_not_used_again(
 
     assert (await answer(provider, "!tokens=1"))[-1] == Finish("stop")
     assert upstream.opened == 3
+
+
+async def test_broken_framing_ends_the_answer_at_once_after_its_text(
+    upstream: Upstream, provider: Adapter
+) -> None:
+    pieces: list[Piece] = []
+    with pytest.raises(ProviderError) as caught:
+        async with asyncio.timeout(2):
+            async for piece in provider.reply(ask("!tokens=2 gate bad-chunk hang")):
+                pieces.append(piece)
+                upstream.open_gate()
+
+    assert pieces == [Text(token(0)), Text(token(1))]
+    assert (caught.value.code, caught.value.retryable) == ("provider_cut", True)
+
+
+async def test_broken_framing_after_the_end_mark_breaks_nothing(
+    upstream: Upstream, provider: Adapter
+) -> None:
+    pieces: list[Piece] = []
+    async for piece in provider.reply(ask("!tokens=1 gate finish done bad-chunk hang")):
+        pieces.append(piece)
+        upstream.open_gate()
+
+    assert pieces == [Text(token(0)), Finish("stop")]
+
+
+@pytest.mark.parametrize("ending", ["cut", "bad-chunk hang"])
+async def test_text_that_came_before_a_cut_is_read_after_it(
+    upstream: Upstream, provider: Adapter, ending: str
+) -> None:
+    reply = provider.reply(ask(f"!tokens=1 gate tokens=2 {ending}"))
+    pieces = [await anext(reply)]
+    upstream.open_gate()
+    await upstream.until(lambda: upstream.open == 0)
+    with pytest.raises(ProviderError):
+        async for piece in reply:
+            pieces.append(piece)
+
+    assert pieces == [Text(token(0)), Text(token(0)), Text(token(1))]
+
+
+async def test_an_answer_is_whole_or_a_failure_wherever_its_connection_ends(
+    provider: Adapter,
+) -> None:
+    texts: list[Piece] = [Text(token(0)), Text(token(1))]
+    whole = cut = 0
+    for place in range(1, 1000, 7):
+        pieces: list[Piece] = []
+        try:
+            async for piece in provider.reply(ask(f"!cut-at={place} tokens=2")):
+                pieces.append(piece)
+        except ProviderError as error:
+            assert (error.code, error.retryable) == ("provider_cut", True)
+            told = [p for p in pieces if not isinstance(p, Usage)]
+            assert told == texts[: len(told)]
+            cut += 1
+        else:
+            assert [p for p in pieces if not isinstance(p, Usage)] == [*texts, Finish("stop")]
+            whole += 1
+
+    assert whole
+    assert cut > 20
 
 
 SCRIPTS = {

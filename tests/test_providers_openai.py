@@ -204,7 +204,21 @@ async def test_finish_reasons_are_ours(provider: OpenAIProvider, theirs: str, ou
     assert (await answer(provider, f"!end={theirs}"))[-1] == Finish(ours)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("ending", ["finish eof", "finish cut", "finish hang", "linger"])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "finish eof",
+        "finish cut",
+        "finish hang",
+        "finish error=503",
+        "finish error-event",
+        "finish raw-error",
+        "finish plain-error",
+        "finish broken eof",
+        "finish huge=5000000 eof",
+        "linger",
+    ],
+)
 async def test_an_answer_is_whole_once_its_finish_reason_was_seen(
     provider: OpenAIProvider, ending: str
 ) -> None:

@@ -1,6 +1,6 @@
 """
-A provider to test against: a real server on a real socket that speaks OpenAI and Gemini, and fails
-on demand.
+A provider to test against: a real server on a real socket that speaks OpenAI, Gemini, Anthropic and
+Ollama, and fails on demand.
 
 ::
 
@@ -16,14 +16,14 @@ it is `tokens=8`. An answer that no step ended is ended by `end`.
 Content: `tokens=N` (`text_of(N)`, one frame a token), `reason=N` (the same as reasoning),
 `say=TEXT` (percent-encoded), `emoji` (`EMOJI`, with U+2028), `huge=BYTES` (one frame),
 `refusal=TEXT`, `role`, `empty` (`choices: []`, no candidate), `comment`, `keepalive=N` (comments
-at the pace; 0: for ever), `usage=IN:OUT`.
+or pings at the pace; 0: for ever), `usage=IN:OUT`.
 
 Ends: `end=REASON` (finish reason, usage as asked for, end mark), `finish=REASON` (a finish reason
 only), `done` (`[DONE]` only), `eof` (a clean end of the body), `cut` (the connection is aborted),
 `hang` (nothing more), `linger` (as `end`, but the body does not end), `block=REASON` (Gemini's
 promptFeedback), `error=STATUS` (an error frame), `error-event` (as `event: error`), `raw-error`
 (Gemini's JSON without `data:`, then the end; `raw-part=N`: N bytes of it), `plain-error` (a
-gateway's text), `broken` (no JSON).
+gateway's text), `broken` (no JSON), `bad-chunk` (broken HTTP framing).
 
 Instead of an answer: `drop` (closed unanswered), `hang`, `headers hang`, `status=N` (an error body;
 before it `retry-after=TEXT`, `retry-after=date+N`, `retry-after-ms=N`, `retry-info=3s` and
@@ -32,7 +32,8 @@ before it `retry-after=TEXT`, `retry-after=date+N`, `retry-after-ms=N`, `retry-i
 played is answered by 418.
 
 Manner, for what follows: `pace=N` (tokens a second), `split=N` (N bytes a write), `split-at=N` (the
-body's first N bytes alone), `nl=crlf` or `cr`, `wait=SECONDS`, `gate` (until `open_gate`), `gzip`.
+body's first N bytes alone), `cut-at=N` (the connection ends after the body's first N bytes),
+`nl=crlf` or `cr`, `wait=SECONDS`, `gate` (until `open_gate`), `gzip`.
 
 `GET /__state` tells another process the counts and the requests.
 """
@@ -54,7 +55,7 @@ import orjson
 import uvloop
 
 from tests.upstream_forms import EMOJI, Asked, text_of, token
-from tests.upstream_script import Player
+from tests.upstream_script import Player, form_of
 
 __all__ = ["EMOJI", "MODELS", "Asked", "Upstream", "text_of", "token"]
 
@@ -122,9 +123,9 @@ class Connection(asyncio.Protocol):
             return
         asked.body = orjson.loads(self._body) if self._body else None
         self._upstream.note(asked)
-        if asked.path.endswith("/models"):
+        if asked.path.endswith(("/models", "/tags")):
             self._reply(200, _models(asked.path))
-        elif asked.path.endswith("/chat/completions") or asked.query == "alt=sse":
+        elif form_of(asked.path):
             self._task = asyncio.get_running_loop().create_task(self._play(asked))
         else:
             self._reply(404, {"error": {"code": 404, "message": "no such path"}})
@@ -148,6 +149,8 @@ def _models(path: str) -> dict[str, Any]:
         method = {"supportedGenerationMethods": ["generateContent"]}
         names: list[Any] = [{"name": f"models/{name}", **method} for name in MODELS]
         return {"models": [*names, {"name": "models/embed", "supportedGenerationMethods": []}]}
+    if path == "/api/tags":
+        return {"models": [{"name": name, "model": name, "size": 1} for name in MODELS]}
     return {"object": "list", "data": [{"id": name, "object": "model"} for name in MODELS]}
 
 
@@ -260,7 +263,7 @@ async def _serve_and_tell(host: str, port: int) -> None:
 
 def main() -> None:
     """Serve until killed."""
-    parser = argparse.ArgumentParser(description="a fake OpenAI and Gemini")
+    parser = argparse.ArgumentParser(description="a fake OpenAI, Gemini, Anthropic and Ollama")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     given = parser.parse_args()

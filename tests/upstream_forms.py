@@ -1,5 +1,5 @@
 """
-The two wire forms that the fake upstream writes, and the values that go in and out of it.
+The four wire forms that the fake upstream writes, and the values that go in and out of it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class OpenAIForm:
     """Chat Completions, as a server writes it."""
 
     default_reason = "stop"
+    media_type = b"text/event-stream; charset=utf-8"
+    keep_alive = b": keep-alive\n\n"
 
     @staticmethod
     @lru_cache(100_000)
@@ -70,6 +72,25 @@ class OpenAIForm:
         )
 
     @staticmethod
+    def end(reason: str, counts: tuple[int, int], options: dict[str, Any]) -> bytes:
+        """Encode a whole end; the usage if it was asked for."""
+        usage = OpenAIForm.usage(counts) if options.get("include_usage") else b""
+        return OpenAIForm.frame("finish", reason) + usage + OpenAIForm.done()
+
+    @staticmethod
+    def done() -> bytes:
+        """Encode the end mark."""
+        return b"data: [DONE]\n\n"
+
+    @staticmethod
+    def error_frame(status: int, asked: dict[str, Any]) -> bytes:
+        """Encode an error in the stream."""
+        body = OpenAIForm.error(status or 503, asked)
+        if status:
+            body["code"] = status
+        return b"data: %s\n\n" % orjson.dumps({"error": body})
+
+    @staticmethod
     def _chunk(choices: list[Any], usage: dict[str, int] | None = None) -> bytes:
         return b"data: %s\n\n" % orjson.dumps(
             {
@@ -94,6 +115,8 @@ class GeminiForm:
     """streamGenerateContent with `alt=sse`, as a server writes it."""
 
     default_reason = "STOP"
+    media_type = b"text/event-stream; charset=utf-8"
+    keep_alive = b": keep-alive\n\n"
 
     @staticmethod
     @lru_cache(100_000)
@@ -126,6 +149,21 @@ class GeminiForm:
         )
 
     @staticmethod
+    def end(reason: str, counts: tuple[int, int], _: dict[str, Any]) -> bytes:
+        """Encode a whole end."""
+        return GeminiForm.frame("finish", reason) + GeminiForm.usage(counts)
+
+    @staticmethod
+    def done() -> bytes:
+        """Encode OpenAI's end mark, which is none here."""
+        return OpenAIForm.done()
+
+    @staticmethod
+    def error_frame(status: int, asked: dict[str, Any]) -> bytes:
+        """Encode an error in the stream."""
+        return b"data: %s\n\n" % orjson.dumps({"error": GeminiForm.error(status or 503, asked)})
+
+    @staticmethod
     def _frame(value: dict[str, Any]) -> bytes:
         return b"data: %s\n\n" % orjson.dumps({**value, "modelVersion": "fake", "responseId": "r"})
 
@@ -135,4 +173,126 @@ class GeminiForm:
         return {"code": status, "message": "no", "status": "UNAVAILABLE", **asked}
 
 
-Form: TypeAlias = type[OpenAIForm] | type[GeminiForm]
+class AnthropicForm:
+    """Messages, as a server writes them: the event's name stands on a line of its own too."""
+
+    default_reason = "end_turn"
+    media_type = b"text/event-stream; charset=utf-8"
+    keep_alive = b'event: ping\ndata: {"type": "ping"}\n\n'
+
+    @staticmethod
+    @lru_cache(100_000)
+    def frame(kind: str, value: str) -> bytes:
+        """Encode one event."""
+        if kind == "text":
+            return AnthropicForm._delta({"type": "text_delta", "text": value})
+        if kind == "reasoning":
+            return AnthropicForm._delta({"type": "thinking_delta", "thinking": value})
+        if kind == "finish":
+            delta = {"stop_reason": value, "stop_sequence": None}
+            return AnthropicForm._event("message_delta", delta=delta)
+        if kind == "role":
+            message = {"id": "msg_0", "type": "message", "role": "assistant", "content": []}
+            usage = {"input_tokens": 4, "cache_read_input_tokens": 3, "output_tokens": 1}
+            block = {"type": "text", "text": ""}
+            return AnthropicForm._event(
+                "message_start", message={**message, "usage": usage}
+            ) + AnthropicForm._event("content_block_start", index=0, content_block=block)
+        return AnthropicForm._event("something_new", index=0)
+
+    @staticmethod
+    def usage(counts: tuple[int, int]) -> bytes:
+        """Encode the cumulative count."""
+        return AnthropicForm._event("message_delta", delta={}, usage={"output_tokens": counts[1]})
+
+    @staticmethod
+    def end(reason: str, counts: tuple[int, int], _: dict[str, Any]) -> bytes:
+        """Encode a whole end."""
+        return (
+            AnthropicForm._event("content_block_stop", index=0)
+            + AnthropicForm.frame("finish", reason)
+            + AnthropicForm.usage(counts)
+            + AnthropicForm.done()
+        )
+
+    @staticmethod
+    def done() -> bytes:
+        """Encode the end mark."""
+        return AnthropicForm._event("message_stop")
+
+    @staticmethod
+    def _delta(delta: dict[str, str]) -> bytes:
+        return AnthropicForm._event("content_block_delta", index=0, delta=delta)
+
+    @staticmethod
+    def _event(kind: str, **fields: Any) -> bytes:
+        data = orjson.dumps({"type": kind, **fields})
+        return b"event: %s\ndata: %s\n\n" % (kind.encode(), data)
+
+    @staticmethod
+    def error(status: int, asked: dict[str, Any]) -> dict[str, Any]:
+        """Make an error body."""
+        kinds = {400: "invalid_request_error", 401: "authentication_error", 429: "rate_limit_error"}
+        return {"type": kinds.get(status, "overloaded_error"), "message": "no", **asked}
+
+    @staticmethod
+    def error_frame(status: int, asked: dict[str, Any]) -> bytes:
+        """Encode an error in the stream."""
+        return AnthropicForm._event("error", error=AnthropicForm.error(status, asked))
+
+
+class OllamaForm:
+    """Lines of JSON, as an Ollama writes them."""
+
+    default_reason = "stop"
+    media_type = b"application/x-ndjson"
+    keep_alive = b"\n"
+
+    @staticmethod
+    @lru_cache(100_000)
+    def frame(kind: str, value: str) -> bytes:
+        """Encode one line."""
+        if kind == "finish":
+            return OllamaForm._line(message={"role": "assistant", "content": ""}, done_reason=value)
+        names = {"text": "content", "reasoning": "thinking"}
+        message = {"role": "assistant", "content": ""}
+        return OllamaForm._line(message=message | ({names[kind]: value} if kind in names else {}))
+
+    @staticmethod
+    def usage(counts: tuple[int, int]) -> bytes:
+        """An Ollama tells it at the end alone."""
+        return b""
+
+    @staticmethod
+    def end(reason: str, counts: tuple[int, int], _: dict[str, Any]) -> bytes:
+        """Encode a whole end."""
+        return OllamaForm._line(
+            message={"role": "assistant", "content": ""},
+            done_reason=reason,
+            total_duration=4883583458,
+            prompt_eval_count=counts[0],
+            eval_count=counts[1],
+        )
+
+    @staticmethod
+    def done() -> bytes:
+        """There is no end mark but the last line."""
+        return b""
+
+    @staticmethod
+    def _line(**fields: Any) -> bytes:
+        head = {"model": "fake", "created_at": "2026-11-01T00:00:00.000000Z"}
+        return orjson.dumps({**head, **fields, "done": "done_reason" in fields}) + b"\n"
+
+    @staticmethod
+    def error(status: int, asked: dict[str, Any]) -> Any:
+        """Make an error body: a sentence, or what a gateway before it says."""
+        return {"message": "no", **asked} if asked else "no"
+
+    @staticmethod
+    def error_frame(status: int, asked: dict[str, Any]) -> bytes:
+        """Encode an error in the stream."""
+        return orjson.dumps({"error": OllamaForm.error(status, asked)}) + b"\n"
+
+
+Form: TypeAlias = type[OpenAIForm] | type[GeminiForm] | type[AnthropicForm] | type[OllamaForm]

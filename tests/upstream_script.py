@@ -18,7 +18,16 @@ from urllib.parse import unquote
 
 import orjson
 
-from tests.upstream_forms import EMOJI, Asked, Form, GeminiForm, OpenAIForm, token
+from tests.upstream_forms import (
+    EMOJI,
+    AnthropicForm,
+    Asked,
+    Form,
+    GeminiForm,
+    OllamaForm,
+    OpenAIForm,
+    token,
+)
 
 
 def steps(asked: Asked) -> Iterator[tuple[str, str]]:
@@ -40,6 +49,17 @@ def steps(asked: Asked) -> Iterator[tuple[str, str]]:
         yield name.replace("-", "_"), value
 
 
+def form_of(path: str) -> Form | None:
+    """Return the wire form that is spoken at a path."""
+    if path.endswith("/chat/completions"):
+        return OpenAIForm
+    if "streamGenerateContent" in path:
+        return GeminiForm
+    if path.endswith("/v1/messages"):
+        return AnthropicForm
+    return OllamaForm if path == "/api/chat" else None
+
+
 class Player:
     """Plays one script over one connection. A step `x-y` is the method `do_x_y`."""
 
@@ -49,12 +69,13 @@ class Player:
         self._gate = gate
         self._transport = transport
         self._asked = asked
-        self._form: Form = GeminiForm if "streamGenerateContent" in asked.path else OpenAIForm
+        self._form = form_of(asked.path) or OpenAIForm
         self._begun = self._ended = False
         self._interval = 0.0
         self._next = 0.0
         self._split = 0
         self._split_at = 0
+        self._left: int | None = None
         self._newline = b"\n"
         self._headers: list[bytes] = []
         self._error: dict[str, Any] = {}
@@ -110,7 +131,7 @@ class Player:
     async def do_keepalive(self, value: str) -> None:
         for _ in range(int(value)) if int(value) else itertools.count():
             await self._tick()
-            await self._send(b": keep-alive\n\n")
+            await self._send(self._form.keep_alive)
 
     async def do_usage(self, value: str) -> None:
         first, _, second = value.partition(":")
@@ -125,18 +146,14 @@ class Player:
 
     async def do_linger(self, value: str) -> None:
         options = self._asked.body.get("stream_options") or {}
-        await self._send(self._form.frame("finish", value or self._form.default_reason))
-        if self._form is GeminiForm or options.get("include_usage"):
-            await self._send(self._form.usage(self._counts))
-        if self._form is OpenAIForm:
-            await self._send(b"data: [DONE]\n\n")
+        await self._send(self._form.end(value or self._form.default_reason, self._counts, options))
         self._ended = True
 
     async def do_finish(self, value: str) -> None:
         await self._send(self._form.frame("finish", value or self._form.default_reason))
 
     async def do_done(self, _: str) -> None:
-        await self._send(b"data: [DONE]\n\n")
+        await self._send(self._form.done())
 
     async def do_block(self, value: str) -> None:
         await self._send(self._form.frame("block", value))
@@ -153,14 +170,17 @@ class Player:
 
     do_drop = do_cut
 
+    async def do_bad_chunk(self, _: str) -> None:
+        self._transport.write(b"no size\r\n")
+
+    async def do_cut_at(self, value: str) -> None:
+        self._left = int(value)
+
     async def do_hang(self, _: str) -> None:
         await asyncio.get_running_loop().create_future()
 
     async def do_error(self, value: str, prefix: bytes = b"") -> None:
-        body = self._form.error(int(value or 503), self._error)
-        if self._form is OpenAIForm and value:
-            body["code"] = int(value)
-        await self._send(prefix + b"data: %s\n\n" % orjson.dumps({"error": body}))
+        await self._send(prefix + self._form.error_frame(int(value or 0), self._error))
         await self.do_eof("")
 
     async def do_error_event(self, value: str) -> None:
@@ -202,7 +222,10 @@ class Player:
         self._error["status" if self._form is GeminiForm else "code"] = value
 
     async def do_quote(self, _: str) -> None:
-        key = self._asked.headers.get("x-goog-api-key") or self._asked.headers["authorization"]
+        headers = self._asked.headers
+        key = next(
+            headers[n] for n in ("x-goog-api-key", "x-api-key", "authorization") if n in headers
+        )
         self._error["message"] = f"Wrong key {key} for {orjson.dumps(self._asked.body).decode()}"
 
     async def do_status(self, value: str) -> None:
@@ -263,9 +286,9 @@ class Player:
         if not self._begun:
             self._begun = True
             self._transport.write(
-                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
+                b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n"
                 b"Transfer-Encoding: chunked\r\nSet-Cookie: who=you\r\n%s\r\n"
-                % b"".join(self._headers)
+                % (self._form.media_type, b"".join(self._headers))
             )
 
     async def _send(self, frame: bytes) -> None:
@@ -281,9 +304,15 @@ class Player:
             self._transport.write(b"%x\r\n%s\r\n" % (len(head), head))
             # A write of its own, and time for the reader to see it alone.
             await asyncio.sleep(0.001)
+        if self._left is not None:
+            frame = frame[: self._left]
+            self._left -= len(frame)
         step = self._split or len(frame) or 1
         for start in range(0, len(frame), step):
             piece = frame[start : start + step]
             self._transport.write(b"%x\r\n%s\r\n" % (len(piece), piece))
             if self._split:
                 await asyncio.sleep(0)
+        if self._left == 0:
+            self._transport.close()
+            await self.do_hang("")

@@ -143,7 +143,7 @@ async def rename(request: Request) -> Response:
         raise NotFound("There is no such conversation.")
     log.admit()
     await conversation.rename(named.title)
-    return json({"conversation_id": asked.conversation_id, "title": named.title})
+    return json({**SUCCESS, "conversation_id": asked.conversation_id, "title": named.title})
 
 
 async def erase(request: Request) -> Response:

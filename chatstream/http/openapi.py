@@ -78,6 +78,7 @@ CALLS = (
     Call("get", "/healthz", "Alive", {200: "Alive"}),
     Call("get", "/readyz", "Ready", {200: "Ready", 503: "Starting or draining"}),
     Call("get", "/metrics", "Counts, as Prometheus text", {200: "Counts"}),
+    Call("get", "/openapi.json", "This description", {200: "OpenAPI 3.1"}),
 )  # fmt: skip
 
 

@@ -40,6 +40,9 @@ class Assets(StaticFiles):
         return response
 
 
+assets = Assets(directory=folder())
+
+
 async def index(request: Request) -> Response:
     """`GET /`: the page."""
-    return await Assets(directory=folder()).get_response("index.html", request.scope)
+    return await assets.get_response("index.html", request.scope)

@@ -58,6 +58,8 @@ def answer(request: Request, error: ChatstreamError) -> Response:
     if isinstance(error, Conflict):
         # The OpenAI SDKs repeat a 409 unless they are told not to.
         headers["x-should-retry"] = "false"
+        if error.turn_id is not None:
+            more["turn_id"] = error.turn_id
     if isinstance(error, InvalidRequest):
         more["errors"] = error.errors
     return problem(

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, quote
 
 import orjson
 from pydantic import BaseModel
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
 from chatstream.errors import BadRequest, BodyTooLarge, InvalidRequest, NotJson
@@ -35,7 +35,7 @@ async def read_body(request: Request) -> bytes:
 
     Raises:
         BodyTooLarge: It is longer.
-        BadRequest: It did not arrive in time.
+        BadRequest: It did not arrive in time, or not whole.
     """
     most = services_of(request).settings.max_body_bytes
     data = bytearray()
@@ -47,6 +47,8 @@ async def read_body(request: Request) -> bytes:
                     raise BodyTooLarge(f"body: at most {most} bytes")
     except TimeoutError:
         raise BadRequest(f"body: it must arrive within {BODY_SECONDS} s") from None
+    except ClientDisconnect:
+        raise BadRequest("body: the connection ended before it was whole") from None
     return bytes(data)
 
 
@@ -91,23 +93,29 @@ async def turn_body(request: Request, model: type[T]) -> T:
     return turn
 
 
-def query(request: Request, model: type[M]) -> M:
+def query(request: HTTPConnection, model: type[M]) -> M:
     """
-    Return a checked query; a field that is given twice counts once, the last one.
+    Return a checked query.
 
     Raises:
-        InvalidRequest: A field is wrong, or not UTF-8: two names must never become one.
+        InvalidRequest: A field is wrong, given twice, or not UTF-8: two names must never become
+            one, nor one two.
     """
     try:
         pairs = parse_qsl(
-            request.scope["query_string"].decode("ascii"),
+            request.scope["query_string"].decode(),
             keep_blank_values=True,
             encoding="utf-8",
             errors="strict",
         )
     except (UnicodeDecodeError, ValueError):
         raise InvalidRequest(("query", "must be percent-encoded UTF-8")) from None
-    return parse(model, dict(pairs), strict=False)
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidRequest((twice[:80], "must be given once"))
+    return parse(model, given, strict=False)
 
 
 async def count(request: Request, kind: Kind = "default") -> dict[str, str]:

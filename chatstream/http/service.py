@@ -33,7 +33,10 @@ async def readyz(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """`GET /metrics`: Prometheus' text format."""
-    text = services_of(request).metrics.text()
+    services = services_of(request)
+    providers = services.providers
+    services.metrics.breakers({name: providers.state(name) for name in providers.by_name})
+    text = services.metrics.text()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -50,7 +53,7 @@ async def providers(request: Request) -> Response:
                     "name": name,
                     "models": listed,
                     "default": name == services.providers.default,
-                    "state": "closed",
+                    "state": services.providers.state(name),
                 }
                 for name, listed in zip(names, models, strict=True)
             ]

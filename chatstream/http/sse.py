@@ -1,19 +1,19 @@
 """
 One SSE answer: a subscriber's events as frames, until the turn's end or the client's leaving.
 
-`EventSourceResponse` gives the protocol's headers. Its call is our own, since it costs three
+`EventSourceResponse` gives the protocol's headers. Its call is replaced, since it costs three
 times a bare send for each token, four tasks and 30 KiB for each reader, and cuts streams short at
-shutdown (`AppStatus` is switched off for that). Here a reader is one cursor and one task that
-waits for its leaving; whatever is ready leaves in one send.
+shutdown. Here a reader is one cursor and one task that waits for its leaving; whatever is ready
+leaves in one send.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 from sse_starlette import EventSourceResponse
-from sse_starlette.sse import AppStatus
 from starlette.types import Receive, Scope, Send
 
 from chatstream import wire
@@ -24,7 +24,7 @@ from chatstream.log.live_turn import LiveTurn
 from chatstream.services import Services
 from chatstream.subscriber import Signal, Start, Subscriber
 
-AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
+logger = logging.getLogger(__name__)
 
 HEADERS = {"Cache-Control": "no-cache, no-transform"}
 
@@ -36,6 +36,7 @@ class EventStream(EventSourceResponse):
         super().__init__(_nothing(), headers=HEADERS | (headers or {}), ping=0)
         self._pulse = services.pulse
         self._metrics = services.metrics
+        self._loop = asyncio.get_running_loop()
         self._signal = Signal()
         self._task: asyncio.Task[None] | None = None
         self._left = self._ending = self._beat = False
@@ -54,14 +55,16 @@ class EventStream(EventSourceResponse):
         leaving = asyncio.ensure_future(self._watch(receive))
         self._pulse.add(self)
         self._metrics.stream_opened("sse")
+        complete = False
         try:
             complete = await self.stream()
-        except ChatstreamError:
-            complete = False  # the disk cannot be read: the client comes back
+        except (ChatstreamError, OSError) as error:
+            # The disk cannot be read: the client comes back.
+            logger.error("stream cut", extra={"error": type(error).__name__})
         except asyncio.CancelledError:
             if not self._left:
                 raise
-            complete = False
+            self._task.uncancel()  # type: ignore[union-attr]
         finally:
             self._pulse.remove(self)
             self._metrics.stream_closed("sse")
@@ -76,23 +79,17 @@ class EventStream(EventSourceResponse):
 
     async def write(self, data: bytes) -> None:
         """Send bytes; waits while the client is slow, and costs nothing meanwhile."""
+        self._beat = False
         self.sending = True
-        self.spoke_at = asyncio.get_running_loop().time()
+        self.spoke_at = self._loop.time()
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
         self.sending = False
 
-    async def quiet(self) -> bool:
-        """Wait for something to do; False when the stream must end."""
+    async def quiet(self) -> None:
+        """Wait for something to do; a heartbeat that is due leaves here."""
         await self._signal.wait()
         if self._beat:
-            self._beat = False
             await self.write(wire.sse_control(wire.HEARTBEAT))
-        return not (self._left or self._ending)
-
-    @property
-    def over(self) -> bool:
-        """Whether nobody reads any more, or the server goes away."""
-        return self._left or self._ending
 
     def beat(self) -> None:
         """Send a heartbeat soon."""
@@ -140,7 +137,8 @@ class LogStream(EventStream):
         opening = opened(name, self._start)
         told = False
         try:
-            while not self.over:
+            while not self._left:
+                last = self._ending or self._unfinished
                 events = await subscriber.take()
                 frames = wire.sse_all([(event.id, event.json) for event in events])
                 if not told and subscriber.caught_up:
@@ -152,16 +150,18 @@ class LogStream(EventStream):
                     opening = b""
                 if subscriber.ended:
                     return True
-                if not events and not await self._go_on():
-                    return False
+                if not events:
+                    if last:
+                        return False
+                    await self.quiet()
             return False
         finally:
             subscriber.close()
 
-    async def _go_on(self) -> bool:
-        if self._turn is not None and self._turn.done.done() and not self._turn.done.result():
-            return False  # the disk refused its end: the reader must come back after a restart
-        return await self.quiet()
+    @property
+    def _unfinished(self) -> bool:
+        """Whether the disk refused the turn's end: the reader must come back after a restart."""
+        return self._turn is not None and self._turn.done.done() and not self._turn.done.result()
 
 
 class EndedStream(EventStream):

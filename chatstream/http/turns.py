@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chatstream.errors import ChatstreamError
+from chatstream.errors import ChatstreamError, StorageFailed
 from chatstream.events import Address, EventId
 from chatstream.http import problems
 from chatstream.http.requests import body, count, json, query, turn_body, turn_path
@@ -28,13 +30,25 @@ async def chat(request: Request) -> Response:
     services = services_of(request)
     turn = await services.runner.start(asked)
     headers = {"Location": turn_path(request, asked.address, turn.turn_id), **limits}
-    if "text/event-stream" in request.headers.get("accept", ""):
+    if "text/event-stream" in ",".join(request.headers.getlist("accept")).lower():
         return await _stream(services, asked.address, turn, None, headers)
     if isinstance(turn, LiveTurn):
-        terminal = await services.runner.wait(turn)
+        terminal = await _waited(request, turn)
     else:
         terminal = turn.terminal
     return _reply(request, asked.address, turn.turn_id, terminal, headers)
+
+
+async def _waited(request: Request, turn: LiveTurn) -> Json | None:
+    """Wait for a turn's end as long as the client does: one that has left is no reader."""
+    waiting = asyncio.ensure_future(services_of(request).runner.wait(turn))
+    leaving = asyncio.ensure_future(request.receive())  # the body is read: only the leaving comes
+    try:
+        await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return waiting.result() if waiting.done() else None
+    finally:
+        waiting.cancel()
+        leaving.cancel()
 
 
 def _reply(
@@ -80,6 +94,8 @@ def _reply(
 def _failure(kind: str, terminal: Json) -> tuple[int, str, str, str]:
     if kind == "failed":
         error = terminal["error"]
+        if error["code"] == "context_too_long":
+            return 400, error["code"], "Bad request", error["message"]  # shorter, it would do
         slow = error["code"].endswith("_timeout")
         title = "Provider timed out" if slow else "Provider failed"
         return 504 if slow else 502, error["code"], title, error["message"]
@@ -171,5 +187,6 @@ def _gone(
 ) -> EventStream:
     """Tell the end of a turn that was cleared before its stream had begun."""
     end = turn.done.result()
-    assert end is not None
+    if end is None:
+        raise StorageFailed("The turn's end could not be written to disk.")
     return EndedStream(services, address, where, [(end.id, end.json)], headers)

@@ -11,12 +11,14 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, Protocol, TypeVar
 
 from chatstream.errors import StorageFailed, StorageFull
+from chatstream.events import EventId
 from chatstream.log.clock import IdClock
 from chatstream.log.folder import Folder
-from chatstream.log.reserve import FULL, Reserve
+from chatstream.log.reserve import FULL, Reserve, refusal
 from chatstream.log.syncer import Syncer
 
 logger = logging.getLogger(__name__)
@@ -24,12 +26,10 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Fsync = Literal["always", "terminal", "never"]
 
-BUSY_FLUSHES = 1000
-"""Above so many flushes a second streams are many, and waiting a little for more text pays."""
-WINDOW_SECONDS = 0.03
-"""How long deltas wait for more then: a screen's two frames."""
-
-
+RETRY_SECONDS = 0.5
+"""When deltas that the disk refused are tried again."""
+READERS = 4
+"""Threads that read and rewrite. They are not those that sync: a reader slows no writer."""
 MAX_OPEN_FILES = 256
 """Conversations whose file stays open; live files of running turns come on top."""
 
@@ -43,7 +43,7 @@ class Flushes(Protocol):
 
 
 class Holds(Protocol):
-    """What holds a file open that may be closed and opened again: a conversation."""
+    """What holds a file open that may be closed and opened again."""
 
     def close_file(self) -> bool:
         """Close it, unless it is in use; say whether it is closed."""
@@ -60,60 +60,70 @@ class Disk:
         self.reserve = Reserve(folder.reserve)
         self.clock: IdClock
         self._loop = asyncio.get_running_loop()
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="chatstream-read")
         self._flushes: list[Flushes] = []
         self._open: OrderedDict[Holds, None] = OrderedDict()
-        self._busy = False
-        self._counted = 0
-        self._counted_since = 0.0
 
     async def run(self, job: Callable[[], T]) -> T:
         """Do blocking work on a thread."""
-        return await self._loop.run_in_executor(self.syncer.executor, job)
+        return await self._loop.run_in_executor(self._readers, job)
 
     def close(self) -> None:
         """Flush, wait for the syncs under way, and let go of every file."""
         self._flush_all()
+        self._readers.shutdown(wait=True)
         self.syncer.close()
         for holder in list(self._open):
-            self.forget(holder)
+            self.rest(holder)
         if hasattr(self, "clock"):
-            self.clock.close()
+            try:
+                self.clock.close()
+            except OSError as error:
+                # The ceiling that is on disk holds: the next start leaves a larger gap.
+                logger.warning("clock not closed", extra={"errno": error.errno})
+
+    def next_id(self) -> EventId:
+        """
+        Give the next id of the data folder.
+
+        Raises:
+            StorageFull, StorageFailed: None may be given: the clock's ceiling cannot be moved.
+        """
+        try:
+            return self.clock.next()
+        except OSError as error:
+            raise refusal(error, "The disk refused the clock of the data folder.") from error
 
     def opened(self, holder: Holds) -> None:
         """Take note that a file is used; the ones unused for longest are closed beyond a bound."""
         self._open[holder] = None
         self._open.move_to_end(holder)
         if len(self._open) > MAX_OPEN_FILES:
-            for oldest in list(self._open)[: len(self._open) - MAX_OPEN_FILES]:
-                if oldest.close_file():
-                    del self._open[oldest]
+            oldest = next(iter(self._open))
+            if not self.rest(oldest):
+                self._open.move_to_end(oldest)
 
-    def forget(self, holder: Holds) -> None:
-        """Close a file for good."""
-        holder.close_file()
+    def rest(self, holder: Holds) -> bool:
+        """Close a file that is not in use; say whether it is closed."""
+        if not holder.close_file():
+            return False
         self._open.pop(holder, None)
+        return True
 
     def flush_soon(self, turn: Flushes) -> None:
-        """Flush a turn once what is ready now has been taken in."""
+        """Flush a turn once what is ready now has been taken in: joining that costs nothing."""
         if not self._flushes:
-            # Joining what is ready costs nothing; waiting for more pays only when many streams
-            # are busy: then each write and each send carries several tokens.
-            if self._busy:
-                self._loop.call_later(WINDOW_SECONDS, self._flush_all)
-            else:
-                self._loop.call_soon(self._flush_all)
+            self._loop.call_soon(self._flush_all)
         self._flushes.append(turn)
+
+    def flush_later(self, turn: Flushes) -> None:
+        """Flush a turn that the disk has just refused, in a while."""
+        self._loop.call_later(RETRY_SECONDS, turn.flush)
 
     def _flush_all(self) -> None:
         turns, self._flushes = self._flushes, []
         for turn in turns:
             turn.flush()
-        self._counted += len(turns)
-        elapsed = self._loop.time() - self._counted_since
-        if elapsed > 5 * WINDOW_SECONDS:
-            self._busy = self._counted > BUSY_FLUSHES * elapsed
-            self._counted = 0
-            self._counted_since += elapsed
 
     def write(self, fd: int, data: bytes, offset: int, *, may_use_reserve: bool) -> None:
         """
@@ -151,8 +161,13 @@ class Disk:
 
         Raises:
             StorageFull: The reserve cannot be held.
+            StorageFailed: The disk refuses for another reason.
         """
-        if not self.reserve.hold():
+        try:
+            held = self.reserve.hold()
+        except OSError as error:
+            raise StorageFailed("The disk refused; nothing was started.") from error
+        if not held:
             raise StorageFull("The disk is full; nothing was started.")
 
 

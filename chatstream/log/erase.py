@@ -1,9 +1,9 @@
 """
 Clear and erase: what was cleared is in no file and cannot be read, whatever dies when.
 
-An intent is durable before anything is removed and is finished by recovery; it erases only what
-is not above its own id, so a start that came later is never lost. Rewrites go through `aiofiles`:
-they are off every hot path.
+The order: other writes wait; the intent; the new file, or none; what lies beside it; then what
+runs is told of its end. Rewrites go through `aiofiles`: they are off every hot path. The calls
+here run in tasks of their own (see `jsonl`), so that no caller's leaving cuts them short.
 """
 
 from __future__ import annotations
@@ -11,42 +11,43 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TypeVar
 
 import aiofiles
 import aiofiles.os
 import orjson
 
-from chatstream.errors import StorageFailed
+from chatstream.errors import ChatstreamError, StorageFailed
 from chatstream.events import Address, EventId, place, timestamp
 from chatstream.log import records
 from chatstream.log.conversation import Conversation
 from chatstream.log.disk import Disk
-from chatstream.log.file_state import FileState
-from chatstream.log.folder import Folder, live_files
+from chatstream.log.file_state import FileState, load
+from chatstream.log.intents import (
+    Intent,
+    Scope,
+    finish_intent,
+    remove_beside,
+    remove_conversation,
+    remove_user,
+    withdraw_intent,
+    write_intent,
+)
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Encoded, Json
+from chatstream.log.reserve import FULL
 from chatstream.log.syncer import sync_folder
 
 logger = logging.getLogger(__name__)
 
-Scope = Literal["clear", "conversation", "user"]
+T = TypeVar("T")
+Change = Callable[[Conversation, Encoded], Awaitable[FileState]]
 
 
-class Intent(TypedDict):
-    """What is to be erased: everything up to `id` in this place."""
-
-    id: EventId
-    scope: Scope
-    user_id: str
-    conversation_id: str
-
-
-async def clear(conversation: Conversation, write_intent: Callable[[Intent], None]) -> None:
+async def clear(conversation: Conversation) -> None:
     """
     Erase a conversation's events; its log goes on after a `history.cleared`.
 
@@ -55,83 +56,149 @@ async def clear(conversation: Conversation, write_intent: Callable[[Intent], Non
     Raises:
         StorageFailed: Nothing is known to be erased; running turns were cancelled.
     """
-    turns = await conversation.shut()
-    if conversation.created is None:
-        conversation.reopen(None, turns, [])
-        return
-    created = conversation.created
-    await _erase(conversation, turns, "clear", write_intent, partial(_rewrite, created=created))
+    await _erase(conversation, "clear", _rewrite)
 
 
-async def erase(conversation: Conversation, write_intent: Callable[[Intent], None]) -> None:
+async def erase(conversation: Conversation) -> None:
     """
     Erase a conversation, its file included; open streams are told as by `clear`.
 
     Raises:
         StorageFailed: As `clear`.
     """
-    turns = await conversation.shut()
-    await _erase(conversation, turns, "conversation", write_intent, _remove)
+    await _erase(conversation, "conversation", _remove)
 
 
-async def _erase(
-    conversation: Conversation,
-    turns: list[LiveTurn],
-    scope: Scope,
-    write_intent: Callable[[Intent], None],
-    change: Callable[[Conversation, Encoded], Awaitable[FileState]],
-) -> None:
-    state: FileState | None = None
-    events: list[Encoded] = []
+async def _erase(conversation: Conversation, scope: Scope, change: Change) -> None:
     disk = conversation.disk
+    turns = await conversation.shut()
+    events: list[Encoded] = []
+    intent: Intent | None = None
     try:
-        intent = Intent(
-            id=disk.clock.next(),
-            scope=scope,
-            user_id=conversation.address.user_id,
-            conversation_id=conversation.address.conversation_id,
-        )
+        if scope == "clear" and conversation.created is None:
+            return
+        intent = _intent(disk, scope, conversation.address)
         events = farewell(conversation, turns)
-        await disk.run(partial(write_intent, intent))
-        state = await change(conversation, events[-1])
-        await disk.run(partial(finish_intent, disk.folder, intent))
-    except OSError as error:
-        logger.error("erasing failed", extra={"errno": error.errno})
+        await with_reserve(disk, partial(disk.run, partial(write_intent, disk.folder, intent)))
+        state = await with_reserve(disk, partial(change, conversation, events[-1]))
+        conversation.go_on(state, turns, events)
+    except (OSError, ChatstreamError) as error:
+        logger.error("erasing failed", extra={"errno": getattr(error, "errno", None)})
+        await _give_up(conversation, turns, events)
+        await _withdraw(disk, intent, conversation.created is not None)
         raise StorageFailed("The history could not be erased.") from error
     finally:
-        conversation.reopen(state, turns, events)
+        if conversation.gate is not None:
+            conversation.open_gate()
+    await _finish(disk, intent)
+
+
+async def _finish(disk: Disk, intent: Intent) -> None:
+    try:
+        await disk.run(partial(finish_intent, disk.folder, intent))
+    except OSError as error:
+        # It is done; that the next start looks again does no harm.
+        logger.warning("intent not removed", extra={"errno": error.errno})
+
+
+async def _withdraw(disk: Disk, intent: Intent | None, is_there: bool) -> None:
+    """Have the next start not erase what was written after an erasure that failed."""
+    if intent is not None and is_there:
+        try:
+            await disk.run(partial(withdraw_intent, disk.folder, intent))
+        except OSError as error:
+            logger.error("intent not withdrawn", extra={"errno": error.errno})
+
+
+async def _give_up(
+    conversation: Conversation, turns: list[LiveTurn], events: list[Encoded]
+) -> None:
+    """Go on with whatever file is there now; where it is the old one, its turns are cancelled."""
+    try:
+        state = await conversation.disk.run(partial(load, conversation.path))
+    except ChatstreamError:
+        conversation.file.close_file()  # it is looked at again before the next write
+        state = None
+    if state is not None and events:
+        last = place(events[-1].id)
+        if state.created is None or state.last == last:
+            conversation.go_on(FileState(state.created, state.size, last), turns, events)
+            return
+    conversation.file.close_file()
+    conversation.open_gate()
+    for turn in turns:
+        turn.ended = False
+        try:
+            await turn.end("turn.cancelled", {"reason": "user"} | _nothing_known())
+        except ChatstreamError:
+            conversation.running.pop(turn.started_place, None)
+            turn.close(None)
+
+
+async def with_reserve(disk: Disk, step: Callable[[], Awaitable[T]]) -> T:
+    """Do what makes room; on a full disk with the help of the reserve."""
+    try:
+        return await step()
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        disk.reserve.release()
+        return await step()
+
+
+def _intent(disk: Disk, scope: Scope, address: Address) -> Intent:
+    return Intent(
+        id=disk.next_id(),
+        scope=scope,
+        user_id=address.user_id,
+        conversation_id=address.conversation_id,
+    )
 
 
 def farewell(conversation: Conversation, turns: list[LiveTurn]) -> list[Encoded]:
     """Make the events that tell of it: each running turn's end, and `history.cleared`."""
-    clock = conversation.disk.clock
     events = []
     for turn in turns:
-        identifier = clock.next()
         fields: Json = {
             "turn_id": turn.turn_id,
             "started_id": turn.started_id,
             "reason": "cleared",
-            "usage": None,
-            "provider": None,
-            "model": None,
-            "ended_at": timestamp(place(identifier) // 10_000),
-            "ttft_ms": None,
-            "duration_ms": None,
+            **_nothing_known(),
         }
-        events.append(_encoded(conversation.address, identifier, "turn.cancelled", fields))
-    events.append(_encoded(conversation.address, clock.next(), "history.cleared", {}))
+        events.append(_encoded(conversation, "turn.cancelled", fields))
+    events.append(_encoded(conversation, "history.cleared", {}))
     return events
 
 
-def _encoded(address: Address, identifier: EventId, kind: str, fields: Json) -> Encoded:
-    event = {"type": kind, "id": identifier, "conversation_id": address.conversation_id, **fields}
+def _encoded(conversation: Conversation, kind: str, fields: Json) -> Encoded:
+    identifier = conversation.disk.next_id()
+    event = {
+        "type": kind,
+        "id": identifier,
+        "conversation_id": conversation.address.conversation_id,
+        **fields,
+    }
+    if "ended_at" in event:
+        event["ended_at"] = timestamp(place(identifier) // 10_000)
     return Encoded(identifier, fields.get("turn_id"), kind, orjson.dumps(event))
 
 
-async def _rewrite(conversation: Conversation, cleared: Encoded, *, created: EventId) -> FileState:
-    size = await write_aside(conversation.path, conversation.address, created, [cleared.json])
-    await conversation.disk.run(partial(_unlink_live, conversation.path))
+def _nothing_known() -> Json:
+    return {
+        "usage": None,
+        "provider": None,
+        "model": None,
+        "ended_at": None,
+        "ttft_ms": None,
+        "duration_ms": None,
+    }
+
+
+async def _rewrite(conversation: Conversation, cleared: Encoded) -> FileState:
+    created = conversation.created
+    assert created is not None
+    size = await write_aside(conversation.path, conversation.address, created, cleared.json)
+    await conversation.disk.run(partial(remove_beside, conversation.path))
     return FileState(created=created, size=size, last=place(cleared.id))
 
 
@@ -140,13 +207,10 @@ async def _remove(conversation: Conversation, cleared: Encoded) -> FileState:
     return FileState(last=place(cleared.id))
 
 
-async def write_aside(
-    path: Path, address: Address, created: EventId, events: Sequence[bytes]
-) -> int:
-    """Replace a conversation's file, durably and at once, by these events; returns its size."""
+async def write_aside(path: Path, address: Address, created: EventId, event: bytes) -> int:
+    """Replace a conversation's file, durably and at once, by this event; returns its size."""
     data = records.header(address, created, timestamp(place(created) // 10_000))
-    for event in events:
-        data += event[:-1] + b',"turns":0,"running":[]}\n'
+    data += event[:-1] + b',"turns":0,"running":[]}\n'
     aside = path.with_suffix(".aside")
     async with aiofiles.open(aside, "wb", opener=private) as file:
         await file.write(data)
@@ -162,39 +226,6 @@ def private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
-def _unlink_live(path: Path) -> None:
-    for live in live_files(path):
-        live.unlink(missing_ok=True)
-    path.with_suffix(".corrupt").unlink(missing_ok=True)
-    if path.parent.exists():
-        sync_folder(path.parent)
-
-
-def remove_conversation(path: Path) -> None:
-    """Remove a conversation's files, durably."""
-    path.unlink(missing_ok=True)
-    _unlink_live(path)
-
-
-def write_intent(folder: Folder, intent: Intent) -> None:
-    """Make an intent durable: from here on it is carried out, by recovery if need be."""
-    path = folder.intents / f"{intent['id']}.json"
-    aside = path.with_suffix(".new")
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, orjson.dumps(intent))
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.replace(aside, path)
-    sync_folder(folder.intents)
-
-
-def finish_intent(folder: Folder, intent: Intent) -> None:
-    """Forget an intent. Should it come back after a power cut, it finds nothing to erase."""
-    (folder.intents / f"{intent['id']}.json").unlink(missing_ok=True)
-
-
 async def erase_user(disk: Disk, user_id: str, conversations: list[Conversation]) -> None:
     """
     Erase a user's folder; open streams on these conversations of theirs are told as by `clear`.
@@ -204,31 +235,27 @@ async def erase_user(disk: Disk, user_id: str, conversations: list[Conversation]
     Raises:
         StorageFailed: As `clear`.
     """
-    shut = [(conversation, await conversation.shut()) for conversation in conversations]
-    states: dict[Conversation, FileState] = {}
-    events = {conversation: farewell(conversation, turns) for conversation, turns in shut}
-    intent = Intent(id=disk.clock.next(), scope="user", user_id=user_id, conversation_id="")
+    shut: list[tuple[Conversation, list[LiveTurn]]] = []
+    events: dict[Conversation, list[Encoded]] = {}
+    intent: Intent | None = None
     try:
-        await disk.run(partial(write_intent, disk.folder, intent))
+        for conversation in conversations:
+            shut.append((conversation, await conversation.shut()))
+        intent = _intent(disk, "user", Address(user_id, ""))
+        events = {c: farewell(c, turns) for c, turns in shut}
+        await with_reserve(disk, partial(disk.run, partial(write_intent, disk.folder, intent)))
         await disk.run(partial(remove_user, disk.folder, intent))
-        await disk.run(partial(finish_intent, disk.folder, intent))
-        states = {c: FileState(last=place(told[-1].id)) for c, told in events.items()}
-    except OSError as error:
-        logger.error("erasing failed", extra={"errno": error.errno})
+        for conversation, turns in shut:
+            told = events[conversation]
+            conversation.go_on(FileState(last=place(told[-1].id)), turns, told)
+    except (OSError, ChatstreamError) as error:
+        logger.error("erasing failed", extra={"errno": getattr(error, "errno", None)})
+        for conversation, turns in shut:
+            await _give_up(conversation, turns, events.get(conversation, []))
+        await _withdraw(disk, intent, disk.folder.user(user_id).exists())
         raise StorageFailed("The user could not be erased.") from error
     finally:
-        for conversation, turns in shut:
-            conversation.reopen(states.get(conversation), turns, events[conversation])
-
-
-def remove_user(folder: Folder, intent: Intent) -> None:
-    """Remove a user's folder, durably."""
-    path = folder.user(intent["user_id"])
-    if not path.exists():
-        return
-    # Renaming is at once: what is begun after it gets a folder of its own.
-    aside = folder.intents / f"{intent['id']}.erased"
-    os.replace(path, aside)
-    sync_folder(folder.users)
-    shutil.rmtree(aside)
-    sync_folder(folder.intents)
+        for conversation, _ in shut:
+            if conversation.gate is not None:
+                conversation.open_gate()
+    await _finish(disk, intent)

@@ -8,6 +8,7 @@ only for users whose history is read, in a bounded number.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections import OrderedDict
 from functools import partial
@@ -18,11 +19,11 @@ from weakref import WeakValueDictionary
 import aiofiles
 import orjson
 
-from chatstream.errors import StorageFailed, StorageFull
+from chatstream.errors import StorageFailed
 from chatstream.events import EventId, place, timestamp
 from chatstream.log.disk import Disk, cut_back
 from chatstream.log.records import VERSION, Json, committed_size
-from chatstream.log.reserve import FULL
+from chatstream.log.reserve import refusal
 from chatstream.log.syncer import sync_folder
 
 USERS_IN_MEMORY = 256
@@ -59,41 +60,59 @@ class Feedback:
         self._disk = disk
         self._users: OrderedDict[str, Ratings] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._epoch = 0
+        self._keeping: set[asyncio.Task[Json]] = set()
 
     async def add(self, user_id: str, fields: Json) -> Json:
         """
-        Keep one; returns it once it is durable.
+        Keep one; returns it once it is durable. A caller that leaves does not undo it.
 
         Raises:
             StorageFull, StorageFailed: It was not kept.
         """
         self._disk.admit()
-        identifier = self._disk.clock.next()
+        keeping = asyncio.ensure_future(self._keep(user_id, fields))
+        self._keeping.add(keeping)
+        keeping.add_done_callback(self._kept)
+        return await asyncio.shield(keeping)
+
+    def _kept(self, keeping: asyncio.Task[Json]) -> None:
+        self._keeping.discard(keeping)
+        if not keeping.cancelled():
+            keeping.exception()  # its caller, if it is still there, has it too
+
+    async def _keep(self, user_id: str, fields: Json) -> Json:
+        identifier = self._disk.next_id()
         entry = {
             "type": "feedback",
             "id": identifier,
             "timestamp": timestamp(place(identifier) // 10_000),
             **fields,
         }
-        path = self._disk.folder.feedback(user_id)
-        durable = self._disk.fsync != "never"
-        try:
-            async with self.held(user_id):
-                await self._disk.run(partial(_append, path, user_id, entry, durable))
-        except OSError as error:
-            kind = StorageFull if error.errno in FULL else StorageFailed
-            raise kind("The feedback could not be written to disk.") from error
-        if ratings := self._users.get(user_id):
-            ratings.take(entry)
+        async with self.held(user_id):
+            try:
+                await self._disk.run(partial(_append, self._disk, user_id, entry))
+            except OSError as error:
+                raise refusal(error, "The feedback could not be written to disk.") from error
+            if ratings := self._users.get(user_id):
+                ratings.take(entry)
         return entry
 
     async def ratings(self, user_id: str) -> Ratings:
-        """Return a user's ratings."""
-        if user_id in self._users:
+        """
+        Return a user's ratings; never some that an erasure, once answered, has taken away.
+
+        Raises:
+            StorageFailed: The file cannot be read.
+        """
+        async with self.held(user_id):
+            if user_id not in self._users:
+                self._users[user_id] = await self._read(user_id)
+                if len(self._users) > USERS_IN_MEMORY:
+                    self._users.popitem(last=False)
             self._users.move_to_end(user_id)
             return self._users[user_id]
-        epoch = self._epoch
+
+    async def _read(self, user_id: str) -> Ratings:
         ratings = Ratings()
         for line in await _lines(self._disk.folder.feedback(user_id)):
             try:
@@ -102,12 +121,6 @@ class Feedback:
                     ratings.take(entry)
             except (ValueError, KeyError, TypeError):
                 continue  # a damaged line hides only itself
-        if user_id in self._users:
-            return self._users[user_id]
-        if epoch == self._epoch:
-            self._users[user_id] = ratings
-            if len(self._users) > USERS_IN_MEMORY:
-                self._users.popitem(last=False)
         return ratings
 
     def held(self, user_id: str) -> asyncio.Lock:
@@ -116,7 +129,6 @@ class Feedback:
 
     def forget(self, user_id: str) -> None:
         """Drop what is in memory of a user that was erased."""
-        self._epoch += 1
         self._users.pop(user_id, None)
 
 
@@ -126,29 +138,31 @@ async def _lines(path: Path) -> list[bytes]:
             return (await file.read()).split(b"\n")[:-1]
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise StorageFailed("The feedback cannot be read.") from error
 
 
-def _append(path: Path, user_id: str, entry: Json, durable: bool) -> None:
-    new_user = not path.parent.exists()
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def _append(disk: Disk, user_id: str, entry: Json) -> None:
+    path = disk.folder.feedback(user_id)
+    durable = disk.fsync != "never"
+    disk.folder.make_user(path.parent, durable=durable)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        size = os.fstat(fd).st_size
+        size = committed_size(fd)
+        cut_back(fd, size)
         data = orjson.dumps(entry) + b"\n"
         if size == 0:
             header = {"type": "feedback_log", "version": VERSION, "id": entry["id"]}
             data = orjson.dumps({**header, "user_id": user_id}) + b"\n" + data
-        elif os.pread(fd, 1, size - 1) != b"\n":
-            size = committed_size(fd)
+        try:
+            if os.pwrite(fd, data, size) < len(data):
+                raise OSError(errno.ENOSPC, "no space for feedback")
+            if durable:
+                os.fdatasync(fd)
+                if size == 0:
+                    sync_folder(path.parent)
+        except OSError:
             cut_back(fd, size)
-        if os.write(fd, data) < len(data):
-            cut_back(fd, size)
-            raise OSError(28, "no space for feedback")
-        if durable:
-            os.fdatasync(fd)
+            raise
     finally:
         os.close(fd)
-    if durable and size == 0:
-        sync_folder(path.parent)
-        if new_user:
-            sync_folder(path.parent.parent)

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from chatstream.errors import StorageFailed
-from chatstream.events import Address, EventId, before, place, timestamp
+from chatstream.events import EventId, before, is_event_id, place
 from chatstream.log import records
 from chatstream.log.folder import live_files
 from chatstream.log.records import Json
-from chatstream.log.syncer import sync_folder
 
 logger = logging.getLogger(__name__)
+
+MAX_HEADER = 8192
+"""Bytes of the longest header: two ids of 256 code points, escaped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,31 +61,32 @@ def load(path: Path) -> FileState:
     except OSError as error:
         raise StorageFailed("The conversation's file cannot be opened.") from error
     try:
-        size = _cut_torn_end(fd, path)
-        if size == 0:
-            path.unlink()
-            return FileState()
-        return _read(fd, size, path)
+        size = records.committed_size(fd)
+        created = _header(fd, size, path)
+        _cut_torn_end(fd, size, path)
+        return _read(fd, size, path, created) if size else FileState()
     except OSError as error:
         raise StorageFailed("The conversation's file cannot be read.") from error
     finally:
         os.close(fd)
 
 
-def _cut_torn_end(fd: int, path: Path) -> int:
-    size = records.committed_size(fd)
+def _cut_torn_end(fd: int, size: int, path: Path) -> None:
     torn = os.fstat(fd).st_size - size
     if torn:
         logger.warning("torn end cut off", extra={"file": path.name, "bytes": torn})
+    if size == 0 and torn > MAX_HEADER:
+        # Not a torn header: whatever it is, it is not ours to throw away.
+        os.replace(path, path.with_suffix(".corrupt"))
+    elif size == 0:
+        path.unlink()
+    elif torn:
         os.ftruncate(fd, size)
         os.fsync(fd)
-    return size
 
 
-def _read(fd: int, size: int, path: Path) -> FileState:
-    header = records.first_line(fd, size)
-    record = records.parse(header)
-    created: EventId | None = None
+def _header(fd: int, size: int, path: Path) -> EventId | None:
+    record = records.parse(records.first_line(fd, size)) if size else None
     if record is not None and record["type"] == "log":
         if record.get("version") != records.VERSION:
             raise StorageFailed(
@@ -92,9 +94,12 @@ def _read(fd: int, size: int, path: Path) -> FileState:
                 f"reads version {records.VERSION}.",
                 code="newer_version",
             )
-        created = record["id"]
-    else:
-        logger.warning("bad line", extra={"file": path.name, "offset": 0})
+        return EventId(record["id"])
+    logger.warning("bad line", extra={"file": path.name, "offset": 0})
+    return None
+
+
+def _read(fd: int, size: int, path: Path, created: EventId | None) -> FileState:
     last = next(records.records_back(fd, size), None)
     if last is None:
         return FileState(created or EventId("0000000000000-0000"), size, place(created or "0"))
@@ -112,15 +117,18 @@ def _read(fd: int, size: int, path: Path) -> FileState:
 
 
 def _orphans(fd: int, size: int, path: Path, running: list[EventId]) -> list[Orphan]:
+    strays = {stray.name.split(".")[1]: stray for stray in live_files(path)}
     found = []
     for started_id in running:
-        live_path = path.with_suffix(f".{started_id}.live")
-        line = records.line_at(fd, size, started_id)
-        if line is not None:
-            found.append(_orphan(line, live_path))
-    known = {orphan.live_path for orphan in found}
-    for stray in live_files(path):
-        if stray not in known:
+        stray = strays.pop(started_id, path.with_suffix(f".{started_id}.live"))
+        if (started := records.line_at(fd, size, started_id)) is not None:
+            found.append(_orphan(started, stray))
+    for name, stray in sorted(strays.items()):
+        started = records.line_at(fd, size, EventId(name)) if is_event_id(name) else None
+        if started is not None and len(records.find_turn(fd, size, started["turn_id"])) == 1:
+            # Its terminal line is damaged, and what it said is still here.
+            found.append(_orphan(started, stray))
+        else:
             # Its terminal event was durable, and only the removal was cut short.
             stray.unlink(missing_ok=True)
     return found
@@ -136,7 +144,7 @@ def _orphan(started: Json, live_path: Path) -> Orphan:
     for line in data.split(b"\n")[:-1]:
         record = records.parse(line)
         if record is None or record.get("turn_id") != started["turn_id"]:
-            continue
+            break  # damage, after a power cut: a text with a hole would be worse than a short one
         if record["type"] == "turn.answering":
             answering = record
         elif record.get("kind") == "reasoning":
@@ -144,65 +152,3 @@ def _orphan(started: Json, live_path: Path) -> Orphan:
         else:
             text.append(record["text"])
     return Orphan(started, "".join(text), "".join(reasoning), answering, live_path)
-
-
-def create(path: Path, address: Address, identifier: EventId, *, durable: bool) -> int:
-    """
-    Make a new file with its header; returns its size. Durable by name and content, if asked.
-
-    Raises:
-        OSError: It could not be made.
-    """
-    new_user = not path.parent.exists()
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    header = records.header(address, identifier, timestamp(place(identifier) // 10_000))
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(path, flags, 0o600)
-    try:
-        if os.write(fd, header) < len(header):
-            raise OSError(28, "no space for a new file")
-        if durable:
-            os.fsync(fd)
-    except OSError:
-        path.unlink()
-        raise
-    finally:
-        os.close(fd)
-    if durable:
-        sync_folder(path.parent)
-        if new_user:
-            sync_folder(path.parent.parent)
-    return len(header)
-
-
-def reopen(path: Path, size: int) -> int:
-    """
-    Open a file for appending at `size`; what lies behind it was never acknowledged, and is cut.
-
-    Raises:
-        OSError: It cannot be opened, or has lost what was acknowledged.
-    """
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        found = os.fstat(fd).st_size
-        if found < size:
-            raise OSError(5, f"{found} bytes where {size} were written")
-        if found > size:
-            os.ftruncate(fd, size)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
-def interrupted(orphan: Orphan) -> Json:
-    """Return what is known of an orphan's end, besides its text."""
-    request = orphan.started.get("request") or {}
-    return {
-        "usage": None,
-        "provider": orphan.answering.get("provider", request.get("provider")),
-        "model": orphan.answering.get("model", request.get("model")),
-        "ended_at": timestamp(time.time_ns() // 1_000_000),
-        "ttft_ms": None,
-        "duration_ms": None,
-    }

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from pathlib import Path
 
 from chatstream.errors import DataFolderError
 from chatstream.events import Address
 from chatstream.log.names import file_name
+from chatstream.log.syncer import sync_folder
 
 FEEDBACK = "+feedback.jsonl"
 
@@ -30,6 +32,7 @@ class Folder:
         self.reserve = root / "reserve"
         self._lock_path = root / "lock"
         self._lock = -1
+        self._making_user = threading.Lock()
 
     def user(self, user_id: str) -> Path:
         """Return a user's folder."""
@@ -42,6 +45,25 @@ class Folder:
     def feedback(self, user_id: str) -> Path:
         """Return the file of a user's feedback."""
         return self.user(user_id) / FEEDBACK
+
+    def make_user(self, path: Path, *, durable: bool) -> None:
+        """
+        Make a user's folder where it is missing. For threads: two that need the same one both
+        return only once its name is durable, if asked.
+
+        Raises:
+            OSError: There is none.
+        """
+        with self._making_user:
+            if path.exists():
+                return
+            path.mkdir(mode=0o700)
+            if durable:
+                try:
+                    sync_folder(self.users)
+                except OSError:
+                    path.rmdir()
+                    raise
 
     def own(self) -> None:
         """
@@ -70,8 +92,7 @@ class Folder:
                 "one process owns a data folder"
             ) from error
         try:
-            os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
+            os.ftruncate(self._lock, os.pwrite(self._lock, b"%d\n" % os.getpid(), 0))
         except OSError:
             pass  # a full disk: the lock holds all the same, only its owner's name is missing
 
@@ -101,3 +122,23 @@ def live_files(conversation: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     return [conversation.with_name(name) for name in names if name.endswith(".live")]
+
+
+def put(path: Path, data: bytes, aside: Path) -> None:
+    """
+    Replace a file, durably and at once: whatever dies, it is the old one or the new one, whole.
+
+    Raises:
+        OSError: It may be either.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(aside, flags, 0o600)
+    try:
+        done = 0
+        while done < len(data):
+            done += os.pwrite(fd, data[done:], done)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(aside, path)
+    sync_folder(path.parent)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 from weakref import WeakValueDictionary
 
 from chatstream.errors import ChatstreamError, DataFolderError
@@ -21,17 +22,19 @@ from chatstream.log import erase
 from chatstream.log.clock import IdClock
 from chatstream.log.conversation import Conversation
 from chatstream.log.disk import Disk, Fsync
-from chatstream.log.erase import Intent
 from chatstream.log.feedback import Feedback
 from chatstream.log.file_state import load
 from chatstream.log.folder import Folder
 from chatstream.log.listing import Entry, Listing
+from chatstream.log.orphans import end_orphans
 from chatstream.log.recovery import survey
+from chatstream.log.syncer import sync_folder
 
 logger = logging.getLogger(__name__)
 
 QUIET_CONVERSATIONS = 512
 """Conversations kept in memory that nobody reads or writes: opening one anew costs a file read."""
+RECOVERED_AT_ONCE = 64
 
 
 class JsonlLog:
@@ -50,6 +53,8 @@ class JsonlLog:
         self._known: WeakValueDictionary[Address, Conversation] = WeakValueDictionary()
         self._opening: dict[Address, asyncio.Future[Conversation]] = {}
         self._erasing: dict[str, asyncio.Future[None]] = {}
+        self._erasures: set[asyncio.Task[None]] = set()
+        self._erased_count = 0
         self._listing = Listing(disk)
         self.feedback = Feedback(disk)
 
@@ -81,47 +86,70 @@ class JsonlLog:
         if (opening := self._opening.get(address)) is None:
             opening = asyncio.ensure_future(self._open(address))
             self._opening[address] = opening
-            opening.add_done_callback(lambda _: self._opening.pop(address, None))
+            opening.add_done_callback(partial(self._opened, address))
         return await asyncio.shield(opening)
+
+    def _opened(self, address: Address, opening: asyncio.Future[Conversation]) -> None:
+        self._opening.pop(address, None)
+        if not opening.cancelled():
+            opening.exception()  # its callers, if any are left, have it too
 
     async def _open(self, address: Address) -> Conversation:
         state = await self._disk.run(partial(load, self._disk.folder.conversation(address)))
         self._disk.clock.raise_to(state.last)
         conversation = Conversation(self._disk, address, state)
-        await conversation.end_orphans(state.orphans)
+        try:
+            await end_orphans(conversation, state.orphans)
+        except BaseException:
+            self._disk.rest(conversation.file)
+            raise
         self._conversations[address] = self._known[address] = conversation
         self._trim()
         return conversation
 
     def _trim(self) -> None:
-        for address in list(self._conversations)[: len(self._conversations) - QUIET_CONVERSATIONS]:
-            conversation = self._conversations[address]
-            if conversation.quiet:
-                del self._conversations[address]
-                self._disk.forget(conversation)
+        while len(self._conversations) > QUIET_CONVERSATIONS:
+            # Whoever uses it holds it, and it is found again as long as they do.
+            _, oldest = self._conversations.popitem(last=False)
+            self._disk.rest(oldest.file)
 
     async def clear(self, conversation: Conversation) -> None:
-        """Erase what a conversation holds; see `erase.clear`."""
-        await erase.clear(conversation, self._write_intent)
+        """Erase what a conversation holds; see `erase.clear`. It goes on if the caller leaves."""
+        await self._erase(erase.clear(conversation))
 
     async def erase(self, conversation: Conversation) -> None:
-        """Erase a conversation with its file; see `erase.erase`."""
-        await erase.erase(conversation, self._write_intent)
+        """Erase a conversation with its file; see `erase.erase`. As `clear`, it goes on."""
+        await self._erase(erase.erase(conversation))
 
     async def erase_user(self, user_id: str) -> None:
         """
         Erase every trace of a user, feedback included; returns once it is gone from the disk.
 
         Raises:
-            StorageFailed: Not everything is gone; the next start finishes it.
+            StorageFailed: Not everything is gone.
         """
+        await self._erase(self._erase_user(user_id))
+
+    async def _erase(self, erasing: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(erasing)
+        self._erasures.add(task)
+        task.add_done_callback(self._erased)
+        await asyncio.shield(task)
+
+    def _erased(self, task: asyncio.Task[None]) -> None:
+        self._erasures.discard(task)
+        self._erased_count += 1
+        if not task.cancelled():
+            task.exception()  # its caller, if it is still there, has it too
+
+    async def _erase_user(self, user_id: str) -> None:
         while (erasing := self._erasing.get(user_id)) is not None:
             await asyncio.shield(erasing)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._erasing[user_id] = done
         try:
-            pending = [f for a, f in self._opening.items() if a.user_id == user_id]
-            await asyncio.gather(*pending, return_exceptions=True)
+            if opening := [f for a, f in self._opening.items() if a.user_id == user_id]:
+                await asyncio.wait(opening)
             conversations = [c for a, c in self._known.items() if a.user_id == user_id]
             async with self.feedback.held(user_id):
                 await erase.erase_user(self._disk, user_id, conversations)
@@ -131,15 +159,39 @@ class JsonlLog:
             done.set_result(None)
 
     async def list(self, user_id: str) -> list[Entry]:
-        """Return a user's conversations, newest first."""
-        return await self._listing.read(user_id)
+        """Return a user's conversations, newest first; none as it was before an answered clear."""
+        while True:
+            erased = self._erased_count
+            shown = {
+                conversation.path: conversation.shown_size
+                for address, conversation in list(self._known.items())
+                if address.user_id == user_id and conversation.order.busy
+            }
+            found = await self._listing.read(user_id, shown)
+            if erased == self._erased_count:
+                return found
 
     async def exists(self, address: Address) -> bool:
         """Say whether a conversation has a file."""
         return (await self.conversation(address)).created is not None
 
-    def _write_intent(self, intent: Intent) -> None:
-        erase.write_intent(self._disk.folder, intent)
+    async def recover(self, orphaned: Sequence[Address]) -> None:
+        """End what a crash left running; what cannot be ended is tried again when it is opened."""
+        for first in range(0, len(orphaned), RECOVERED_AT_ONCE):
+            some = orphaned[first : first + RECOVERED_AT_ONCE]
+            results = await asyncio.gather(
+                *(self.conversation(address) for address in some), return_exceptions=True
+            )
+            for result in results:
+                if isinstance(result, ChatstreamError):
+                    logger.error("not recovered", extra={"code": result.code})
+                elif isinstance(result, BaseException):
+                    raise result
+
+    async def settle(self) -> None:
+        """Wait for the erasures that are under way, whoever asked for them."""
+        while self._erasures:
+            await asyncio.wait(self._erasures)
 
 
 @asynccontextmanager
@@ -155,21 +207,29 @@ async def open_log(root: Path, fsync: Fsync) -> AsyncIterator[JsonlLog]:
     try:
         disk = Disk(folder, fsync)
         try:
-            findings = await disk.run(partial(survey, folder))
-            disk.clock = IdClock(folder.clock, disk.syncer.executor, floor=event_id(findings.floor))
-            await disk.run(disk.reserve.hold)
-            log = JsonlLog(disk)
-            for address in findings.orphaned:
-                try:
-                    await log.conversation(address)
-                except ChatstreamError as error:
-                    logger.error("not recovered", extra={"code": error.code})
-            yield log
-        except OSError as error:
-            raise DataFolderError(
-                f"CHATSTREAM_DATA_DIR: {root} cannot be used as data folder: {error.strerror}"
-            ) from error
+            try:
+                log = await _recovered(disk)
+            except OSError as error:
+                raise DataFolderError(
+                    f"CHATSTREAM_DATA_DIR: {root} cannot be used as data folder: {error.strerror}"
+                ) from error
+            try:
+                yield log
+            finally:
+                await log.settle()
         finally:
             disk.close()
     finally:
         folder.release()
+
+
+async def _recovered(disk: Disk) -> JsonlLog:
+    folder = disk.folder
+    findings = await disk.run(partial(survey, folder))
+    disk.clock = IdClock(folder.clock, disk.syncer.executor, floor=event_id(findings.floor))
+    await disk.run(disk.reserve.hold)
+    # The names of the clock and of the folders: without them the ids would begin anew.
+    await disk.run(partial(sync_folder, folder.root))
+    log = JsonlLog(disk)
+    await log.recover(findings.orphaned)
+    return log

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -30,46 +31,62 @@ class Entry(NamedTuple):
     last_id: EventId
 
 
+_State = tuple[int, int, int]
+_Known = tuple[_State, Entry | None]
+_Found = dict[Path, _Known]
+
+
 class Listing:
-    """Reads lists on a thread; remembers entries by their file's size and time, in a bound."""
+    """Reads lists on threads; remembers entries while their files stay as they are, in a bound."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
-        self._known: OrderedDict[tuple[Path, int, int], Entry | None] = OrderedDict()
+        self._known: OrderedDict[Path, _Known] = OrderedDict()
 
-    async def read(self, user_id: str) -> list[Entry]:
-        """Return a user's conversations, newest first. Damaged files are left out."""
-        return await self._disk.run(partial(self._read, self._disk.folder.user(user_id)))
+    async def read(self, user_id: str, shown: Mapping[Path, int]) -> list[Entry]:
+        """
+        Return a user's conversations, newest first. Damaged files are left out.
 
-    def _read(self, folder: Path) -> list[Entry]:
-        entries = [self._entry(path) for path in conversation_files(folder)]
-        return sorted((e for e in entries if e), key=lambda e: e.last_id, reverse=True)
+        `shown` says of files that are being written how much of them may be shown.
+        """
+        folder = self._disk.folder.user(user_id)
+        known = {path: self._known[path] for path in list(self._known) if path.parent == folder}
+        found = await self._disk.run(partial(_read, folder, known, shown))
+        self._known.update(found)
+        while len(self._known) > ENTRIES_IN_MEMORY:
+            self._known.popitem(last=False)
+        entries = [entry for _, entry in found.values() if entry is not None]
+        return sorted(entries, key=lambda entry: entry.last_id, reverse=True)
 
-    def _entry(self, path: Path) -> Entry | None:
+
+def _read(folder: Path, known: Mapping[Path, _Known], shown: Mapping[Path, int]) -> _Found:
+    found: _Found = {}
+    for path in conversation_files(folder):
         try:
-            found = path.stat()
-            key = path, found.st_mtime_ns, found.st_size
-            if key not in self._known:
-                self._known[key] = read_entry(path)
-                while len(self._known) > ENTRIES_IN_MEMORY:
-                    self._known.popitem(last=False)
-            return self._known[key]
-        except (OSError, KeyError):
-            return None
+            about = path.stat()
+            size = min(about.st_size, shown.get(path, about.st_size))
+            state = about.st_ino, about.st_mtime_ns, size
+            before = known.get(path)
+            found[path] = (
+                before if before and before[0] == state else (state, read_entry(path, size))
+            )
+        except (OSError, KeyError, TypeError):
+            continue
+    return found
 
 
-def read_entry(path: Path) -> Entry | None:
-    """Return what a list says of a file, from its first lines and its last."""
+def read_entry(path: Path, upto: int | None = None) -> Entry | None:
+    """Return what a list says of a file (up to `upto`), from its first lines and its last."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        size = records.committed_size(fd)
-        header = records.parse(records.first_line(fd, size))
-        if header is None or header["type"] != "log":
-            return None
+        size = records.committed_size(fd, upto)
+        header = records.parse(records.first_line(fd, size)) if size else None
         last = next(records.records_back(fd, size, 4096), None)
-        data: Json = last.data if last else header
+        data: Json | None = last.data if last else header
+        if data is None:
+            return None
         return Entry(
-            conversation_id=header["conversation_id"],
+            conversation_id=data["conversation_id"],
             title=_title(fd, size, data.get("titled")),
             updated_at=timestamp(place(data["id"]) // 10_000),
             turns=data.get("turns", 0),

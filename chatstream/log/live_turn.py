@@ -11,13 +11,15 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import orjson
 
-from chatstream.errors import ChatstreamError, TurnEnded
+from chatstream.errors import ChatstreamError, StorageFailed, StorageFull, TurnEnded
 from chatstream.events import DeltaKind, EventId, TerminalType, TurnId, place
 from chatstream.log.records import Encoded, Json
+from chatstream.log.reserve import refusal
 from chatstream.log.tail import DeltaRun
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class LiveTurn:
     Attributes:
         size: Bytes that the text and the reasoning take as JSON.
         started: Done once `turn.started` is durable: True, or False where the disk refused it.
+        refused: Why it was refused.
         done: Done with the terminal event once that is durable; None where it never will be.
         on_clear: Called when a clear or an erase ends the turn: stop what computes it.
     """
@@ -49,6 +52,7 @@ class LiveTurn:
         self.ended = False
         self.size = 0
         self.started: asyncio.Future[bool] = loop.create_future()
+        self.refused: StorageFull | StorageFailed | None = None
         self.done: asyncio.Future[Encoded | None] = loop.create_future()
         self.on_clear: Callable[[], None] | None = None
         self.live_path = conversation.path.with_suffix(f".{started_id}.live")
@@ -58,6 +62,8 @@ class LiveTurn:
         self._fd = -1
         self._written = 0
         self._mute = False
+        self._scheduled = False
+        self._has_file = False
 
     @classmethod
     def left(cls, conversation: Conversation, orphan: Orphan) -> LiveTurn:
@@ -65,6 +71,7 @@ class LiveTurn:
         started = orphan.started
         turn = cls(conversation, started["turn_id"], started["id"], started.get("body", ""))
         turn.started.set_result(True)
+        turn._has_file = True
         kinds: tuple[tuple[DeltaKind, str], ...]
         kinds = ("reasoning", orphan.reasoning), ("text", orphan.text)
         for kind, text in kinds:
@@ -88,13 +95,15 @@ class LiveTurn:
         if kind != self._kind:
             self.flush()
             self._kind = kind
-        if not self._waiting:
+        if not self._scheduled:
+            self._scheduled = True
             self.conversation.disk.flush_soon(self)
         self._waiting.append(escaped)
         self.size += len(escaped)
 
     def flush(self) -> None:
-        """Write what waits to the live file, then show it; or go on waiting, where it cannot be."""
+        """Write what waits to the live file, then show it; where it cannot be, try again later."""
+        self._scheduled = False
         if not self._waiting or self.ended:
             return
         escaped = b"".join(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
@@ -104,18 +113,20 @@ class LiveTurn:
         conversation = self.conversation
         run = conversation.tail.run(self.turn_id, self._kind)
         try:
-            identifier = conversation.disk.clock.next()
+            identifier = conversation.disk.next_id()
             json = run.encode(identifier, escaped)
             self._write_live(json + b"\n")
-        except (ChatstreamError, OSError) as error:
-            logger.warning("delta not written", extra={"error": type(error).__name__})
+        except ChatstreamError as error:
+            logger.warning("delta not written", extra={"code": error.code})
             self._waiting = [escaped]
+            self._scheduled = True
+            conversation.disk.flush_later(self)
             return
         self._waiting.clear()
         conversation.tail.extend(run, identifier, escaped, json)
         if not self._runs or self._runs[-1] is not run:
             self._runs.append(run)
-        conversation.wrote_live(self, identifier, self._fd)
+        conversation.wrote_live(identifier, self._fd, self._silence)
 
     def mark(self, fields: Json) -> None:
         """
@@ -129,7 +140,7 @@ class LiveTurn:
             raise TurnEnded("The turn has ended.")
         self.flush()
         conversation = self.conversation
-        identifier = conversation.disk.clock.next()
+        identifier = conversation.disk.next_id()
         json = orjson.dumps(
             {
                 "type": "turn.answering",
@@ -141,7 +152,7 @@ class LiveTurn:
         )
         self._write_live(json + b"\n")
         conversation.tail.add(Encoded(identifier, self.turn_id, "turn.answering", json))
-        conversation.wrote_live(self, identifier, self._fd)
+        conversation.wrote_live(identifier, self._fd, self._silence)
 
     async def end(self, kind: TerminalType, fields: Json) -> Encoded:
         """
@@ -170,16 +181,18 @@ class LiveTurn:
             parts += self._waiting
         return b"".join(parts)
 
-    def mute(self) -> None:
-        """Show no more deltas, since earlier ones cannot be: the terminal event has them all."""
+    def _silence(self) -> None:
+        # A delta was lost on its way to the disk, so none after it may be shown: the terminal
+        # event has them all.
         self._mute = True
+        self.conversation.tail.drop(self.turn_id)
 
     def close(self, event: Encoded | None) -> None:
         """Let go: the turn has ended with this event, or will have none from this process."""
         self.ended = True
         self._waiting.clear()
         if self._fd >= 0:
-            os.close(self._fd)
+            self.conversation.order.close(self._fd)
             self._fd = -1
         if not self.started.done():
             self.started.set_result(event is not None)
@@ -189,11 +202,26 @@ class LiveTurn:
     def _write_live(self, data: bytes) -> None:
         if self._fd < 0:
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._fd = os.open(self.live_path, flags, 0o600)
+            try:
+                self._fd = os.open(self.live_path, flags, 0o600)
+            except OSError as error:
+                raise refusal(error, "The reply cannot be written to disk.") from error
+            self._has_file = True
         self.conversation.disk.write(self._fd, data, self._written, may_use_reserve=True)
         self._written += len(data)
+
+    def remove_live_file(self) -> None:
+        """Remove what the durable terminal event has; off the loop."""
+        if self._has_file:
+            unlink = partial(self.live_path.unlink, missing_ok=True)
+            self.conversation.disk.syncer.submit(unlink, _report)
 
     @property
     def started_place(self) -> int:
         """The place of `turn.started`."""
         return place(self.started_id)
+
+
+def _report(error: OSError | None) -> None:
+    if error is not None:
+        logger.warning("live file not removed", extra={"errno": error.errno})

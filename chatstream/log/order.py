@@ -59,7 +59,7 @@ class Order:
     """
 
     def __init__(
-        self, syncer: Syncer, undo: Callable[[End | None], None], shown: Callable[[], None]
+        self, syncer: Syncer, undo: Callable[[End | None, OSError], None], shown: Callable[[], None]
     ) -> None:
         self._syncer = syncer
         self._undo = undo
@@ -106,9 +106,7 @@ class Order:
             return
         self._syncing = True
         targets = {target for pending in self._pending for target in pending.targets}
-        self._syncer.submit(
-            partial(_sync_all, targets), partial(self._synced, len(self._pending))
-        )
+        self._syncer.submit(partial(_sync_all, targets), partial(self._synced, len(self._pending)))
 
     def _synced(self, count: int, error: OSError | None) -> None:
         self._syncing = False
@@ -116,7 +114,7 @@ class Order:
             count = len(self._pending)
         done = [self._pending.popleft() for _ in range(count)]
         if error is not None:
-            self._undo(next((p.before for p in done if p.before is not None), None))
+            self._undo(next((p.before for p in done if p.before is not None), None), error)
         for pending in done:
             pending.tell(error)
         self._close_retired()

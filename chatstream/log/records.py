@@ -125,9 +125,13 @@ def records_back(fd: int, end: int, block: int = BLOCK) -> Iterator[Record]:
             yield Record(start, start + len(data) + 1, record)
 
 
-def committed_size(fd: int) -> int:
-    """Return where the last whole line ends; what lies behind it was never acknowledged."""
-    end = os.fstat(fd).st_size
+def committed_size(fd: int, upto: int | None = None) -> int:
+    """
+    Return where the last whole line ends (before `upto`, if given).
+
+    What lies behind the last line of a file was never acknowledged.
+    """
+    end = os.fstat(fd).st_size if upto is None else upto
     while end > 0:
         start = max(0, end - BLOCK)
         cut = os.pread(fd, end - start, start).rfind(b"\n")
@@ -235,10 +239,12 @@ def first_records(fd: int, size: int, limit: int = BLOCK) -> Iterator[Json]:
 def line_at(fd: int, size: int, identifier: EventId) -> Json | None:
     """Return the record with this id; None where its line is not there or damaged."""
     start = offset_after(fd, size, before(identifier))
-    if start >= size:
-        return None
-    record = parse(_line_around(fd, start, size)[1])
-    return record if record is not None and record["id"] == identifier else None
+    while start < size:
+        data = _line_around(fd, start, size)[1]
+        if (record := parse(data)) is not None:
+            return record if record["id"] == identifier else None
+        start += len(data) + 1  # a damaged line before it does not hide it
+    return None
 
 
 def turn_ids(fd: int, size: int, most: int) -> list[tuple[str, EventId]]:

@@ -16,16 +16,10 @@ from pathlib import Path
 import orjson
 
 from chatstream.events import Address, EventId, place
-from chatstream.log import records
-from chatstream.log.erase import (
-    Intent,
-    finish_intent,
-    remove_conversation,
-    remove_user,
-)
-from chatstream.log.folder import FEEDBACK, Folder, live_files
-from chatstream.log.records import Record
-from chatstream.log.syncer import sync_folder
+from chatstream.log import records, staging
+from chatstream.log.folder import FEEDBACK, Folder, live_files, put
+from chatstream.log.intents import Intent, finish_intent, remove_conversation, remove_user
+from chatstream.log.records import Json, Record
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +41,13 @@ def survey(folder: Folder) -> Findings:
     """
     findings = Findings()
     for path in sorted(folder.intents.iterdir()):
-        _finish(folder, path, findings)
+        try:
+            _finish(folder, path, findings)
+        except OSError as error:
+            if path.suffix == staging.DECIDED:
+                raise  # nobody may write where the rest of an import is to go
+            # It was never answered: better the other conversations now, and this at the next start.
+            logger.error("erasure not finished", extra={"file": path.name, "errno": error.errno})
     for user in _entries(folder.users):
         if user.is_dir(follow_symlinks=False):
             _survey_user(Path(user.path), findings)
@@ -60,8 +60,12 @@ def _entries(path: Path) -> list[os.DirEntry[str]]:
 
 
 def _finish(folder: Folder, path: Path, findings: Findings) -> None:
-    if path.suffix == ".erased":
+    if path.suffix in (".erased", staging.STAGED):
         shutil.rmtree(path)
+        return
+    if path.suffix == staging.DECIDED:
+        staging.finish(folder, path)
+        logger.warning("finished an import")
         return
     if path.suffix != ".json":
         path.unlink()  # an intent that was never durable: nothing was promised
@@ -80,7 +84,7 @@ def _finish(folder: Folder, path: Path, findings: Findings) -> None:
     elif scope == "conversation":
         conversation = folder.conversation(address)
         created = _created(conversation)
-        if created is not None and created <= identifier:
+        if created is None or created <= identifier:
             remove_conversation(conversation)
     else:
         _clear(folder.conversation(address), address, identifier)
@@ -117,34 +121,37 @@ def _clear(path: Path, address: Address, upto: EventId) -> None:
     except FileNotFoundError:
         return
     parsed = [(line, records.parse(line)) for line in lines]
-    kept = [line for line, record in parsed if record and record["id"] > upto]
+    kept = [line for line, record in parsed if record and _later(record, upto)]
     header = next((r for _, r in parsed if r and r["type"] == "log"), None)
     if len(kept) + 1 == len(lines) and header is not None:
         return
     created = header["id"] if header else upto
     data = records.header(address, created, header.get("created_at", "") if header else "")
-    if not kept:
+    if not any(b'"type":"history.cleared"' in line for line in kept):
         # The clear had not told anybody yet: readers that come back learn of it here.
         event = {
             "type": "history.cleared",
             "id": upto,
             "conversation_id": address.conversation_id,
         }
-        kept = [records.line(event, {"turns": 0, "running": []})[1][:-1]]
-    aside = path.with_suffix(".aside")
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, data + b"".join(line + b"\n" for line in kept))
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.replace(aside, path)
-    sync_folder(path.parent)
+        kept.insert(0, records.line(event, {"turns": 0, "running": []})[1][:-1])
+    put(path, data + b"".join(line + b"\n" for line in kept), path.with_suffix(".aside"))
+
+
+def _later(record: Json, upto: EventId) -> bool:
+    """Say whether a record and its turn came after a clear."""
+    return record["id"] > upto and str(record.get("started_id", record["id"])) > upto
 
 
 def _survey_user(folder: Path, findings: Findings) -> None:
-    for entry in _entries(folder):
+    entries = _entries(folder)
+    # Those with a live file are opened: that ends its turn, or removes it.
+    live = {entry.name.split(".")[0] for entry in entries if entry.name.endswith(".live")}
+    files = {entry.name.removesuffix(".jsonl") for entry in entries}
+    for entry in entries:
         name = entry.name
+        if name.endswith(".live") and name.split(".")[0] not in files:
+            os.unlink(entry.path)  # its conversation was erased
         if name.endswith(".aside"):
             os.unlink(entry.path)
         if not name.endswith(".jsonl") or name == FEEDBACK:
@@ -159,6 +166,7 @@ def _survey_user(folder: Path, findings: Findings) -> None:
             needs, last = _look(fd)
             if last is not None:
                 findings.floor = max(findings.floor, place(last.data["id"]))
+            needs = needs or path.stem in live
             if needs and (address := _address(fd)):
                 findings.orphaned.append(address)
         finally:

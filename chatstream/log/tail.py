@@ -90,13 +90,28 @@ class DeltaRun:
 
 
 class _Permanent:
-    """One event that is in the file too, or, as `turn.answering`, in a live file."""
+    """One event that is in the file too."""
 
     __slots__ = ("first", "event")
 
     def __init__(self, event: Encoded) -> None:
         self.first = place(event.id)
         self.event = event
+
+    @property
+    def last(self) -> int:
+        return self.first
+
+
+class _Passing:
+    """A running turn's `turn.answering`: as its deltas, it is nowhere else for a reader."""
+
+    __slots__ = ("first", "event", "turn_id")
+
+    def __init__(self, event: Encoded) -> None:
+        self.first = place(event.id)
+        self.event = event
+        self.turn_id = event.turn_id
 
     @property
     def last(self) -> int:
@@ -116,13 +131,16 @@ class Tail:
     def __init__(self, conversation_id: str, after: int) -> None:
         self.after = after
         self._conversation_id = conversation_id
-        self._segments: list[DeltaRun | _Permanent] = []
+        self._segments: list[DeltaRun | _Permanent | _Passing] = []
         self._bytes = 0
 
     def add(self, event: Encoded) -> None:
         """Append a permanent event, or `turn.answering`."""
-        self._segments.append(_Permanent(event))
-        self._bytes += len(event.json)
+        if event.type == "turn.answering":
+            self._segments.append(_Passing(event))
+        else:
+            self._segments.append(_Permanent(event))
+            self._bytes += len(event.json)
 
     def run(self, turn_id: TurnId, kind: DeltaKind) -> DeltaRun:
         """Return the run that the next delta of a turn belongs to; a new one is not yet here."""
@@ -140,26 +158,18 @@ class Tail:
     def remove(self, identifier: EventId) -> None:
         """Take back an event whose write failed: nobody has seen it."""
         number = place(identifier)
-        self._segments = [s for s in self._segments if s.first != number]
+        self._keep([s for s in self._segments if s.first != number])
 
     def drop(self, turn_id: TurnId) -> None:
         """Forget what a terminal event says better: the turn's deltas and its `turn.answering`."""
-        self._segments = [
-            s
-            for s in self._segments
-            if not (
-                s.turn_id == turn_id
-                if isinstance(s, DeltaRun)
-                else s.event.turn_id == turn_id and s.event.type == "turn.answering"
-            )
-        ]
+        self._keep([s for s in self._segments if isinstance(s, _Permanent) or s.turn_id != turn_id])
 
     def trim(self, keep_from: int, keep_bytes: int) -> None:
         """Forget the oldest permanent events below `keep_from`, but not the newest bytes."""
         count = 0
         for segment in self._segments:
             if (
-                isinstance(segment, DeltaRun)
+                not isinstance(segment, _Permanent)
                 or segment.first >= keep_from
                 or self._bytes <= keep_bytes
             ):
@@ -171,9 +181,12 @@ class Tail:
 
     def clear(self, after: int) -> None:
         """Forget everything up to `after`, which is gone from the file too."""
-        self._segments = [s for s in self._segments if s.first > after]
-        self._bytes = sum(len(s.event.json) for s in self._segments if isinstance(s, _Permanent))
+        self._keep([s for s in self._segments if s.first > after])
         self.after = max(self.after, after)
+
+    def _keep(self, segments: list[DeltaRun | _Permanent | _Passing]) -> None:
+        self._segments = segments
+        self._bytes = sum(len(s.event.json) for s in segments if isinstance(s, _Permanent))
 
     def read(
         self, after: int, upto: int, limit: int, turn_id: TurnId | None = None
@@ -195,7 +208,7 @@ class Tail:
             segment = segments[index]
             if segment.first > upto:
                 break
-            if isinstance(segment, _Permanent):
+            if not isinstance(segment, DeltaRun):
                 found.append(segment.event)
                 total += len(segment.event.json)
             elif turn_id is None or segment.turn_id == turn_id:

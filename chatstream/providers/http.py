@@ -13,19 +13,22 @@ import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import httpx
 import orjson
 
 from chatstream.errors import ProviderError, SettingsError
-from chatstream.providers import Finish, FinishReason, Piece, failures
+from chatstream.providers import Finish, Piece, failures
+from chatstream.providers.answer import SSE, Answer, Wire
 from chatstream.providers.http_transport import (
     AiohttpStream,
     AiohttpTransport,
     environment_proxy,
     tls_context,
 )
+from chatstream.providers.ndjson_decoder import LineDecoder
+from chatstream.providers.pace import Pace
 from chatstream.providers.sse_decoder import EventDecoder, Failure
 
 END_SECONDS: Final = 0.5
@@ -36,25 +39,6 @@ ERROR_BODY_SECONDS: Final = 2.0
 MAX_ERROR_BODY: Final = 64 * 1024
 
 logger = logging.getLogger(__name__)
-
-
-class Answer(Protocol):
-    """
-    One answer, told event by event. The pure part of an adapter.
-
-    Attributes:
-        finish: Set once the provider's own end mark was seen.
-    """
-
-    finish: FinishReason | None
-
-    def take(self, chunk: dict[str, Any]) -> Sequence[Piece]:
-        """
-        Return what one event adds, without the `Finish`.
-
-        May raise AttributeError, LookupError, TypeError or ValueError for what it cannot read.
-        """
-        ...
 
 
 class _Reading:
@@ -107,26 +91,30 @@ class ProviderClient:
         name: str,
         base_url: str,
         *,
-        api_key: str,
-        key_header: str,
+        api_key: str = "",
+        key_header: str = "Authorization",
         key_prefix: str = "",
+        headers: Mapping[str, str] | None = None,
+        wire: Wire = SSE,
         connect_timeout: float,
     ) -> None:
         self.name = name
+        self._wire = wire
         self._secret = api_key.strip()
         if not (self._secret.isascii() and self._secret.isprintable()):
             raise SettingsError(f"the API key of {name} holds characters that no header takes")
-        headers = {"Accept-Encoding": "identity", "User-Agent": "chatstream"}
+        sent = {"Accept-Encoding": "identity", "User-Agent": "chatstream", **(headers or {})}
         if self._secret:
-            headers[key_header] = key_prefix + self._secret
+            sent[key_header] = key_prefix + self._secret
         try:
             url = httpx.URL(base_url)
         except httpx.InvalidURL:
             raise SettingsError(f"the address of {name} is not a URL") from None
         self.host = url.host
+        self._pace = Pace()
         self._client = httpx.AsyncClient(
             base_url=url,
-            headers=headers,
+            headers=sent,
             # A provider has no business with cookies: they would tie one user's turn to another's.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             timeout=httpx.Timeout(None, connect=connect_timeout),
@@ -149,16 +137,21 @@ class ProviderClient:
         """
         response = await self._send("POST", path, body)
         try:
-            await self._check(response, "text/event-stream")
+            await self._check(response, self._wire.media_type)
             stream: AiohttpStream = response.extensions["stream"]
-            decoder, reading = EventDecoder(), _Reading(self, answer)
+            decoder, reading = self._wire.decoder(), _Reading(self, answer)
+            begun = False
             while answer.finish is None and not reading.done:
                 data = await stream.read()
-                for payload in decoder.feed(data) if data else decoder.close():
+                payloads = decoder.feed(data) if data else decoder.close()
+                for payload in payloads:
                     for piece in reading.pieces(payload):
                         yield piece
+                        begun = True
                 if not data:
                     break
+                if begun and (beat := self._pace.took(len(payloads))) is not None:
+                    await beat
             if answer.finish is None:
                 raise failures.cut(self.name)
             for piece in await _rest(stream, decoder, reading):
@@ -220,7 +213,7 @@ class ProviderClient:
                 method,
                 path,
                 content=orjson.dumps(body),
-                headers={"Content-Type": "application/json", "Accept": "text/event-stream"},
+                headers={"Content-Type": "application/json", "Accept": self._wire.media_type},
             )
         try:
             return await self._client.send(request, stream=True)
@@ -239,7 +232,9 @@ class ProviderClient:
         raise self._explained(None if status == 200 else status, body, response.headers)
 
 
-async def _rest(stream: AiohttpStream, decoder: EventDecoder, reading: _Reading) -> list[Piece]:
+async def _rest(
+    stream: AiohttpStream, decoder: EventDecoder | LineDecoder, reading: _Reading
+) -> list[Piece]:
     """Read on to the stream's end: for the usage, and so that the connection can be reused."""
     pieces: list[Piece] = []
     with suppress(TimeoutError, httpx.TransportError, ProviderError):

@@ -8,6 +8,7 @@ transport that pools, streams bytes as they come, and raises httpx's errors.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from typing import Final
@@ -70,6 +71,11 @@ def as_httpx(error: Exception) -> httpx.TransportError:
     return httpx.ReadError(type(error).__name__)
 
 
+def _look_at(lost: asyncio.Future[None]) -> None:
+    if not lost.cancelled():
+        lost.exception()
+
+
 class AiohttpStream(httpx.AsyncByteStream):
     """
     A response's body; read by one task at a time.
@@ -80,21 +86,46 @@ class AiohttpStream(httpx.AsyncByteStream):
 
     def __init__(self, response: aiohttp.ClientResponse, open_streams: set[AiohttpStream]) -> None:
         self._response = response
+        self._content = response.content
         self._read = response.content.readany
         self._open_streams = open_streams
         open_streams.add(self)
+        self._lost: asyncio.Future[None] | None = None
+        self._watch_connection()
+
+    def _watch_connection(self) -> None:
+        """Let the connection's end end the body: after broken framing aiohttp wakes no reader."""
+        connection = self._response.connection
+        if connection is None or connection.protocol is None:
+            return  # it was read to its end already
+        self._lost = connection.protocol.closed
+        if self._lost is None:
+            self._on_lost()
+        else:
+            # One for all the answers of a connection: else a reset while it idles is complained of.
+            self._lost.remove_done_callback(_look_at)
+            self._lost.add_done_callback(_look_at)
+            self._lost.add_done_callback(self._on_lost)
+
+    def _on_lost(self, _: asyncio.Future[None] | None = None) -> None:
+        if not self._content.is_eof() and self._content.exception() is None:
+            self._content.set_exception(aiohttp.ClientPayloadError())
 
     async def read(self) -> bytes:
         """
         Return the bytes that are there, as soon as there are any; empty at the end.
 
         Raises:
-            httpx.TransportError: The body was cut, or the client closed.
+            httpx.TransportError: The body was cut, or the client closed. What had come before the
+                cut was returned.
         """
         try:
             return await self._read()
         # RuntimeError is aiohttp's for a connection that this side closed before the read.
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            # aiohttp's own calls would raise before they return it.
+            if came := self._content._read_nowait(-1):
+                return came
             raise as_httpx(error) from None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -104,6 +135,8 @@ class AiohttpStream(httpx.AsyncByteStream):
     def close(self) -> None:
         """Let go of the connection; a task that reads gets an error. Safe to call twice."""
         self._open_streams.discard(self)
+        if self._lost is not None:
+            self._lost.remove_done_callback(self._on_lost)
         self._response.close()
 
     async def aclose(self) -> None:

@@ -4,15 +4,28 @@ Who answers: the providers that the settings name, and the one that answers by d
 
 from __future__ import annotations
 
+import random
+import time
 from dataclasses import dataclass, field
+from typing import Final
+
+from pydantic import SecretStr
 
 from chatstream.errors import BadRequest, SettingsError
-from chatstream.providers import Closes, ListsModels, Provider
+from chatstream.providers import Closes, ListsModels, Provider, ollama
+from chatstream.providers.anthropic import AnthropicProvider
+from chatstream.providers.breaker import Breaker, State
 from chatstream.providers.gemini import GeminiProvider
 from chatstream.providers.local import Local, availability
 from chatstream.providers.offline import Offline
+from chatstream.providers.ollama import OllamaProvider
 from chatstream.providers.openai import OpenAIProvider
+from chatstream.providers.resilience import Patience, Route, Target
+from chatstream.providers.retry import Budget
 from chatstream.settings import Settings
+
+MOST_BREAKERS: Final = 1000
+"""Callers may name any model: those that are closed are forgotten beyond this."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,8 @@ class Providers:
     default: str
     reason: str = ""
     models: dict[str, list[str]] = field(default_factory=dict)
+    _breakers: dict[tuple[str, str], Breaker] = field(default_factory=dict, init=False, repr=False)
+    _budget: Budget = field(default_factory=lambda: Budget(time.monotonic), init=False, repr=False)
 
     def get(self, name: str | None) -> Provider:
         """
@@ -45,6 +60,41 @@ class Providers:
                 code="unknown_provider",
             )
         return provider
+
+    def route(self, name: str | None, model: str | None, settings: Settings) -> Route:
+        """
+        Return the way to one turn's answer: the provider that it names, then the fallbacks.
+
+        A fallback is asked for its own model. In a running event loop only.
+
+        Raises:
+            BadRequest: There is none of this name here.
+        """
+        first = self.get(name)
+        others = [
+            self.by_name[other]
+            for other in dict.fromkeys(settings.fallbacks)
+            if other in self.by_name and other != first.name
+        ]
+        targets = [self._target(first, model or first.model)]
+        targets += [self._target(other, other.model) for other in others]
+        patience = Patience(settings.retries, settings.first_token_timeout, settings.start_timeout)
+        return Route(targets, patience, self._budget, random.random)
+
+    def state(self, name: str) -> State:
+        """Return the state of the breaker of a provider's default model."""
+        breaker = self._breakers.get((name, self.by_name[name].model))
+        return "closed" if breaker is None else breaker.state
+
+    def _target(self, provider: Provider, model: str) -> Target:
+        key = provider.name, model
+        if key not in self._breakers:
+            if len(self._breakers) >= MOST_BREAKERS:
+                for other, breaker in list(self._breakers.items()):
+                    if breaker.state == "closed":
+                        del self._breakers[other]
+            self._breakers[key] = Breaker(time.monotonic, random.random)
+        return Target(provider, model, self._breakers[key])
 
     async def list_models(self, name: str) -> list[str]:
         """Return a provider's models, the default one first; asked for once."""
@@ -77,46 +127,94 @@ def build(settings: Settings) -> Providers:
     """
     found: dict[str, Provider] = {}
     reasons: dict[str, str] = {}
-    if settings.openai_api_key or "openai_base_url" in settings.model_fields_set:
-        key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else ""
-        found["openai"] = OpenAIProvider(
-            base_url=settings.openai_base_url,
-            api_key=key,
-            model=settings.openai_model,
-            connect_timeout=settings.connect_timeout,
-            prefill=settings.openai_prefill,
-        )
-    else:
-        reasons["openai"] = "OPENAI_API_KEY is not set"
-    if settings.gemini_api_key:
-        found["gemini"] = GeminiProvider(
-            base_url=settings.gemini_base_url,
-            api_key=settings.gemini_api_key.get_secret_value(),
-            model=settings.gemini_model,
-            connect_timeout=settings.connect_timeout,
-        )
-    else:
-        reasons["gemini"] = "GEMINI_API_KEY is not set"
+    _with_keys(settings, found, reasons)
+    _ollama(settings, found, reasons)
     missing = "--no-model was given" if settings.no_model else availability(settings.local_model)
     if missing is None:
         found["local"] = Local(settings.local_model)
     else:
         reasons["local"] = missing
     found["offline"] = Offline(reasons.get("local", "it was chosen by CHATSTREAM_PROVIDER"))
+    for name in settings.fallbacks:
+        if name not in found:
+            why = reasons.get(name, f"takes some of {', '.join(found)}")
+            raise SettingsError(f"CHATSTREAM_FALLBACKS: {name}: {why}")
     if settings.provider is not None:
         if settings.provider not in found:
             known = ", ".join(found)
             why = reasons.get(settings.provider, f"takes one of {known}")
             raise SettingsError(f"CHATSTREAM_PROVIDER: {settings.provider}: {why}")
         return Providers(found, settings.provider, "CHATSTREAM_PROVIDER says so")
-    return Providers(found, *_first(found, reasons))
+    return Providers(found, *_first(found, settings, reasons))
 
 
-def _first(found: dict[str, Provider], reasons: dict[str, str]) -> tuple[str, str]:
-    if "openai" in found:
-        return "openai", "OPENAI_API_KEY or OPENAI_BASE_URL is set"
-    if "gemini" in found:
-        return "gemini", "GEMINI_API_KEY is set"
+def _with_keys(settings: Settings, found: dict[str, Provider], reasons: dict[str, str]) -> None:
+    """Make those that a key, or an address of one's own, opens."""
+    timeout = settings.connect_timeout
+    if settings.openai_api_key or "openai_base_url" in settings.model_fields_set:
+        found["openai"] = OpenAIProvider(
+            base_url=settings.openai_base_url,
+            api_key=_secret(settings.openai_api_key),
+            model=settings.openai_model,
+            connect_timeout=timeout,
+            prefill=settings.openai_prefill,
+        )
+    if settings.gemini_api_key:
+        found["gemini"] = GeminiProvider(
+            base_url=settings.gemini_base_url,
+            api_key=_secret(settings.gemini_api_key),
+            model=settings.gemini_model,
+            connect_timeout=timeout,
+        )
+    if settings.anthropic_api_key:
+        found["anthropic"] = AnthropicProvider(
+            base_url=settings.anthropic_base_url,
+            api_key=_secret(settings.anthropic_api_key),
+            model=settings.anthropic_model,
+            version=settings.anthropic_version,
+            connect_timeout=timeout,
+        )
+    for name in ("openai", "gemini", "anthropic"):
+        if name not in found:
+            reasons[name] = f"{name.upper()}_API_KEY is not set"
+
+
+def _ollama(settings: Settings, found: dict[str, Provider], reasons: dict[str, str]) -> None:
+    """Make Ollama's where it was named, or is looked for and found; only here is it looked for."""
+    host, model = settings.ollama_host, settings.ollama_model
+    if host is None and settings.provider is None and not found:
+        models = ollama.installed()
+        if not models:
+            reasons["ollama"] = "no Ollama with a model is at its default address"
+            return
+        host, model = ollama.DEFAULT_ADDRESS, model or models[0]
+    elif host is None and "ollama" in (settings.provider, *settings.fallbacks):
+        host = ollama.DEFAULT_ADDRESS
+        model = model or next(iter(ollama.installed() or ()), None)
+    if host is None:
+        reasons["ollama"] = "OLLAMA_HOST is not set"
+        return
+    found["ollama"] = OllamaProvider(
+        address=host,
+        model=model or ollama.DEFAULT_MODEL,
+        connect_timeout=settings.connect_timeout,
+    )
+
+
+def _first(
+    found: dict[str, Provider], settings: Settings, reasons: dict[str, str]
+) -> tuple[str, str]:
+    for name in ("openai", "gemini", "anthropic"):
+        if name in found:
+            address = " or OPENAI_BASE_URL" if name == "openai" else ""
+            return name, f"{name.upper()}_API_KEY{address} is set"
+    if "ollama" in found:
+        where = "is at its default address" if settings.ollama_host is None else "is named"
+        return "ollama", f"no provider's key is set, and an Ollama {where}"
     if "local" in found:
         return "local", "no provider's key is set"
     return "offline", f"no provider's key is set, and {reasons['local']}"
+
+
+def _secret(key: SecretStr | None) -> str:
+    return key.get_secret_value() if key else ""

@@ -1,0 +1,13 @@
+"""
+`chatstream bench`: what a delivered token costs here, beside two baselines in the same run.
+
+::
+
+    upstream    a provider that speaks OpenAI, as a process
+    baselines   a bare ASGI app that sends the same bytes, and the relay that most would write
+    processes   servers as processes: their CPU time and their memory
+    clients     the load: raw SSE and WebSocket readers that check every text
+    streams     many chats at once, in turns between the servers
+    endpoints   history, clear and feedback under twenty callers; memory
+    report      tables, ratios and what makes them doubtful
+"""

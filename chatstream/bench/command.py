@@ -1,0 +1,76 @@
+"""What `chatstream bench` does: chooses the parts, runs them, and prints what they found."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import uvloop
+
+from chatstream.bench import endpoints, memory, report, streams
+from chatstream.bench.noise import Noise
+from chatstream.bench.processes import BenchFailed
+from chatstream.bench.script import Script
+
+Say = Callable[[str], None]
+
+
+class Options(NamedTuple):
+    """What is asked for."""
+
+    chats: int
+    rate: float
+    tokens: int
+    rounds: int
+    json: bool
+
+
+def run(part: str, options: Options, write: Say, note: Say) -> None:
+    """
+    Run a part, `streams`, `endpoints` or `memory`; results go to `write`, progress to `note`.
+
+    Raises:
+        BenchFailed: It cannot be run here, or a server's answer was wrong.
+    """
+    if sys.platform != "linux":
+        raise BenchFailed("the CPU time of other processes is read as Linux tells it: not here")
+    parts = {"streams": _streams, "endpoints": _endpoints, "memory": _memory}
+    with tempfile.TemporaryDirectory(prefix="chatstream-bench-") as folder:
+        told, data = uvloop.run(parts[part](Path(folder), options, note))
+    write(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode() if options.json else told)
+
+
+async def _streams(folder: Path, options: Options, note: Say) -> tuple[str, dict[str, Any]]:
+    chats, tokens = options.chats, options.tokens
+    told = [f"{chats} chats at once, {tokens} tokens each; {report.machine()}"]
+    data: dict[str, Any] = {"chats": chats, "tokens": tokens, "machine": report.machine()}
+    async with streams.subjects(folder, chats) as (subjects, servers):
+        noise = Noise(lambda: time.process_time() + sum(server.cpu for server in servers))
+        spreads = []
+        for name, rate in (("paced", options.rate), ("burst", 0.0)):
+            pace = f"{rate:g} tokens a second each" if rate else "as fast as they come"
+            note(f"{name}: {pace}")
+            script = Script(tokens, rate)
+            results = await streams.measure(subjects, chats, script, options.rounds, noise, note)
+            told += ["", f"{name.capitalize()}, {pace}:", "", report.table(results), ""]
+            told.append(report.ratios(results))
+            data[name] = report.as_json(results)
+            spreads += [(f"{name}, {who}", spread) for who, spread in report.spreads(results)]
+        data["warnings"] = noise.warnings(spreads)
+        told += ["", *(f"warning: {warning}" for warning in data["warnings"])]
+    return "\n".join(told).rstrip(), data
+
+
+async def _endpoints(folder: Path, options: Options, note: Say) -> tuple[str, dict[str, Any]]:
+    timings = await endpoints.measure(folder, note)
+    return endpoints.table(timings), {"endpoints": endpoints.as_json(timings)}
+
+
+async def _memory(folder: Path, options: Options, note: Say) -> tuple[str, dict[str, Any]]:
+    found = await memory.measure(folder, note)
+    return memory.table(found), {"memory": memory.as_json(found)}

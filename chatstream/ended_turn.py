@@ -1,0 +1,53 @@
+"""A turn that is over, as the log has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chatstream.events import TurnId
+from chatstream.history import public
+from chatstream.log.conversation import Conversation
+from chatstream.log.records import Json
+from chatstream.validation import is_turn_id
+
+
+@dataclass(frozen=True, slots=True)
+class EndedTurn:
+    """A turn that is over: its permanent events, as clients see them."""
+
+    turn_id: TurnId
+    started: Json
+    terminal: Json
+
+
+async def find_records(conversation: Conversation, turn_id: str) -> list[Json]:
+    """Return a turn's records, its start first; one whose start is damaged is not there."""
+    found = await conversation.find(turn_id) if is_turn_id(turn_id) else []
+    return found if found and found[0]["type"] == "turn.started" else []
+
+
+def ended(turn_id: TurnId, found: list[Json]) -> EndedTurn:
+    """Return a turn from its records; one whose end is lost reads as interrupted."""
+    started = public(found[0])
+    if len(found) > 1:
+        return EndedTurn(turn_id, started, public(found[-1]))
+    return EndedTurn(turn_id, started, _lost_end(started))
+
+
+def _lost_end(started: Json) -> Json:
+    """Return what stands for a terminal event whose line is damaged."""
+    request = started.get("request") or {}
+    return {
+        "type": "turn.interrupted",
+        "id": started["id"],
+        "conversation_id": started["conversation_id"],
+        "turn_id": started["turn_id"],
+        "started_id": started["id"],
+        "text": "",
+        "usage": None,
+        "provider": request.get("provider"),
+        "model": request.get("model"),
+        "ended_at": started["created_at"],
+        "ttft_ms": None,
+        "duration_ms": None,
+    }

@@ -1,0 +1,110 @@
+"""
+Writes out what a user has: for other programs as JSON lines, for people as Markdown.
+
+It only reads and takes no lock, so it may run beside a server: what it shows of a conversation is
+a state that it had. A running turn has its message only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from chatstream.errors import NotFound
+from chatstream.events import Address
+from chatstream.history import messages
+from chatstream.log import records
+from chatstream.log.folder import Folder, conversation_files
+from chatstream.log.listing import read_entry
+from chatstream.log.records import Json
+from chatstream.validation import Addressed, parse
+
+Format = Literal["jsonl", "markdown"]
+OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def export(
+    root: Path, user_id: str, conversation_id: str | None, format: Format
+) -> Iterator[bytes]:
+    """
+    Yield one conversation, or all that a user has: the conversations, oldest first.
+
+    As `jsonl` each begins with its line of type `log`; its permanent events follow, in order, as
+    clients get them, and after all conversations the user's feedback. As `markdown`: the messages
+    in view.
+
+    Raises:
+        NotFound: There is nothing of that name.
+        InvalidRequest: It cannot be a name.
+    """
+    parse(Addressed, {"user_id": user_id, "conversation_id": conversation_id})
+    folder = Folder(root)
+    if conversation_id is None:
+        paths = sorted(conversation_files(folder.user(user_id)), key=_created)
+    else:
+        paths = [folder.conversation(Address(user_id, conversation_id))]
+    feedback = folder.feedback(user_id)
+    whole = conversation_id is None and format == "jsonl"
+    if not any(path.exists() for path in [*paths, *([feedback] if whole else [])]):
+        raise NotFound("There is no such user or conversation.")
+    return _parts(paths, feedback if whole else None, format)
+
+
+def _parts(paths: list[Path], feedback: Path | None, format: Format) -> Iterator[bytes]:
+    for path in paths:
+        yield from _events(path) if format == "jsonl" else _markdown(path)
+    if feedback is not None:
+        yield from _events(feedback)
+
+
+def _created(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            record = records.parse(file.readline())
+    except FileNotFoundError:
+        record = None
+    return record["id"] if record else ""
+
+
+def _events(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file without our bookkeeping; one that is not yet whole is left out."""
+    try:
+        file = open(path, "rb", opener=lambda name, _: os.open(name, OPEN))
+    except FileNotFoundError:
+        return
+    with file:
+        for line in file:
+            if line.endswith(b"\n") and records.parse(line) is not None:
+                yield records.public_json(line[:-1]) + b"\n"
+
+
+def _markdown(path: Path) -> Iterator[bytes]:
+    try:
+        entry = read_entry(path, path.stat().st_size)
+        fd = os.open(path, OPEN)
+    except FileNotFoundError:
+        return
+    try:
+        size = records.committed_size(fd)
+        last = next(records.records_back(fd, size), None)
+        running = frozenset(last.data.get("running") or ()) if last else frozenset()
+        newest_first = [item for _, item in messages(fd, size, None, running)]
+    finally:
+        os.close(fd)
+    title = entry.title or entry.conversation_id if entry else path.stem
+    yield f"# {title}\n\n".encode()
+    for item in reversed(newest_first):
+        yield _section(item).encode()
+
+
+def _section(item: Json) -> str:
+    facts = [item["timestamp"]]
+    if item["role"] == "assistant":
+        facts += [item["model"]]
+    # A reply says how it ended; a message says it where there is no reply.
+    if item["status"] != "completed":
+        facts.append(item["status"])
+    told = ", ".join(fact for fact in facts if fact)
+    return f"## {item['role'].capitalize()} ({told})\n\n{item['message']}\n\n"

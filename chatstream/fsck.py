@@ -1,0 +1,249 @@
+"""
+Checks a data folder, and moves damaged lines aside.
+
+Checking only reads and takes no lock, so it may run beside a server: what looks wrong is looked
+at a second time, since it may be a change under way. Repairing needs the folder to itself.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import orjson
+
+from chatstream.errors import DataFolderError
+from chatstream.events import TERMINAL_TYPES, Address, EventId, before, place, timestamp
+from chatstream.log import records
+from chatstream.log.folder import FEEDBACK, Folder
+from chatstream.log.names import file_name
+from chatstream.log.records import Json
+from chatstream.log.syncer import sync_folder
+
+SETTLE_SECONDS = 0.5
+"""How long a change by a running server has to be over."""
+AT_THE_TOP = frozenset(("users", "intents", "clock", "reserve", "lock"))
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong. `bad` lines are what a repair moves."""
+
+    file: str
+    line: int | None
+    what: str
+    bad: bool = False
+
+    def __str__(self) -> str:
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{where}: {self.what}"
+
+
+def check(root: Path) -> list[Problem]:
+    """
+    Return what is wrong in a data folder, in the order of its files.
+
+    Raises:
+        DataFolderError: It is none, or cannot be read.
+    """
+    try:
+        found = {part: _part(root, part) for part in _parts(root)}
+        wrong = [part for part, problems in found.items() if problems]
+        if wrong:
+            time.sleep(SETTLE_SECONDS)
+        for part in wrong:
+            again = set(_part(root, part))
+            found[part] = [problem for problem in found[part] if problem in again]
+    except OSError as error:
+        raise DataFolderError(f"{root} cannot be checked: {error.strerror}") from error
+    return [problem for problems in found.values() for problem in problems]
+
+
+def repair(root: Path) -> list[Problem]:
+    """
+    Move the bad lines of every file to `<name>.corrupt` beside it; returns what was wrong before.
+
+    Clearing and erasing take that file along. A lost first line is written anew where the names
+    of the folder and the file tell what it said. Dying in the middle loses nothing: a line may then
+    be in `.corrupt` twice.
+
+    Raises:
+        DataFolderError: Another process owns it, it is none, or it cannot be changed.
+    """
+    if not (root / "users").is_dir():
+        raise DataFolderError(f"{root} is no data folder")
+    folder = Folder(root)
+    folder.own()
+    try:
+        found = [problem for part in _parts(root) for problem in _part(root, part)]
+        for file in dict.fromkeys(problem.file for problem in found if problem.bad):
+            bad = {p.line for p in found if p.bad and p.file == file}
+            _move_aside(root / file, {number for number in bad if number is not None})
+    except OSError as error:
+        raise DataFolderError(f"{root} cannot be repaired: {error.strerror}") from error
+    finally:
+        folder.release()
+    return found
+
+
+# ---- checking
+
+
+def _parts(root: Path) -> list[str]:
+    """Name what is checked at a time: the top (empty), and every user's folder."""
+    if not (root / "users").is_dir():
+        raise DataFolderError(f"{root} is no data folder")
+    return ["", *sorted(entry.name for entry in _entries(root / "users") if _is_folder(entry))]
+
+
+def _part(root: Path, name: str) -> list[Problem]:
+    return list(_check_user(root / "users" / name) if name else _check_top(root))
+
+
+def _entries(path: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False)
+
+
+def _check_top(root: Path) -> Iterator[Problem]:
+    for entry in _entries(root):
+        if entry.name not in AT_THE_TOP:
+            yield Problem(entry.name, None, "unknown file")
+    for entry in _entries(root / "intents"):
+        yield Problem(f"intents/{entry.name}", None, "stale intent: the next start finishes it")
+    for entry in _entries(root / "users"):
+        if not _is_folder(entry):
+            yield Problem(f"users/{entry.name}", None, "unknown file")
+
+
+def _check_user(folder: Path) -> Iterator[Problem]:
+    # The live files before the conversations: a turn begins in its conversation's file.
+    names = [entry.name for entry in _entries(folder)]
+    stems = {name.removesuffix(".jsonl") for name in names if name.endswith(".jsonl")}
+    running: dict[str, list[str]] = {}
+    for name in names:
+        shown = f"users/{folder.name}/{name}"
+        stem, _, kind = name.partition(".")
+        if name == FEEDBACK:
+            yield from _check_lines(folder / name, shown, "feedback_log", [])
+        elif kind == "jsonl":
+            yield from _check_lines(folder / name, shown, "log", running.setdefault(stem, []))
+        elif kind == "aside":
+            yield Problem(shown, None, "left by a rewrite that was cut off")
+        elif not (kind.endswith(".live") or kind == "corrupt") or stem not in stems:
+            yield Problem(shown, None, "unknown file")
+    for name in names:
+        stem, _, kind = name.partition(".")
+        if stem in stems and kind.endswith(".live"):
+            if kind.removesuffix(".live") not in running.get(stem, ()):
+                yield Problem(f"users/{folder.name}/{name}", None, "live file without a turn")
+
+
+def _check_lines(path: Path, shown: str, kind: str, running: list[str]) -> Iterator[Problem]:
+    """Yield what is wrong with a file, whose first line is of a kind; fills in what runs in it."""
+    started: set[str] = set()
+    ended: set[str] = set()
+    last_id = ""
+    number = 0
+    for number, line in enumerate(_lines(path), 1):
+        record = records.parse(line)
+        if not line.endswith(b"\n"):
+            yield Problem(shown, number, "torn line: it was never acknowledged", bad=True)
+        elif record is None or (number > 1 and record["type"] == kind):
+            yield Problem(shown, number, "bad line", bad=True)
+        else:
+            if kind == "log" and record["id"] <= last_id:
+                yield Problem(shown, number, "id out of order")
+            last_id = record["id"]
+            misplaced = _misplaced(path, record, kind) if number == 1 else None
+            if what := _of_turn(record, started, ended) or misplaced:
+                yield Problem(shown, number, what)
+            running[:] = record.get("running") or ()
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        file = open(path, "rb", opener=lambda name, _: os.open(name, flags))
+    except FileNotFoundError:
+        return
+    with file:
+        yield from file
+
+
+def _misplaced(path: Path, header: Json, kind: str) -> str | None:
+    if header["type"] != kind:
+        return f"the first line is not of type {kind}"
+    if header.get("version") != records.VERSION:
+        return f"version {header.get('version')}: this release knows {records.VERSION}"
+    name = FEEDBACK.removesuffix(".jsonl")
+    if kind == "log":
+        name = file_name(str(header.get("conversation_id")))
+    if (file_name(str(header.get("user_id"))), name) != (path.parent.name, path.stem):
+        return "of another user or conversation than its name says"
+    return None
+
+
+def _of_turn(record: Json, started: set[str], ended: set[str]) -> str | None:
+    if record["type"] == "turn.started":
+        started.add(record["id"])
+    elif record["type"] in TERMINAL_TYPES:
+        started_id = str(record.get("started_id"))
+        if started_id in ended:
+            return "duplicated terminal event"
+        ended.add(started_id)
+        if started_id not in started:
+            return "terminal event without turn.started"
+    return None
+
+
+# ---- repairing
+
+
+def _move_aside(path: Path, numbers: set[int]) -> None:
+    kept: list[bytes] = []
+    moved: list[bytes] = []
+    for number, line in enumerate(_lines(path), 1):
+        (moved if number in numbers else kept).append(line)
+    if 1 in numbers and kept:
+        # Where nothing tells what it said, the damaged one stays.
+        kept.insert(0, _header(path, kept[0]) or moved.pop(0))
+    _write(path.with_suffix(".corrupt"), moved, os.O_APPEND)
+    sync_folder(path.parent)
+    aside = path.with_suffix(".aside")
+    _write(aside, kept, os.O_TRUNC)
+    os.replace(aside, path)
+    sync_folder(path.parent)
+
+
+def _header(path: Path, first: bytes) -> bytes | None:
+    """Return a first line for what has lost it; None where the names do not tell whose it is."""
+    record = records.parse(first)
+    user_id = unquote(path.parent.name)
+    if record is None or file_name(user_id) != path.parent.name:
+        return None
+    created: EventId = before(record["id"])
+    if path.name == FEEDBACK:
+        header = {"type": "feedback_log", "version": records.VERSION, "id": created}
+        return orjson.dumps(header | {"user_id": user_id}) + b"\n"
+    address = Address(user_id, str(record.get("conversation_id")))
+    return records.header(address, created, timestamp(place(created) // 10_000))
+
+
+def _write(path: Path, lines: list[bytes], mode: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | mode
+    with open(path, "wb", opener=lambda name, _: os.open(name, flags, 0o600)) as file:
+        for line in lines:
+            file.write(line if line.endswith(b"\n") else line + b"\n")
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,50 @@
+"""
+Turns that a process left when it died: each ends as interrupted, with all that had come of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from chatstream.events import timestamp
+from chatstream.log.conversation import Conversation
+from chatstream.log.file_state import Orphan
+from chatstream.log.live_turn import LiveTurn
+from chatstream.log.records import Json
+
+logger = logging.getLogger(__name__)
+
+
+async def end_orphans(conversation: Conversation, orphans: list[Orphan]) -> None:
+    """
+    End turns that no process runs any more, as `turn.interrupted`. Before anybody reads.
+
+    Raises:
+        StorageFull, StorageFailed: The next start, or opening, tries again.
+    """
+    turns = [LiveTurn.left(conversation, orphan) for orphan in orphans]
+    conversation.running |= {turn.started_place: turn for turn in turns}
+    ends = (
+        turn.end("turn.interrupted", _interrupted(orphan))
+        for turn, orphan in zip(turns, orphans, strict=True)
+    )
+    for result in await asyncio.gather(*ends, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+    for turn in turns:
+        logger.warning("turn interrupted", extra={"turn_id": turn.turn_id})
+
+
+def _interrupted(orphan: Orphan) -> Json:
+    """Return what is known of an orphan's end, besides its text."""
+    request = orphan.started.get("request") or {}
+    return {
+        "usage": None,
+        "provider": orphan.answering.get("provider", request.get("provider")),
+        "model": orphan.answering.get("model", request.get("model")),
+        "ended_at": timestamp(time.time_ns() // 1_000_000),
+        "ttft_ms": None,
+        "duration_ms": None,
+    }

@@ -1,0 +1,171 @@
+"""The `anthropic` provider: Anthropic's Messages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from os.path import commonprefix
+from typing import Any, Final
+
+from chatstream.providers import (
+    FinishReason,
+    Message,
+    Piece,
+    ProviderRequest,
+    Reasoning,
+    Text,
+    Usage,
+)
+from chatstream.providers.http import ProviderClient
+
+FINISH: Final[dict[str, FinishReason]] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "filter",
+    "tool_use": "tool",
+}
+DEFAULT_MAX_TOKENS: Final = 4096
+"""Anthropic answers no request that does not say how long the answer may be."""
+
+
+class AnthropicProvider:
+    """The Anthropic API behind `base_url` (without a version)."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_key: str,
+        model: str,
+        connect_timeout: float,
+        version: str = "2023-06-01",
+        name: str = "anthropic",
+    ) -> None:
+        self.name = name
+        self.model = model
+        self._client = ProviderClient(
+            name,
+            base_url,
+            api_key=api_key,
+            key_header="x-api-key",
+            headers={"anthropic-version": version},
+            connect_timeout=connect_timeout,
+        )
+
+    def reply(self, request: ProviderRequest) -> AsyncGenerator[Piece, None]:
+        """Yield the answer's pieces; as `Provider.reply` promises."""
+        messages, tail = _messages(request.messages)
+        return self._client.reply("v1/messages", _body(request, messages), AnthropicAnswer(tail))
+
+    async def models(self) -> list[str]:
+        """Return the model names, the default one first."""
+        listed = (await self._client.get("v1/models?limit=1000")).get("data")
+        names = [
+            entry["id"]
+            for entry in (listed if isinstance(listed, list) else [])
+            if isinstance(entry, dict) and isinstance(entry.get("id"), str)
+        ]
+        return [self.model, *(name for name in names if name != self.model)]
+
+    async def aclose(self) -> None:
+        """Close the connections; running replies end with an error. Safe to call twice."""
+        await self._client.aclose()
+
+
+class AnthropicAnswer:
+    """
+    One answer, from the events of a message. Whole once `message_stop` was seen.
+
+    `tail` is white space that the answer may repeat at its beginning, where none is wanted.
+    """
+
+    def __init__(self, tail: str = "") -> None:
+        self.finish: FinishReason | None = None
+        self._reason: FinishReason = "other"
+        self._input_tokens = 0
+        self._tail = tail
+
+    def take(self, chunk: dict[str, Any]) -> Sequence[Piece]:
+        """Return what one event adds; as `Answer.take` promises. Unknown events add nothing."""
+        match chunk.get("type"):
+            case "content_block_delta":
+                return self._delta(chunk["delta"])
+            case "content_block_start":
+                return self._delta(chunk["content_block"])
+            case "message_start":
+                return self._usage(chunk["message"].get("usage"))
+            case "message_delta":
+                if reason := chunk["delta"].get("stop_reason"):
+                    self._reason = FINISH.get(reason, "other")
+                return self._usage(chunk.get("usage"))
+            case "message_stop":
+                self.finish = self._reason
+        return ()
+
+    def _delta(self, delta: dict[str, Any]) -> Sequence[Piece]:
+        """Read a delta, or the block that begins: each names what it holds."""
+        if text := delta.get("text"):
+            if self._tail:
+                text = self._without_tail(text)
+            return [Text(_text(text))] if text else ()
+        if thought := delta.get("thinking"):
+            return [Reasoning(_text(thought))]
+        return ()
+
+    def _without_tail(self, text: str) -> str:
+        repeated = commonprefix((self._tail, text))
+        self._tail = self._tail.removeprefix(repeated) if repeated == text else ""
+        return text[len(repeated) :]
+
+    def _usage(self, usage: dict[str, Any] | None) -> Sequence[Piece]:
+        if not usage:
+            return ()
+        # What was read from a cache, or written to one, was read all the same.
+        read = [
+            usage.get(name) or 0
+            for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+        ]
+        # Counts are of the whole message so far; the last event may leave the input's out.
+        self._input_tokens = sum(read) or self._input_tokens
+        return [Usage(self._input_tokens, usage.get("output_tokens") or 0)]
+
+
+def _messages(messages: Sequence[Message]) -> tuple[list[dict[str, str]], str]:
+    """
+    Put the history in Anthropic's form: no blank messages, no white space at the very end.
+
+    The beginning of an answer stays last: Anthropic goes on from it. Also returned is the white
+    space that was taken from its end, for the answer to go without.
+    """
+    asked = [{"role": m.role, "content": m.content} for m in messages if m.content.strip()]
+    tail = ""
+    if messages and messages[-1].role == "assistant":
+        text = messages[-1].content
+        tail = text[len(text.rstrip()) :]
+        if text.strip():
+            asked[-1]["content"] = text.rstrip()
+    return asked, tail
+
+
+def _body(request: ProviderRequest, messages: list[dict[str, str]]) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "model": request.model,
+        "messages": messages,
+        "max_tokens": request.max_tokens or DEFAULT_MAX_TOKENS,
+        "stream": True,
+    }
+    if request.system:
+        body["system"] = request.system
+    if request.temperature is not None:
+        # Others go up to 2; Anthropic refuses what is above 1.
+        body["temperature"] = min(request.temperature, 1.0)
+    if request.stop:
+        body["stop_sequences"] = list(request.stop)
+    return body
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value

@@ -1,0 +1,151 @@
+"""The `ollama` provider: models on a machine of one's own, by Ollama's chat API."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import orjson
+
+from chatstream.providers import (
+    FinishReason,
+    Piece,
+    ProviderRequest,
+    Reasoning,
+    Text,
+    Usage,
+    asked_to_go_on,
+)
+from chatstream.providers.answer import NDJSON
+from chatstream.providers.http import ProviderClient
+
+DEFAULT_ADDRESS: Final = "http://127.0.0.1:11434"
+DEFAULT_MODEL: Final = "llama3.2"
+FINISH: Final[dict[str, FinishReason]] = {"stop": "stop", "length": "length"}
+
+PROBE_SECONDS: Final = 0.15
+"""To connect, and again to be answered: a machine of one's own is not further away."""
+
+
+class OllamaProvider:
+    """An Ollama at `address`, in any form that `OLLAMA_HOST` takes."""
+
+    def __init__(
+        self, *, address: str, model: str, connect_timeout: float, name: str = "ollama"
+    ) -> None:
+        self.name = name
+        self.model = model
+        self._client = ProviderClient(
+            name, base_url(address), connect_timeout=connect_timeout, wire=NDJSON
+        )
+
+    def reply(self, request: ProviderRequest) -> AsyncGenerator[Piece, None]:
+        """Yield the answer's pieces; as `Provider.reply` promises."""
+        return self._client.reply("api/chat", _body(request), OllamaAnswer())
+
+    async def models(self) -> list[str]:
+        """Return the names of the models that it has, the default one first."""
+        names = model_names(await self._client.get("api/tags"))
+        return [self.model, *(name for name in names if name != self.model)]
+
+    async def aclose(self) -> None:
+        """Close the connections; running replies end with an error. Safe to call twice."""
+        await self._client.aclose()
+
+
+class OllamaAnswer:
+    """One answer, from its lines. Whole once one says that it is `done`."""
+
+    def __init__(self) -> None:
+        self.finish: FinishReason | None = None
+
+    def take(self, chunk: dict[str, Any]) -> Sequence[Piece]:
+        """Return what one line adds; as `Answer.take` promises."""
+        pieces: list[Piece] = []
+        message = chunk.get("message")
+        if message:
+            if thought := message.get("thinking"):
+                pieces.append(Reasoning(_text(thought)))
+            if text := message.get("content"):
+                pieces.append(Text(_text(text)))
+        if chunk.get("done"):
+            self.finish = FINISH.get(chunk.get("done_reason") or "stop", "other")
+            if "eval_count" in chunk or "prompt_eval_count" in chunk:
+                # A prompt that was still in memory is not counted again.
+                pieces.append(Usage(chunk.get("prompt_eval_count", 0), chunk.get("eval_count", 0)))
+        return pieces
+
+
+def base_url(host: str) -> str:
+    """
+    Read `OLLAMA_HOST` as Ollama's own programs do.
+
+    >>> base_url("0.0.0.0"), base_url("gpu.example:80"), base_url("https://ollama.example/x/")
+    ('http://127.0.0.1:11434', 'http://gpu.example:80', 'https://ollama.example/x')
+    """
+    host = host.strip().rstrip("/")
+    # A server's setting to listen everywhere, which is no address to ask at.
+    host = re.sub(r"^(https?://)?(?:0\.0\.0\.0|\[::\])?(?=:\d|/|$)", r"\g<1>127.0.0.1", host)
+    if host.startswith(("http://", "https://")):
+        return host
+    place, slash, path = host.partition("/")
+    if not re.search(r":\d+$", place):
+        place += ":11434"
+    return f"http://{place}{slash}{path}"
+
+
+def installed(address: str = DEFAULT_ADDRESS) -> list[str] | None:
+    """
+    Ask which models an Ollama has; None if none is there.
+
+    Blocks, for 0.3 s at most where the machine is this one: for the program's start alone.
+    """
+    place = urlsplit(address)
+    connection = http.client.HTTPConnection(
+        place.hostname or "", place.port or 80, timeout=PROBE_SECONDS
+    )
+    try:
+        connection.request("GET", "/api/tags")
+        response = connection.getresponse()
+        tags = orjson.loads(response.read())
+        return model_names(tags) if response.status == 200 else None
+    except (OSError, http.client.HTTPException, orjson.JSONDecodeError):
+        return None
+    finally:
+        connection.close()
+
+
+def model_names(tags: object) -> list[str]:
+    """Read the names in the answer of `/api/tags`."""
+    listed = tags.get("models") if isinstance(tags, dict) else None
+    return [
+        entry["name"]
+        for entry in (listed if isinstance(listed, list) else [])
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str)
+    ]
+
+
+def _body(request: ProviderRequest) -> dict[str, Any]:
+    messages = [{"role": m.role, "content": m.content} for m in asked_to_go_on(request.messages)]
+    if request.system is not None:
+        messages.insert(0, {"role": "system", "content": request.system})
+    body: dict[str, Any] = {"model": request.model, "messages": messages, "stream": True}
+    options: dict[str, Any] = {}
+    if request.temperature is not None:
+        options["temperature"] = request.temperature
+    if request.max_tokens is not None:
+        options["num_predict"] = request.max_tokens
+    if request.stop:
+        options["stop"] = list(request.stop)
+    if options:
+        body["options"] = options
+    return body
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value

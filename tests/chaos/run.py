@@ -1,0 +1,214 @@
+"""The run itself: who takes part, when the server dies, and what must hold at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos.audit import asked_once, audit
+from tests.chaos.faults import FAULTS
+from tests.chaos.http import Manner, ask, events
+from tests.chaos.ledger import Ledger
+from tests.chaos.proxy import BREAKS, Proxy
+from tests.chaos.readers import ConversationReader
+from tests.chaos.server import ServerProcess, has_failed
+from tests.chaos.sockets import SocketReader
+from tests.chaos.view import View
+from tests.chaos.world import Client, Room, World
+from tests.chaos.writers import Clearer, Writer
+from tests.upstream import Upstream
+
+USERS = ("ann", "Ann/é")
+ROOMS = ("default", "feedback", "clear me", "CLEAR ME")
+LAST_SECONDS = 30.0
+"""What everybody has to come to the end once the network is whole again."""
+HUGE, HUGE_TURNS = 240_000, 12
+"""More than the buffers of a connection hold."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a run went."""
+
+    seed: int
+    seconds: float
+    took: float
+    figures: dict[str, int]
+    violations: list[str]
+
+    def __str__(self) -> str:
+        lines = [f"seed {self.seed}, {self.seconds:.0f} s of storm, {self.took:.0f} s in all"]
+        lines += [f"{count:>9} {name}" for name, count in sorted(self.figures.items())]
+        lines += [f"{len(self.violations):>9} violations", *self.violations[:20]]
+        if self.violations:
+            lines.append(
+                f"again: python -m tests.chaos --seed {self.seed} --seconds {self.seconds:.0f}"
+            )
+        return "\n".join(lines)
+
+
+async def run(
+    seed: int, seconds: float, folder: Path, fault: str | None = None, fsync: str = "terminal"
+) -> Report:
+    """Run for some seconds and to the end; with a planted fault, until it has been found."""
+    began = time.monotonic()
+    ledger = Ledger(FAULTS[fault].promise if fault else None)
+    with Upstream() as upstream:
+        server = ServerProcess(folder, ledger, seed, upstream.openai_url, fault, fsync)
+        async with Proxy(server.port, ledger.figures) as proxy:
+            play = Play(World(seed, ledger, proxy), server)
+            try:
+                await server.start()
+                playing = asyncio.ensure_future(play.play(seconds))
+                failing = asyncio.ensure_future(ledger.failed.wait())
+                waiting = [playing, failing] if fault else [playing]
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in (playing, failing):
+                    task.cancel()
+                done = await asyncio.gather(playing, failing, return_exceptions=True)
+                if isinstance(done[0], Exception):
+                    raise done[0]
+            finally:
+                await play.leave()
+        if not ledger.failed.is_set():
+            audit(server.data, ledger, play.views)
+            asked_once([vars(asked) for asked in upstream.asked], ledger)
+        if stack := has_failed(server.log):
+            ledger.violate(0, f"the server's log has a stack: {stack}")
+    figures = {"cut": 0, **ledger.figures}
+    for turn in ledger.turns.values():
+        kind = turn.terminal["type"] if turn.terminal else "turn cleared, its end not seen"
+        figures[kind] = figures.get(kind, 0) + 1
+    figures["connections broken"] = sum(figures.get(name, 0) for name in BREAKS[1:])
+    return Report(seed, seconds, time.monotonic() - began, figures, ledger.violations)
+
+
+class Play:
+    """
+    Everybody who takes part.
+
+    Attributes:
+        views: What the readers of whole conversations show, with their users.
+    """
+
+    def __init__(self, world: World, server: ServerProcess) -> None:
+        self.world = world
+        self.ledger = world.ledger
+        self.server = server
+        self.rng = world.rng("storm")
+        self.rooms = [
+            Room(user, name, "clear" in name.lower(), name.isupper())
+            for user in USERS
+            for name in ROOMS
+        ]
+        self.readers = [
+            ConversationReader(
+                world, f"{kind} reader of {room.user}/{room.name}", room, drowsy=drowsy
+            )
+            for room in self.rooms
+            for kind, drowsy in (("brisk", False), ("drowsy", True))
+        ]
+        self.sockets = [
+            SocketReader(world, f"socket {number} of {user}", self._of(user))
+            for user in USERS
+            for number in range(2)
+        ]
+        self.views: list[tuple[str, View]] = [(r.room.user, r.view) for r in self.readers]
+        for client in self.sockets:
+            self.views += [(client.rooms[0].user, view) for view in client.views.values()]
+
+    def _of(self, user: str) -> list[Room]:
+        return [room for room in self.rooms if room.user == user]
+
+    async def play(self, seconds: float) -> None:
+        """Do it all: the storm, then the calm in which everybody must come to the end."""
+        spawn = self.world.spawn
+        for reader in self.readers:
+            spawn(reader.run(), reader.name)
+        for client in self.sockets:
+            spawn(client.run(), client.name)
+        for room in self.rooms:
+            writer = Writer(self.world, room, self.sockets)
+            spawn(writer.run(), writer.name)
+            if room.clearable:
+                spawn(Clearer(self.world, room, self.server.data).run(), f"clearer of {room.name}")
+        await self._storm(time.monotonic() + seconds)
+        self.world.resting.set()
+        self.world.calm = True
+        turns = self.ledger.turns.values()
+        await self._expect(lambda: all(turn.over for turn in turns), "turns never ended")
+        await self._stuck_reader()
+        for room in self.rooms:
+            await self._last_turn(room)
+        await self._expect(lambda: not self.world.tasks, "clients never came to the end")
+
+    async def _storm(self, until: float) -> None:
+        while (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, self.rng.uniform(1.5, 5.0)))
+            how = self.rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
+            await self.server.stop(how)
+            if how is signal.SIGKILL:
+                self.ledger.figures["kill -9"] += 1
+                self.server.lose_power(torn=self.rng.random() < 0.5)
+            else:
+                self.ledger.figures["SIGTERM"] += 1
+            await self.server.start()
+
+    async def _stuck_reader(self) -> None:
+        """A reader that takes nothing: turns go on and end; then it reads everything."""
+        room = self.rooms[0]
+        caller = Client(self.world, "stuck reader")
+        view = View(self.ledger, caller.name, room.name)
+        view.connecting()
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        where = "127.0.0.1", self.server.port  # not by the proxy, whose buffers are large
+        await asyncio.get_running_loop().sock_connect(sock, where)
+        async with ask(
+            sock, "GET", f"/events?{room.query(after='0')}", manner=Manner(2000)
+        ) as answer:
+            for _ in range(HUGE_TURNS):
+                turn = self.world.new_turn(room, self.rng, str(HUGE))
+                body = {**room.body, "turn_id": turn.turn_id, "message": turn.message}
+                await caller.call("POST", "/turns", body)
+                turn.acked = True
+                if not await turn.bell.until(lambda turn=turn: turn.over, 10):  # type: ignore[misc]
+                    self.ledger.violate(4, f"{turn.turn_id} waits for a reader that is stuck")
+                    return
+            async for event in events(answer):
+                view.take(event)
+                if turn.turn_id in view.ended:
+                    return
+
+    async def _last_turn(self, room: Room) -> None:
+        turn = self.world.new_turn(room, self.rng)
+        body = {**room.body, "turn_id": turn.turn_id, "message": turn.message}
+        room.last = turn
+        await Client(self.world, f"last of {room.user}/{room.name}").call("POST", "/turns", body)
+        turn.acked = True
+
+    async def _expect(self, condition: Callable[[], bool], otherwise: str) -> None:
+        deadline = time.monotonic() + LAST_SECONDS
+        while not condition():
+            if time.monotonic() > deadline:
+                self.ledger.violate(1, f"{otherwise}: {self._late()}")
+                return
+            await asyncio.sleep(0.05)
+
+    def _late(self) -> list[str]:
+        turns = [turn.turn_id for turn in self.ledger.turns.values() if not turn.over]
+        return [*turns, *(task.get_name() for task in self.world.tasks)][:10]
+
+    async def leave(self) -> None:
+        """End everybody, then the server."""
+        tasks = list(self.world.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.server.stop(signal.SIGTERM)

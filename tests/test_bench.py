@@ -1,0 +1,82 @@
+"""`chatstream bench` works end to end; what it measures is noise here, but never inexact."""
+
+import asyncio
+from pathlib import Path
+
+import orjson
+import pytest
+from click.testing import CliRunner
+
+from chatstream.bench import processes, streams
+from chatstream.bench.clients import Client, dechunked
+from chatstream.bench.noise import Noise
+from chatstream.bench.processes import BenchFailed
+from chatstream.bench.script import Script
+from chatstream.cli import main
+
+TINY = ["bench", "--chats", "2", "--rate", "200", "--tokens", "12", "--rounds", "1"]
+SERVERS = ["bare ASGI", "relay", "chatstream SSE", "chatstream WebSocket"]
+
+
+def test_a_tiny_run_prints_its_tables_and_ratios() -> None:
+    done = CliRunner().invoke(main, TINY)
+
+    assert done.exit_code == 0, done.output
+    for name in SERVERS:
+        assert done.stdout.count(f"| {name} |") == 2
+    assert "Paced, 200 tokens a second each:" in done.stdout
+    assert "Burst, as fast as they come:" in done.stdout
+    assert done.stdout.count("chatstream SSE / relay: ") == 2
+
+
+def test_json_holds_every_round() -> None:
+    done = CliRunner().invoke(main, [*TINY, "--json"])
+
+    assert done.exit_code == 0, done.output
+    found = orjson.loads(done.stdout)
+    for pace in ("paced", "burst"):
+        assert [result["name"] for result in found[pace]] == SERVERS
+        assert all(len(result["cpu_per_token"]) == 1 for result in found[pace])
+        assert all(result["cpu_per_token"][0] > 0 for result in found[pace])
+
+
+@pytest.mark.anyio
+async def test_every_server_delivers_the_provider_s_text_to_the_byte(tmp_path: Path) -> None:
+    script = Script(25, 0)
+    async with streams.subjects(tmp_path, 3) as (subjects, _):
+        for subject in subjects:
+            found = await streams.play(subject, 3, script)
+            assert len(found.first) == 3
+            assert found.cost > 0
+
+
+@pytest.mark.anyio
+async def test_a_wrong_text_fails_the_run(tmp_path: Path) -> None:
+    script = Script(5, 0)
+    async with processes.upstream(tmp_path) as provider:
+        async with processes.chatstream(tmp_path, provider, 1) as server:
+            client = Client({"message": "m", "model": script.model}, lambda: None)
+            loop = asyncio.get_running_loop()
+            await loop.create_connection(lambda: client, "127.0.0.1", server.port)
+            await client.done
+
+            client.check(script.text)
+            with pytest.raises(BenchFailed):
+                client.check(script.text + "!")
+            with pytest.raises(BenchFailed):
+                client.check(Script(6, 0).text)
+
+
+def test_a_script_is_read_back_from_its_model_name() -> None:
+    assert Script.of(Script(200, 50).model) == Script(200, 50)
+
+
+def test_chunks_are_joined_wherever_they_were_cut() -> None:
+    assert dechunked(b"3\r\nab\n\r\n1\r\nc\r\n0\r\n\r\n") == b"ab\nc"
+
+
+def test_a_noisy_machine_and_rounds_that_differ_are_told() -> None:
+    noise = Noise(lambda: 0.0)
+
+    assert noise.warnings([("relay", 1.2)]) == []
+    assert noise.warnings([("relay", 3.0)]) == ["relay: the rounds differ by 3.0 times"]

@@ -1,0 +1,204 @@
+"""Order of sight, failing syncs, and callers that leave, in one conversation."""
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from chatstream.errors import NotFound, StorageFailed, StorageFull
+from chatstream.events import TurnId, place
+from chatstream.log.conversation import RECENT_TURNS
+from chatstream.log.disk import Fsync
+from chatstream.log.jsonl import JsonlLog, open_log
+from chatstream.log.live_turn import LiveTurn
+from tests.log_steps import ADDRESS, HeldSync, everything, fail, kinds, say, start
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[JsonlLog]:
+    async with open_log(tmp_path, "terminal") as log:
+        yield log
+
+
+async def test_an_event_that_is_not_durable_is_not_passed_over_when_the_last_reader_leaves(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await start(log)
+    conversation = first.conversation
+    await first.end("turn.completed", {})
+    seen = place(conversation.last_id)
+    conversation.watch(wake := lambda: None)
+    held = HeldSync(monkeypatch)
+    second = asyncio.ensure_future(start(log, "turn-0002"))
+    while not conversation.running:
+        await asyncio.sleep(0)
+    conversation.unwatch(wake)
+
+    assert await everything(conversation, seen) == []
+    held.go.set()
+    await second
+    assert kinds(await everything(conversation, seen)) == ["turn.started"]
+
+
+async def test_a_late_reader_of_a_running_turn_gets_who_answers(log: JsonlLog) -> None:
+    turn = await start(log)
+    turn.mark({"provider": "p", "model": "m", "attempt": 1})
+    await say(turn, "a")
+    await start(log, "turn-0002")
+
+    assert kinds(await everything(turn.conversation)) == [
+        "turn.started",
+        "turn.answering",
+        "delta",
+        "turn.started",
+    ]
+
+
+@pytest.mark.parametrize("fsync", ["always", "terminal", "never"])
+async def test_every_kind_of_durability_shows_the_same(tmp_path: Path, fsync: Fsync) -> None:
+    async with open_log(tmp_path, fsync) as log:
+        turn = await start(log)
+        woken = asyncio.Event()
+        turn.conversation.watch(woken.set)
+        seen = place(turn.started_id)
+        for text in ("a", "b"):
+            await say(turn, text)
+            while not (found := turn.conversation.read(seen)):
+                woken.clear()
+                await woken.wait()
+            assert orjson.loads(found[0].json)["text"] == text
+            seen = place(found[0].id)
+        end = await turn.end("turn.completed", {})
+
+        assert orjson.loads(end.json)["text"] == "ab"
+        assert await everything(turn.conversation, seen) == [end]
+
+
+async def test_a_delta_whose_sync_fails_is_never_shown_but_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_log(tmp_path, "always") as log:
+        turn = await start(log)
+        with monkeypatch.context() as patch:
+            held = HeldSync(patch)
+            held.error = OSError(errno.EIO, "broken")
+            await say(turn, "lost")
+            held.go.set()
+            await turn.conversation.order.drained()
+        await say(turn, " and after")
+        await turn.conversation.order.drained()
+        assert kinds(await everything(turn.conversation)) == ["turn.started"]
+
+        end = await turn.end("turn.completed", {})
+        assert orjson.loads(end.json)["text"] == "lost and after"
+
+
+async def test_a_failed_sync_takes_back_the_title_and_the_count(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await start(log)
+    conversation = turn.conversation
+    await conversation.rename("kept")
+    with monkeypatch.context() as patch:
+        held = HeldSync(patch)
+        held.error = OSError(errno.ENOSPC, "full")
+        tried = [
+            asyncio.ensure_future(conversation.rename("lost")),
+            asyncio.ensure_future(conversation.rename("lost too")),
+            asyncio.ensure_future(start(log, "turn-0002")),
+        ]
+        while len(conversation.running) < 2:
+            await asyncio.sleep(0)
+        held.go.set()
+        results = await asyncio.gather(*tried, return_exceptions=True)
+    assert [type(result) for result in results] == [StorageFull] * 3
+    await turn.end("turn.completed", {})
+
+    (entry,) = await log.list("u")
+    assert (entry.title, entry.turns) == ("kept", 1)
+
+
+async def test_a_record_right_after_a_rename_knows_the_new_title(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = (await start(log)).conversation
+    held = HeldSync(monkeypatch)
+    renaming = asyncio.ensure_future(conversation.rename("new"))
+    starting = asyncio.ensure_future(start(log, "turn-0002"))
+    while len(conversation.running) < 2:
+        await asyncio.sleep(0)
+    renaming.cancel()  # its caller leaves; the title stands all the same
+    held.go.set()
+    await starting
+
+    assert [entry.title for entry in await log.list("u")] == ["new"]
+
+
+async def test_a_conversation_without_a_file_has_no_title_to_change(log: JsonlLog) -> None:
+    conversation = await log.conversation(ADDRESS)
+    with pytest.raises(NotFound):
+        await conversation.rename("x")
+    assert not conversation.path.exists()
+
+
+async def test_a_caller_that_leaves_while_the_file_is_made_harms_nothing(log: JsonlLog) -> None:
+    for _ in range(3):
+        leaving = asyncio.ensure_future(start(log))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+
+    turn = await start(log)
+    assert turn.conversation.turns == 1
+
+
+async def test_a_file_that_cannot_be_made_is_made_by_the_next_start(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        fail(patch, "fsync", errno.ENOSPC, lambda fd: True)
+        with pytest.raises(StorageFull):
+            await start(log)
+    assert await log.list("u") == []
+
+    assert isinstance(await start(log), LiveTurn)
+
+
+async def test_the_last_thousand_ids_are_known_over_a_restart(tmp_path: Path) -> None:
+    async with open_log(tmp_path, "never") as log:
+        for number in range(RECENT_TURNS + 1):
+            await (await start(log, f"turn-{number:04}")).end("turn.completed", {})
+
+    async with open_log(tmp_path, "never") as log:
+        conversation = await log.conversation(ADDRESS)
+        known = await conversation.load_recent()
+        assert len(known) == RECENT_TURNS
+        again = await conversation.start(TurnId("turn-0001"), "body", {}, admit=log.admit)
+        assert again == known["turn-0001"]
+        assert conversation.turns == RECENT_TURNS + 1
+
+
+async def test_a_file_that_cannot_be_read_is_said_so_without_its_path(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    conversation = (await start(log)).conversation
+    conversation.path.rename(tmp_path / "aside")
+    with pytest.raises(StorageFailed) as caught:
+        await conversation.find("turn-0001")
+    assert str(tmp_path) not in caught.value.message
+
+
+async def test_a_file_that_lost_what_was_acknowledged_is_not_written(log: JsonlLog) -> None:
+    turn = await start(log)
+    turn.conversation.file.close_file()
+    data = turn.conversation.path.read_bytes()
+    turn.conversation.path.write_bytes(data[:-1] + b"\0")
+
+    with pytest.raises(StorageFailed):
+        await start(log, "turn-0002")
+    assert turn.conversation.path.read_bytes() == data[:-1] + b"\0"

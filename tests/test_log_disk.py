@@ -1,0 +1,131 @@
+"""A disk that is full, or refuses: what runs may end, nothing new begins, nothing is half there."""
+
+import errno
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from chatstream.errors import StorageFailed, StorageFull
+from chatstream.events import Address
+from chatstream.log.jsonl import JsonlLog, open_log
+from tests.log_steps import everything, fail, kinds, say, start
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[JsonlLog]:
+    async with open_log(tmp_path, "terminal") as log:
+        yield log
+
+
+class SmallDisk:
+    """A disk with so much room besides the reserve: writes beyond it are cut, then refused."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, reserve: Path, room: int) -> None:
+        self.room = room
+        self._reserve = reserve
+        self._held = True
+        self._write, self._allocate = os.pwrite, os.posix_fallocate
+        patch.setattr(os, "pwrite", self.pwrite)
+        patch.setattr(os, "posix_fallocate", self.allocate)
+
+    def pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        if self._held and not self._reserve.exists():
+            self.room += 1_000_000
+            self._held = False
+        if self.room <= 0:
+            raise OSError(errno.ENOSPC, "full")
+        written = self._write(fd, bytes(data)[: self.room], offset)
+        self.room -= written
+        return written
+
+    def allocate(self, fd: int, offset: int, size: int) -> None:
+        if self.room < size:
+            raise OSError(errno.ENOSPC, "full")
+        self._allocate(fd, offset, size)
+        self._held = True
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallDisk]:
+    yield SmallDisk(monkeypatch, tmp_path / "reserve", 10**9)
+
+
+@pytest.mark.parametrize("room", [0, 1, 50])
+async def test_a_reserve_lets_running_turns_end_while_new_ones_are_refused(
+    log: JsonlLog, disk: SmallDisk, room: int
+) -> None:
+    turns = [await start(log, f"turn-000{n}", address=Address("u", str(n))) for n in range(3)]
+    disk.room = room
+    with pytest.raises(StorageFull):
+        await start(log, "turn-0009", address=Address("u", "1"))
+    for turn in turns:
+        await say(turn, "while ", "it is full")
+    with pytest.raises(StorageFull):
+        await start(log, "turn-0009", address=Address("u", "new"))
+    ends = [await turn.end("turn.completed", {}) for turn in turns]
+
+    assert {orjson.loads(end.json)["text"] for end in ends} == {"while it is full"}
+    for turn, end in zip(turns, ends, strict=True):
+        events = await everything(turn.conversation)
+        assert events[-1] == end and kinds(events) == ["turn.started", "turn.completed"]
+    disk.room = 10**9
+    await start(log, "turn-0009", address=Address("u", "1"))
+
+
+async def test_a_partial_append_is_cut_back_and_nothing_before_it_is_lost(
+    log: JsonlLog, disk: SmallDisk
+) -> None:
+    turn = await start(log)
+    await turn.end("turn.completed", {})
+    before = turn.conversation.path.read_bytes()
+    for room in range(1, 60, 7):
+        disk.room = room
+        with pytest.raises(StorageFull):
+            await start(log, "turn-0002")
+        assert turn.conversation.path.read_bytes() == before
+    disk.room = 10**9
+
+    await start(log, "turn-0002")
+    assert turn.conversation.path.read_bytes().startswith(before)
+
+
+async def test_a_clock_that_cannot_be_moved_refuses_a_start_and_loses_no_text(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await start(log)
+    clock = log._disk.clock
+    with monkeypatch.context() as patch:
+        fail(patch, "fdatasync", errno.EIO, lambda fd: fd == clock._fd)
+        clock.raise_to(clock._ceiling_ms * 10_000)
+        with pytest.raises(StorageFailed):
+            await start(log, "turn-0002")
+        turn.write("kept")
+        with pytest.raises(StorageFailed):
+            await turn.end("turn.completed", {})
+        with pytest.raises(StorageFailed):
+            turn.mark({})
+
+    assert orjson.loads((await turn.end("turn.completed", {})).json)["text"] == "kept"
+
+
+async def test_what_the_log_hands_out_is_never_a_bare_error_of_the_system(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await start(log)
+    fail(monkeypatch, "open", errno.EMFILE, lambda path: True)
+    turn.conversation.file.close_file()
+    with pytest.raises(StorageFailed):
+        turn.mark({})
+    with pytest.raises(StorageFailed):
+        await start(log, "turn-0002")
+    with pytest.raises(StorageFailed):
+        await turn.conversation.find("turn-0001")
+    with pytest.raises(StorageFailed):
+        await log.conversation(Address("u", "other"))
+    with pytest.raises(StorageFailed):
+        await log.feedback.add("u", {"rating": 1})

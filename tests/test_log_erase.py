@@ -1,0 +1,258 @@
+"""Cleared is erased: whoever else writes, whoever leaves, and whatever the disk does."""
+
+import asyncio
+import errno
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from chatstream.errors import StorageFailed
+from chatstream.events import place
+from chatstream.log import erase
+from chatstream.log.conversation import Conversation
+from chatstream.log.jsonl import JsonlLog, open_log
+from chatstream.log.live_turn import LiveTurn
+from tests.log_steps import ADDRESS, HeldSync, contents, everything, fail, kinds, say, start
+
+pytestmark = pytest.mark.anyio
+SECRET = "correct horse battery staple"
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[JsonlLog]:
+    async with open_log(tmp_path, "terminal") as log:
+        yield log
+
+
+async def test_an_end_that_fails_while_a_clear_begins_does_not_bring_the_text_back(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await start(log)
+    await say(turn, SECRET)
+    with monkeypatch.context() as patch:
+        held = HeldSync(patch)
+        held.error = OSError(errno.EIO, "broken")
+        ending = asyncio.ensure_future(turn.end("turn.completed", {}))
+        while not turn.ended:
+            await asyncio.sleep(0)
+        clearing = asyncio.ensure_future(log.clear(turn.conversation))
+        while turn.conversation.gate is None:
+            await asyncio.sleep(0)
+        held.go.set()
+        with pytest.raises(StorageFailed):
+            await ending
+    await clearing
+
+    assert turn.ended and not turn.conversation.running
+    assert SECRET.encode() not in contents(tmp_path)
+
+
+async def test_a_clear_goes_on_when_its_caller_leaves(log: JsonlLog, tmp_path: Path) -> None:
+    turn = await start(log, content=SECRET)
+    clearing = asyncio.ensure_future(log.clear(turn.conversation))
+    while turn.conversation.gate is None:
+        await asyncio.sleep(0)
+    clearing.cancel()
+    await turn.conversation.settled()
+
+    assert SECRET.encode() not in contents(tmp_path)
+    assert isinstance(await start(log, "turn-0002"), LiveTurn)
+
+
+async def test_closing_the_log_waits_for_a_clear_whose_caller_left(tmp_path: Path) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        turn = await start(log, content=SECRET)
+        clearing = asyncio.ensure_future(log.clear(turn.conversation))
+        while turn.conversation.gate is None:
+            await asyncio.sleep(0)
+        clearing.cancel()
+
+    assert SECRET.encode() not in contents(tmp_path)
+
+
+async def test_everything_at_once_leaves_one_consistent_log(log: JsonlLog, tmp_path: Path) -> None:
+    turn = await start(log, content=SECRET)
+    conversation = turn.conversation
+    await asyncio.gather(
+        log.clear(conversation),
+        turn.end("turn.completed", {}),
+        conversation.rename(SECRET),
+        start(log, "turn-0002"),
+        log.erase_user("u"),
+        log.clear(conversation),
+        log.erase(conversation),
+        start(log, "turn-0003"),
+        return_exceptions=True,
+    )
+    await log.settle()
+    await conversation.settled()
+
+    assert conversation.gate is None
+    assert await log.conversation(ADDRESS) is conversation
+    if conversation.created is None:
+        assert not conversation.path.exists()
+    else:
+        assert conversation.path.stat().st_size == conversation.file.end.size
+    assert isinstance(await start(log, "turn-0009"), LiveTurn)
+
+
+async def test_a_slow_reader_of_an_erased_conversation_is_told_of_it_from_the_past(
+    log: JsonlLog,
+) -> None:
+    turn = await start(log)
+    conversation = turn.conversation
+    seen = place(conversation.last_id)
+    conversation.watch(lambda: None)
+    await log.erase(conversation)
+    for number in range(2, 5):
+        new = await start(log, f"turn-000{number}", "x" * 30_000)
+        await new.end("turn.completed", {})
+
+    assert conversation.tail.after > seen
+    found = kinds(await everything(conversation, seen))
+    assert found[:3] == ["turn.cancelled", "history.cleared", "turn.started"]
+
+
+async def test_a_clear_that_fails_cancels_what_ran_and_loses_nothing_else(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await start(log)
+    await say(turn, "text")
+    with monkeypatch.context() as patch:
+        fail(patch, "replace", errno.EIO, lambda path: True)
+        with pytest.raises(StorageFailed):
+            await log.clear(turn.conversation)
+    late = await start(log, "turn-0002")
+    await late.end("turn.completed", {})
+    assert not list((tmp_path / "intents").glob("*.json"))
+
+    events = await everything(turn.conversation)
+    assert kinds(events) == ["turn.started", "turn.cancelled", "turn.started", "turn.completed"]
+    assert b'"text"' in events[1].json
+
+
+async def test_a_clear_that_fails_after_the_new_file_is_there_goes_on_with_that_file(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await start(log, content=SECRET)
+    with monkeypatch.context() as patch:
+
+        def broken(path: Path) -> None:
+            raise OSError(errno.EIO, "broken")
+
+        patch.setattr(erase, "remove_beside", broken)
+        with pytest.raises(StorageFailed):
+            await log.clear(turn.conversation)
+    await start(log, "turn-0002")
+
+    assert SECRET.encode() not in turn.conversation.path.read_bytes()
+    assert turn.conversation.path.read_bytes().count(b"turn-0002") == 1
+
+
+async def test_a_full_disk_can_be_cleared(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await start(log, content=SECRET)
+    fail(monkeypatch, "fsync", errno.ENOSPC, lambda fd: (tmp_path / "reserve").exists())
+
+    await log.clear(turn.conversation)
+
+    assert SECRET.encode() not in contents(tmp_path)
+
+
+STEPS = ["fsync", "replace", "rename", "unlink", "rmdir", "mkdir"]
+
+
+@pytest.mark.parametrize("what", ["clear", "conversation", "user"])
+async def test_an_erasure_that_dies_at_any_step_is_finished_or_never_began(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies the folder before each change on the disk: each copy is what a death leaves."""
+    root = tmp_path / "data"
+    copies: list[Path] = []
+    async with open_log(root, "terminal") as log:
+        await (await start(log, "turn-0001", SECRET)).end("turn.completed", {})
+        running = await start(log, "turn-0002", SECRET)
+        await say(running, SECRET)
+        await log.feedback.add("u", {"rating": 1})
+        act: dict[str, Callable[[], object]] = {
+            "clear": lambda: log.clear(running.conversation),
+            "conversation": lambda: log.erase(running.conversation),
+            "user": lambda: log.erase_user("u"),
+        }
+        with monkeypatch.context() as patch:
+            for name in STEPS:
+                _copy_before(patch, name, root, tmp_path, copies)
+            await act[what]()  # type: ignore[misc]
+        _copy(root, tmp_path, copies)
+
+    assert len(copies) > 5
+    finished = 0
+    for copy in copies:
+        began = any((copy / "intents").glob("*.json"))
+        async with open_log(copy, "terminal") as log:
+            conversation = await log.conversation(ADDRESS)
+            left = kinds(await everything(conversation))
+            new = await start(log, "turn-0003")
+            await new.end("turn.completed", {})
+        if began or copy is copies[-1]:
+            finished += 1
+            assert SECRET.encode() not in contents(copy), copy.name
+            assert left == (["history.cleared"] if what == "clear" else [])
+        elif SECRET.encode() in contents(copy):
+            assert left[-1] == "turn.interrupted"
+        async with open_log(copy, "terminal") as log:
+            assert len(await (await log.conversation(ADDRESS)).find("turn-0003")) == 2
+    assert finished > 2
+
+
+def _copy(root: Path, parent: Path, copies: list[Path]) -> None:
+    target = parent / f"copy-{len(copies)}"
+    shutil.copytree(root, target, ignore=shutil.ignore_patterns("reserve", "lock"))
+    copies.append(target)
+
+
+def _copy_before(
+    patch: pytest.MonkeyPatch, name: str, root: Path, parent: Path, copies: list[Path]
+) -> None:
+    real = getattr(os, name)
+    copying = False
+
+    def call(*arguments: object, **named: object) -> object:
+        nonlocal copying
+        if not copying and not any(str(a).startswith(str(parent / "copy")) for a in arguments):
+            copying = True
+            try:
+                _copy(root, parent, copies)
+            finally:
+                copying = False
+        return real(*arguments, **named)
+
+    patch.setattr(os, name, call)
+
+
+async def test_what_came_after_an_erasure_survives_an_intent_that_comes_back(
+    tmp_path: Path,
+) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        turn = await start(log, content=SECRET)
+        kept: list[bytes] = []
+        real = Conversation.go_on
+
+        def go_on(self: Conversation, *arguments: object) -> None:
+            kept.extend(p.read_bytes() for p in (tmp_path / "intents").glob("*.json"))
+            real(self, *arguments)  # type: ignore[arg-type]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Conversation, "go_on", go_on)
+            await log.clear(turn.conversation)
+        await (await start(log, "turn-0002")).end("turn.completed", {})
+    (intent,) = kept
+    (tmp_path / "intents" / "1.json").write_bytes(intent)
+
+    async with open_log(tmp_path, "terminal") as log:
+        events = await everything(await log.conversation(ADDRESS))
+    assert kinds(events) == ["history.cleared", "turn.started", "turn.completed"]

@@ -1,0 +1,87 @@
+"""Feedback is kept before the answer, once, and goes with its user."""
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from chatstream.errors import StorageFailed
+from chatstream.log.jsonl import JsonlLog, open_log
+from tests.log_steps import HeldSync
+
+pytestmark = pytest.mark.anyio
+GOOD = {"rating": 5, "turn_id": "turn-0001", "conversation_id": "c"}
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[JsonlLog]:
+    async with open_log(tmp_path, "terminal") as log:
+        yield log
+
+
+async def rating(log: JsonlLog) -> int | None:
+    found = (await log.feedback.ratings("u")).by_turn.get(("c", "turn-0001"))
+    return found and found.rating
+
+
+async def test_the_later_one_on_a_turn_stands_over_a_restart(tmp_path: Path) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        await log.feedback.add("u", GOOD)
+        await log.feedback.add("u", GOOD | {"rating": 2})
+        assert await rating(log) == 2
+    async with open_log(tmp_path, "terminal") as log:
+        assert await rating(log) == 2
+
+
+async def test_what_is_added_while_the_file_is_read_is_not_forgotten(log: JsonlLog) -> None:
+    await log.feedback.add("u", GOOD)
+    reading = asyncio.ensure_future(log.feedback.ratings("u"))
+    await asyncio.sleep(0)
+    await log.feedback.add("u", GOOD | {"rating": 1})
+    await reading
+
+    assert await rating(log) == 1
+
+
+async def test_what_could_not_be_synced_is_not_in_the_file(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.feedback.add("u", GOOD)
+    path = tmp_path / "users" / "u" / "+feedback.jsonl"
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        held = HeldSync(patch)
+        held.error = OSError(errno.EIO, "broken")
+        held.go.set()
+        with pytest.raises(StorageFailed):
+            await log.feedback.add("u", GOOD | {"rating": 1})
+
+    assert path.read_bytes() == before
+    assert await rating(log) == 5
+
+
+async def test_a_caller_that_leaves_does_not_stop_it(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = HeldSync(monkeypatch)
+    adding = asyncio.ensure_future(log.feedback.add("u", GOOD))
+    while not log.feedback.held("u").locked():
+        await asyncio.sleep(0)
+    adding.cancel()
+    held.go.set()
+
+    assert await rating(log) == 5
+
+
+async def test_a_torn_line_is_cut_off_and_a_damaged_one_hides_only_itself(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    await log.feedback.add("u", GOOD)
+    path = tmp_path / "users" / "u" / "+feedback.jsonl"
+    path.write_bytes(path.read_bytes() + b'\0\0\n{"type":"feedback","rat')
+    await log.feedback.add("u", GOOD | {"rating": 3})
+
+    assert await rating(log) == 3
+    assert path.read_bytes().count(b'"rat') == 2

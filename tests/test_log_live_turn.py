@@ -1,0 +1,133 @@
+"""A running turn's text: kept in memory, written in pieces, ended once."""
+
+import asyncio
+import errno
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from chatstream.errors import StorageFailed, TurnEnded
+from chatstream.log import disk
+from chatstream.log.jsonl import JsonlLog, open_log
+from tests.log_steps import HeldSync, everything, fail, kinds, say, start
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[JsonlLog]:
+    async with open_log(tmp_path, "terminal") as log:
+        yield log
+
+
+async def test_what_is_ready_at_once_is_one_write(log: JsonlLog) -> None:
+    turn = await start(log)
+    turn.write("a")
+    turn.write('"b"')
+    turn.write("thought", "reasoning")
+    await asyncio.sleep(0)
+
+    lines = [orjson.loads(line) for line in turn.live_path.read_bytes().splitlines()]
+    assert [(line["text"], line.get("kind")) for line in lines] == [
+        ('a"b"', None),
+        ("thought", "reasoning"),
+    ]
+    end = orjson.loads((await turn.end("turn.completed", {})).json)
+    assert (end["text"], end["reasoning"]) == ('a"b"', "thought")
+
+
+async def test_deltas_that_the_disk_refuses_are_shown_once_it_takes_them(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "RETRY_SECONDS", 0.01)
+    turn = await start(log)
+    shown = asyncio.Event()
+    turn.conversation.watch(shown.set)
+    with monkeypatch.context() as patch:
+        fail(patch, "pwrite", errno.EIO, lambda fd: True)
+        await say(turn, "a", "b")
+    assert not shown.is_set()
+
+    await asyncio.wait_for(shown.wait(), 5)
+
+    events = await everything(turn.conversation)
+    assert orjson.loads(events[-1].json)["text"] == "ab"
+
+
+async def test_the_live_file_goes_with_the_end(tmp_path: Path) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        turn = await start(log)
+        await say(turn, "a")
+        assert turn.live_path.exists()
+        await turn.end("turn.completed", {})
+
+    assert not turn.live_path.exists()
+
+
+async def test_nothing_comes_after_the_end(log: JsonlLog) -> None:
+    turn = await start(log)
+    await turn.end("turn.completed", {})
+    for late in (lambda: turn.write("x"), lambda: turn.mark({})):
+        with pytest.raises(TurnEnded):
+            late()
+    with pytest.raises(TurnEnded):
+        await turn.end("turn.cancelled", {})
+
+    assert kinds(await everything(turn.conversation)) == ["turn.started", "turn.completed"]
+
+
+async def test_an_end_that_fails_may_be_tried_again_and_stands_once(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await start(log)
+    await say(turn, "text")
+    with monkeypatch.context() as patch:
+        held = HeldSync(patch)
+        held.error = OSError(errno.EIO, "broken")
+        held.go.set()
+        with pytest.raises(StorageFailed):
+            await turn.end("turn.completed", {})
+    turn.write(" more")
+
+    await turn.end("turn.failed", {})
+
+    assert turn.conversation.path.read_bytes().count(b'"text more"') == 1
+    events = await everything(turn.conversation)
+    assert kinds(events) == ["turn.started", "turn.failed"]
+
+
+async def test_a_caller_that_leaves_does_not_stop_an_end(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await start(log)
+    held = HeldSync(monkeypatch)
+    ending = asyncio.ensure_future(turn.end("turn.completed", {}))
+    while not turn.ended:
+        await asyncio.sleep(0)
+    ending.cancel()
+    held.go.set()
+
+    event = await asyncio.wait_for(asyncio.shield(turn.done), 5)
+    assert event is not None and event.type == "turn.completed"
+
+
+async def test_a_file_is_not_closed_under_its_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_log(tmp_path, "always") as log:
+        turn = await start(log)
+        closed: list[int] = []
+        real = os.close
+        monkeypatch.setattr(os, "close", lambda fd: (closed.append(fd), real(fd))[1])
+        with monkeypatch.context() as patch:
+            held = HeldSync(patch)
+            await say(turn, "a")
+            live = turn._fd
+            turn.close(None)
+            assert live not in closed
+            held.go.set()
+            await turn.conversation.order.drained()
+        assert live in closed

@@ -1,0 +1,232 @@
+"""What a start makes of the files that a death, or a bad disk, left."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from chatstream.errors import StorageFailed
+from chatstream.events import place
+from chatstream.log.jsonl import open_log
+from tests.log_steps import ADDRESS, everything, kinds, say, start
+
+pytestmark = pytest.mark.anyio
+
+CHILD = """
+import asyncio, sys
+from pathlib import Path
+from chatstream.log.jsonl import open_log
+from tests.log_steps import say, start
+
+async def main():
+    async with open_log(Path(sys.argv[1]), "terminal") as log:
+        await (await start(log, "turn-0001")).end("turn.completed", {})
+        turn = await start(log, "turn-0002")
+        await say(turn, "all ", "of ", "it")
+        print(log.last_id, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def killed(root: Path) -> str:
+    """Kill a process with a running turn; returns the last id that it gave."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(root)], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        last = child.stdout.readline().strip()
+        child.send_signal(signal.SIGKILL)
+    assert last
+    return last
+
+
+def file(root: Path) -> Path:
+    return root / "users" / "u" / "c.jsonl"
+
+
+async def events(root: Path) -> list[dict[str, Any]]:
+    async with open_log(root, "terminal") as log:
+        found = await everything(await log.conversation(ADDRESS))
+    return [orjson.loads(event.json) for event in found]
+
+
+async def test_no_id_is_given_again_after_the_tail_and_the_clock_were_lost(tmp_path: Path) -> None:
+    last = killed(tmp_path)
+    data = file(tmp_path).read_bytes()
+    file(tmp_path).write_bytes(data[: data.rindex(b"\n", 0, -1) + 1])
+
+    async with open_log(tmp_path, "terminal") as log:
+        assert (await start(log, "turn-0003")).started_id > last
+
+
+async def test_a_torn_last_line_is_cut_off_at_every_byte(tmp_path: Path) -> None:
+    async with open_log(tmp_path, "never") as log:
+        await (await start(log)).end("turn.completed", {})
+        (await start(log, "turn-0002")).close(None)
+    whole = file(tmp_path).read_bytes()
+    begin = whole.rindex(b"\n", 0, -1) + 1
+    for cut in range(begin, len(whole)):
+        file(tmp_path).write_bytes(whole[:cut])
+        found = await events(tmp_path)
+        assert [event["type"] for event in found] == ["turn.started", "turn.completed"]
+        assert file(tmp_path).read_bytes() == whole[:begin]
+
+
+async def test_a_torn_live_file_keeps_its_whole_lines_at_every_byte(tmp_path: Path) -> None:
+    killed(tmp_path)
+    (live,) = tmp_path.rglob("*.live")
+    log_file, deltas = file(tmp_path).read_bytes(), live.read_bytes()
+    texts = ["", "all ", "all of ", "all of it"]
+    for cut in range(0, len(deltas) + 1, 7):
+        file(tmp_path).write_bytes(log_file)
+        live.write_bytes(deltas[:cut])
+        found = await events(tmp_path)
+        assert found[-1]["type"] == "turn.interrupted"
+        assert found[-1]["text"] == texts[deltas[:cut].count(b"\n")]
+        assert not live.exists()
+
+
+async def test_a_hole_in_a_live_file_ends_the_text_before_it(tmp_path: Path) -> None:
+    killed(tmp_path)
+    (live,) = tmp_path.rglob("*.live")
+    lines = live.read_bytes().splitlines(keepends=True)
+    live.write_bytes(lines[0] + b"\0" * (len(lines[1]) - 1) + b"\n" + lines[2])
+
+    assert (await events(tmp_path))[-1]["text"] == "all "
+
+
+def _nul(lines: list[bytes], at: int) -> list[bytes]:
+    return [*lines[:at], b"\0" * (len(lines[at]) - 1) + b"\n", *lines[at + 1 :]]
+
+
+@pytest.mark.parametrize("damage", [b"\0\0\n", b"\n", b"not json\n", b'{"type":"x"}\n', b"\xff\n"])
+async def test_a_bad_line_before_the_start_of_a_running_turn_does_not_hide_it(
+    tmp_path: Path, damage: bytes
+) -> None:
+    killed(tmp_path)
+    lines = file(tmp_path).read_bytes().splitlines(keepends=True)
+    file(tmp_path).write_bytes(b"".join([*lines[:-1], damage, lines[-1]]))
+
+    found = await events(tmp_path)
+    assert [event["type"] for event in found][2:] == ["turn.started", "turn.interrupted"]
+    assert found[-1]["text"] == "all of it"
+
+
+async def test_the_text_of_a_turn_whose_terminal_line_is_bad_is_kept_while_it_is_there(
+    tmp_path: Path,
+) -> None:
+    killed(tmp_path)
+    (live,) = tmp_path.rglob("*.live")
+    deltas = live.read_bytes()
+    await events(tmp_path)
+    live.write_bytes(deltas)
+    async with open_log(tmp_path, "terminal") as log:
+        await (await start(log, "turn-0003")).end("turn.completed", {})
+    lines = file(tmp_path).read_bytes().splitlines(keepends=True)
+    live.write_bytes(deltas)
+    file(tmp_path).write_bytes(b"".join(_nul(lines, 4)))
+
+    found = await events(tmp_path)
+    (end,) = [event for event in found if event["type"] == "turn.interrupted"]
+    assert (end["turn_id"], end["text"]) == ("turn-0002", "all of it")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda data: b"",
+        lambda data: b"\0" * 100,
+        lambda data: data[:40],
+        lambda data: _no_newline(data),
+    ],
+    ids=["empty", "zeros", "torn header", "no newline"],
+)
+async def test_a_file_without_a_record_is_a_conversation_without_events(
+    tmp_path: Path, edit: Callable[[bytes], bytes]
+) -> None:
+    killed(tmp_path)
+    file(tmp_path).write_bytes(edit(file(tmp_path).read_bytes()))
+
+    assert await events(tmp_path) == []
+    async with open_log(tmp_path, "terminal") as log:
+        await start(log)
+
+
+def _no_newline(data: bytes) -> bytes:
+    return data.replace(b"\n", b" ")
+
+
+async def test_a_large_file_that_is_not_ours_is_put_aside_and_not_thrown_away(
+    tmp_path: Path,
+) -> None:
+    killed(tmp_path)
+    file(tmp_path).write_bytes(b"x" * 100_000)
+
+    assert await events(tmp_path) == []
+    assert file(tmp_path).with_suffix(".corrupt").read_bytes() == b"x" * 100_000
+
+
+async def test_a_bad_first_line_hides_no_event(tmp_path: Path) -> None:
+    killed(tmp_path)
+    before = await events(tmp_path)
+    lines = file(tmp_path).read_bytes().splitlines(keepends=True)
+    file(tmp_path).write_bytes(b"".join(_nul(lines, 0)))
+
+    assert await events(tmp_path) == before
+    async with open_log(tmp_path, "terminal") as log:
+        assert [entry.conversation_id for entry in await log.list("u")] == ["c"]
+
+
+async def test_a_file_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    killed(tmp_path)
+    data = file(tmp_path).read_bytes().replace(b'"version":1', b'"version":2') + b"half"
+    file(tmp_path).write_bytes(data)
+
+    async with open_log(tmp_path, "terminal") as log:
+        with pytest.raises(StorageFailed) as caught:
+            await log.conversation(ADDRESS)
+        await log.erase_user("other")
+    assert caught.value.code == "newer_version"
+    assert file(tmp_path).read_bytes() == data
+
+
+async def test_a_symbolic_link_is_no_conversation(tmp_path: Path) -> None:
+    killed(tmp_path)
+    moved = file(tmp_path).rename(tmp_path / "elsewhere")
+    file(tmp_path).symlink_to(moved)
+
+    async with open_log(tmp_path, "terminal") as log:
+        with pytest.raises(StorageFailed):
+            await log.conversation(ADDRESS)
+
+
+async def test_a_live_file_without_its_conversation_is_removed(tmp_path: Path) -> None:
+    killed(tmp_path)
+    file(tmp_path).unlink()
+
+    async with open_log(tmp_path, "terminal"):
+        assert not list(tmp_path.rglob("*.live"))
+
+
+async def test_many_orphans_of_one_conversation_all_end(tmp_path: Path) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        turns = await asyncio.gather(*(start(log, f"turn-{n:04}") for n in range(50)))
+        for turn in turns:
+            await say(turn, turn.turn_id)
+        data = {path: path.read_bytes() for path in tmp_path.rglob("*.live")}
+    assert len(data) == 50
+
+    async with open_log(tmp_path, "terminal") as log:
+        found = await everything(await log.conversation(ADDRESS))
+    ended = [orjson.loads(e.json) for e in found if e.type == "turn.interrupted"]
+    assert sorted(e["text"] for e in ended) == sorted(turn.turn_id for turn in turns)
+    assert len(kinds(found)) == 100
+    assert [place(e.id) for e in found] == sorted({place(e.id) for e in found})

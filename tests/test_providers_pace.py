@@ -1,0 +1,60 @@
+"""Reads wait for a common beat while very many tokens come, and never otherwise."""
+
+import asyncio
+
+import pytest
+
+from chatstream.providers.pace import BEAT_SECONDS, BUSY_TOKENS, LOOK_SECONDS, Pace
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def busy() -> Pace:
+    pace = Pace()
+    pace.took(1)  # the first look
+    await asyncio.sleep(LOOK_SECONDS * 1.1)
+    assert pace.took(10 * int(BUSY_TOKENS * LOOK_SECONDS)) is not None
+    return pace
+
+
+async def test_few_tokens_wait_for_nothing() -> None:
+    pace = Pace()
+
+    assert pace.took(1) is None
+    await asyncio.sleep(LOOK_SECONDS * 1.1)
+    assert [pace.took(1) for _ in range(100)] == [None] * 100
+
+
+async def test_many_tokens_wait_for_one_beat_together() -> None:
+    pace = await busy()
+    began = asyncio.get_running_loop().time()
+    beats = [pace.took(1) for _ in range(10)]
+
+    await asyncio.gather(*(beat for beat in beats if beat is not None))
+
+    assert None not in beats
+    assert asyncio.get_running_loop().time() - began >= BEAT_SECONDS * 0.5
+
+
+async def test_who_is_cancelled_keeps_nobody_else_waiting() -> None:
+    pace = await busy()
+    gone, stays = pace.took(1), pace.took(1)
+    assert gone is not None and stays is not None
+
+    gone.cancel()
+
+    await stays
+
+
+async def test_calm_comes_back() -> None:
+    pace = await busy()
+    await asyncio.sleep(LOOK_SECONDS * 2)
+
+    pace.took(1)
+
+    assert pace.took(1) is None
