@@ -51,6 +51,13 @@ async def everything(conversation: Conversation, after: int = 0) -> list[Encoded
         found += events
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until something is so, or fail."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
+
+
 def kinds(events: list[Encoded]) -> list[str]:
     """Return the types of events."""
     return [event.type for event in events]

@@ -36,6 +36,7 @@ def served(app: Any) -> Iterator[httpx.Client]:
     config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     listening = config.bind_socket()
+    listening.listen()  # so that who comes before the server is ready waits, and is not refused
     thread = threading.Thread(target=asyncio.run, args=(server.serve([listening]),))
     thread.start()
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"

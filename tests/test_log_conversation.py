@@ -14,7 +14,7 @@ from chatstream.log.conversation import RECENT_TURNS
 from chatstream.log.disk import Fsync
 from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.live_turn import LiveTurn
-from tests.log_steps import ADDRESS, HeldSync, everything, fail, kinds, say, start
+from tests.log_steps import ADDRESS, HeldSync, everything, fail, kinds, say, start, until
 
 pytestmark = pytest.mark.anyio
 
@@ -35,8 +35,7 @@ async def test_an_event_that_is_not_durable_is_not_passed_over_when_the_last_rea
     conversation.watch(wake := lambda: None)
     held = HeldSync(monkeypatch)
     second = asyncio.ensure_future(start(log, "turn-0002"))
-    while not conversation.running:
-        await asyncio.sleep(0)
+    await until(lambda: bool(conversation.running))
     conversation.unwatch(wake)
 
     assert await everything(conversation, seen) == []
@@ -112,8 +111,7 @@ async def test_a_failed_sync_takes_back_the_title_and_the_count(
             asyncio.ensure_future(conversation.rename("lost too")),
             asyncio.ensure_future(start(log, "turn-0002")),
         ]
-        while len(conversation.running) < 2:
-            await asyncio.sleep(0)
+        await until(lambda: len(conversation.running) == 2)
         held.go.set()
         results = await asyncio.gather(*tried, return_exceptions=True)
     assert [type(result) for result in results] == [StorageFull] * 3
@@ -130,8 +128,7 @@ async def test_a_record_right_after_a_rename_knows_the_new_title(
     held = HeldSync(monkeypatch)
     renaming = asyncio.ensure_future(conversation.rename("new"))
     starting = asyncio.ensure_future(start(log, "turn-0002"))
-    while len(conversation.running) < 2:
-        await asyncio.sleep(0)
+    await until(lambda: len(conversation.running) == 2)
     renaming.cancel()  # its caller leaves; the title stands all the same
     held.go.set()
     await starting

@@ -15,7 +15,7 @@ from chatstream.log import erase
 from chatstream.log.conversation import Conversation
 from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.live_turn import LiveTurn
-from tests.log_steps import ADDRESS, HeldSync, contents, everything, fail, kinds, say, start
+from tests.log_steps import ADDRESS, HeldSync, contents, everything, fail, kinds, say, start, until
 
 pytestmark = pytest.mark.anyio
 SECRET = "correct horse battery staple"
@@ -36,11 +36,9 @@ async def test_an_end_that_fails_while_a_clear_begins_does_not_bring_the_text_ba
         held = HeldSync(patch)
         held.error = OSError(errno.EIO, "broken")
         ending = asyncio.ensure_future(turn.end("turn.completed", {}))
-        while not turn.ended:
-            await asyncio.sleep(0)
+        await until(lambda: bool(turn.ended))
         clearing = asyncio.ensure_future(log.clear(turn.conversation))
-        while turn.conversation.gate is None:
-            await asyncio.sleep(0)
+        await until(lambda: turn.conversation.gate is not None)
         held.go.set()
         with pytest.raises(StorageFailed):
             await ending
@@ -53,8 +51,7 @@ async def test_an_end_that_fails_while_a_clear_begins_does_not_bring_the_text_ba
 async def test_a_clear_goes_on_when_its_caller_leaves(log: JsonlLog, tmp_path: Path) -> None:
     turn = await start(log, content=SECRET)
     clearing = asyncio.ensure_future(log.clear(turn.conversation))
-    while turn.conversation.gate is None:
-        await asyncio.sleep(0)
+    await until(lambda: turn.conversation.gate is not None)
     clearing.cancel()
     await turn.conversation.settled()
 
@@ -66,8 +63,7 @@ async def test_closing_the_log_waits_for_a_clear_whose_caller_left(tmp_path: Pat
     async with open_log(tmp_path, "terminal") as log:
         turn = await start(log, content=SECRET)
         clearing = asyncio.ensure_future(log.clear(turn.conversation))
-        while turn.conversation.gate is None:
-            await asyncio.sleep(0)
+        await until(lambda: turn.conversation.gate is not None)
         clearing.cancel()
 
     assert SECRET.encode() not in contents(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 
 from chatstream.errors import StorageFailed
 from chatstream.log.jsonl import JsonlLog, open_log
-from tests.log_steps import HeldSync
+from tests.log_steps import HeldSync, until
 
 pytestmark = pytest.mark.anyio
 GOOD = {"rating": 5, "turn_id": "turn-0001", "conversation_id": "c"}
@@ -65,10 +65,10 @@ async def test_what_could_not_be_synced_is_not_in_the_file(
 async def test_a_caller_that_leaves_does_not_stop_it(
     log: JsonlLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await log.feedback.add("v", GOOD)  # the clock has synced its first ceiling
     held = HeldSync(monkeypatch)
     adding = asyncio.ensure_future(log.feedback.add("u", GOOD))
-    while not log.feedback.held("u").locked():
-        await asyncio.sleep(0)
+    await until(lambda: bool(log.feedback.held("u").locked()))
     adding.cancel()
     held.go.set()
 

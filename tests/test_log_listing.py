@@ -9,7 +9,7 @@ import pytest
 from chatstream.events import Address
 from chatstream.log import listing
 from chatstream.log.jsonl import JsonlLog, open_log
-from tests.log_steps import ADDRESS, HeldSync, start
+from tests.log_steps import ADDRESS, HeldSync, start, until
 
 pytestmark = pytest.mark.anyio
 
@@ -38,8 +38,7 @@ async def test_what_is_not_durable_is_not_listed(
     conversation = await log.conversation(ADDRESS)
     held = HeldSync(monkeypatch)
     second = asyncio.ensure_future(start(log, "turn-0002"))
-    while not conversation.running:
-        await asyncio.sleep(0)
+    await until(lambda: bool(conversation.running))
 
     assert [entry.turns for entry in await log.list("u")] == [1]
     held.go.set()

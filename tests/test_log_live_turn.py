@@ -12,7 +12,7 @@ import pytest
 from chatstream.errors import StorageFailed, TurnEnded
 from chatstream.log import disk
 from chatstream.log.jsonl import JsonlLog, open_log
-from tests.log_steps import HeldSync, everything, fail, kinds, say, start
+from tests.log_steps import HeldSync, everything, fail, kinds, say, start, until
 
 pytestmark = pytest.mark.anyio
 
@@ -105,8 +105,7 @@ async def test_a_caller_that_leaves_does_not_stop_an_end(
     turn = await start(log)
     held = HeldSync(monkeypatch)
     ending = asyncio.ensure_future(turn.end("turn.completed", {}))
-    while not turn.ended:
-        await asyncio.sleep(0)
+    await until(lambda: bool(turn.ended))
     ending.cancel()
     held.go.set()
 
