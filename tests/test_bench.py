@@ -21,7 +21,7 @@ SERVERS = ["bare ASGI", "relay", "chatstream SSE", "chatstream WebSocket"]
 def test_a_tiny_run_prints_its_tables_and_ratios() -> None:
     done = CliRunner().invoke(main, TINY)
 
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 0, (done.exception, done.stderr)
     for name in SERVERS:
         assert done.stdout.count(f"| {name} |") == 2
     assert "Paced, 200 tokens a second each:" in done.stdout
@@ -32,7 +32,7 @@ def test_a_tiny_run_prints_its_tables_and_ratios() -> None:
 def test_json_holds_every_round() -> None:
     done = CliRunner().invoke(main, [*TINY, "--json"])
 
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 0, (done.exception, done.stderr)
     found = orjson.loads(done.stdout)
     for pace in ("paced", "burst"):
         assert [result["name"] for result in found[pace]] == SERVERS

@@ -70,9 +70,10 @@ async def test_the_live_file_goes_with_the_end(tmp_path: Path) -> None:
 async def test_nothing_comes_after_the_end(log: JsonlLog) -> None:
     turn = await start(log)
     await turn.end("turn.completed", {})
-    for late in (lambda: turn.write("x"), lambda: turn.mark({})):
-        with pytest.raises(TurnEnded):
-            late()
+    with pytest.raises(TurnEnded):
+        turn.write("x")
+    with pytest.raises(TurnEnded):
+        turn.mark({})
     with pytest.raises(TurnEnded):
         await turn.end("turn.cancelled", {})
 
@@ -120,7 +121,12 @@ async def test_a_file_is_not_closed_under_its_sync(
         turn = await start(log)
         closed: list[int] = []
         real = os.close
-        monkeypatch.setattr(os, "close", lambda fd: (closed.append(fd), real(fd))[1])
+
+        def close(fd: int) -> None:
+            closed.append(fd)
+            real(fd)
+
+        monkeypatch.setattr(os, "close", close)
         with monkeypatch.context() as patch:
             held = HeldSync(patch)
             await say(turn, "a")

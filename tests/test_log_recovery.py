@@ -230,3 +230,23 @@ async def test_many_orphans_of_one_conversation_all_end(tmp_path: Path) -> None:
     assert sorted(e["text"] for e in ended) == sorted(turn.turn_id for turn in turns)
     assert len(kinds(found)) == 100
     assert [place(e.id) for e in found] == sorted({place(e.id) for e in found})
+
+
+async def test_a_bad_line_in_the_middle_is_passed_over_and_reported_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    killed(tmp_path)
+    await events(tmp_path)
+    lines = file(tmp_path).read_bytes().splitlines(keepends=True)
+    file(tmp_path).write_bytes(b"".join(_nul(lines, 2)))
+    caplog.clear()
+
+    for _ in range(3):
+        found = await events(tmp_path)
+        assert [event["type"] for event in found] == [
+            "turn.started",
+            "turn.started",
+            "turn.interrupted",
+        ]
+    reported = [record for record in caplog.records if record.message == "bad line"]
+    assert [vars(record)["offset"] for record in reported] == [len(b"".join(lines[:2]))]

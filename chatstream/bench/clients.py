@@ -45,6 +45,7 @@ class Client(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._parts: list[bytes] = []
         self._size = 0
+        self._last = b""
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -61,7 +62,9 @@ class Client(asyncio.Protocol):
         if not self.first_at and self.delta in data:
             self.first_at = now
             self.on_first()
-        if self.is_last(data):
+        # The mark of the end may be cut in two.
+        last, self._last = self._last + data, data[-32:]
+        if self.is_last(last):
             self.ended_at = now
             self.transport.close()
             self.done.set_result(None)

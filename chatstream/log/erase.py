@@ -2,22 +2,19 @@
 Clear and erase: what was cleared is in no file and cannot be read, whatever dies when.
 
 The order: other writes wait; the intent; the new file, or none; what lies beside it; then what
-runs is told of its end. Rewrites go through `aiofiles`: they are off every hot path. The calls
-here run in tasks of their own (see `jsonl`), so that no caller's leaving cuts them short.
+runs is told of its end. Each step is one job on a thread. The calls here run in tasks of their
+own (see `jsonl`), so that no caller's leaving cuts them short.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import aiofiles
-import aiofiles.os
 import orjson
 
 from chatstream.errors import ChatstreamError, StorageFailed
@@ -26,6 +23,7 @@ from chatstream.log import records
 from chatstream.log.conversation import Conversation
 from chatstream.log.disk import Disk
 from chatstream.log.file_state import FileState, load
+from chatstream.log.folder import put
 from chatstream.log.intents import (
     Intent,
     Scope,
@@ -39,7 +37,6 @@ from chatstream.log.intents import (
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Encoded, Json
 from chatstream.log.reserve import FULL
-from chatstream.log.syncer import sync_folder
 
 logger = logging.getLogger(__name__)
 
@@ -211,19 +208,8 @@ async def write_aside(path: Path, address: Address, created: EventId, event: byt
     """Replace a conversation's file, durably and at once, by this event; returns its size."""
     data = records.header(address, created, timestamp(place(created) // 10_000))
     data += event[:-1] + b',"turns":0,"running":[]}\n'
-    aside = path.with_suffix(".aside")
-    async with aiofiles.open(aside, "wb", opener=private) as file:
-        await file.write(data)
-        await file.flush()
-        await asyncio.to_thread(os.fsync, file.fileno())
-    await aiofiles.os.replace(aside, path)
-    await asyncio.to_thread(sync_folder, path.parent)
+    await asyncio.to_thread(put, path, data, path.with_suffix(".aside"))
     return len(data)
-
-
-def private(path: str, flags: int) -> int:
-    """Open a file that only its owner may read."""
-    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 async def erase_user(disk: Disk, user_id: str, conversations: list[Conversation]) -> None:

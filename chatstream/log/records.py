@@ -2,19 +2,24 @@
 The lines of a conversation's file: how they are written, and how they are read back.
 
 One JSON object a line; its newline is the commit mark. The public event comes first and our own
-bookkeeping from `turns` on, so that the event as clients see it is a slice of the line. Nothing
-here keeps state: every function reads a file descriptor at places that it is given.
+bookkeeping from `turns` on, so that the event as clients see it is a slice of the line. Every
+function reads a file descriptor at places that it is given; damaged lines are passed over, and
+each is reported once.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
 
 from chatstream.events import Address, EventId, TurnId, before, is_event_id
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1
 BLOCK = 64 * 1024
@@ -121,8 +126,21 @@ def records_back(fd: int, end: int, block: int = BLOCK) -> Iterator[Record]:
     """Yield the permanent records before `end`, newest first; damaged lines are passed over."""
     for start, data in lines_back(fd, end, block):
         record = parse(data)
-        if record is not None and record["type"] != "log":
+        if record is None:
+            damaged(fd, start)
+        elif record["type"] != "log":
             yield Record(start, start + len(data) + 1, record)
+
+
+def damaged(fd: int, offset: int) -> None:
+    """Report a line that is not a record, when it is first read."""
+    about = os.fstat(fd)
+    _report(about.st_dev, about.st_ino, offset)
+
+
+@lru_cache(maxsize=10_000)
+def _report(device: int, inode: int, offset: int) -> None:
+    logger.warning("bad line", extra={"device": device, "inode": inode, "offset": offset})
 
 
 def committed_size(fd: int, upto: int | None = None) -> int:
@@ -211,6 +229,8 @@ def slice_after(
             event = encoded(text)
             if event is not None and event.id > upto:
                 return found, place
+            if event is None and place > 0:
+                damaged(fd, place)
             place += len(text) + 1
             if event is not None and event.id > after:
                 found.append(event)
