@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ def _row(result: Result, relay: float) -> str:
     streaming = "" if result.streaming is None else f"{result.streaming * MICRO:.1f}"
     return (
         f"| {result.name} | {result.cost * MICRO:.1f} ({min(costs):.1f}-{max(costs):.1f}) "
-        f"| {result.cost / relay:.2f} | {streaming} | {first[0]:.0f}, {first[1]:.0f} "
+        f"| {over(result.cost, relay):.2f} | {streaming} | {first[0]:.0f}, {first[1]:.0f} "
         f"| {gap[0]:.0f}, {gap[1]:.0f} | {result.rate:,.0f} | {result.memory / MIB:.0f} |"
     )
 
@@ -49,16 +50,16 @@ def ratios(results: Sequence[Result]) -> str:
         ("chatstream SSE / bare ASGI", sse, _named(results, "bare ASGI")),
         ("chatstream WebSocket / SSE", socket, sse),
     ):
-        ratio = f"{name}: {one.cost / other.cost:.2f}"
+        ratio = f"{name}: {over(one.cost, other.cost):.2f}"
         if one.streaming is not None and other.streaming is not None:
-            ratio += f" ({one.streaming / other.streaming:.2f} while streaming)"
+            ratio += f" ({over(one.streaming, other.streaming):.2f} while streaming)"
         told.append(ratio)
     return "; ".join(told)
 
 
 def spreads(results: Sequence[Result]) -> list[tuple[str, float]]:
     """Return by how much each subject's rounds differ."""
-    return [(result.name, max(result.costs) / min(result.costs)) for result in results]
+    return [(result.name, over(max(result.costs), min(result.costs))) for result in results]
 
 
 def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -75,6 +76,11 @@ def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
         }
         for result in results
     ]
+
+
+def over(one: float, other: float) -> float:
+    """Return a ratio; not a number where the run was too short for the clock."""
+    return one / other if other else math.nan
 
 
 def _named(results: Sequence[Result], name: str) -> Result:

@@ -197,7 +197,8 @@ class _Watch:
         (begin, cpu), (end, later) = self._marks
         came = sum(client.characters(end) - client.characters(begin) for client in clients)
         tokens = came * script.tokens / len(script.text)
-        return (later - cpu) / tokens if tokens else None
+        # A run of a few milliseconds may be over before the clock has moved.
+        return (later - cpu) / tokens if tokens and later > cpu else None
 
     def _mark(self) -> None:
         self._marks.append((perf_counter(), self._server.cpu))
