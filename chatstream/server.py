@@ -50,6 +50,7 @@ class Server(uvicorn.Server):
         self._running = AsyncExitStack()
         self._sockets: list[socket.socket] = []
         self._draining: asyncio.Task[None] | None = None
+        self._hurrying: asyncio.Task[None] | None = None
         self._last_resort: threading.Timer | None = None
         self._loop: asyncio.AbstractEventLoop
 
@@ -88,16 +89,14 @@ class Server(uvicorn.Server):
             logger.info("draining", extra={"seconds": grace})
             self._draining = self._loop.create_task(self._drain(grace))
             self._exit_within(grace + EXIT_SECONDS)
-        else:
-            self._draining.cancel()
+        elif self._hurrying is None:
+            # Not by cancelling the drain: before its first step that would undo it.
+            self._hurrying = self._loop.create_task(self._app.services.runner.interrupt())
             self._exit_within(EXIT_SECONDS)
 
     async def _drain(self, grace: float) -> None:
-        runner = self._app.services.runner
         try:
-            await runner.drain(grace)
-        except asyncio.CancelledError:
-            await runner.interrupt()
+            await self._app.services.runner.drain(grace)
         finally:
             self.should_exit = True
 
