@@ -66,6 +66,8 @@ def test_metrics_count_turns_and_readers(tmp_path: Path) -> None:
             during = server.http.get("/metrics")
             gate.open()
             list(stream)
+        # A turn is counted once its task is over, which its last event does not wait for.
+        server.call(server.app.services.runner.drain(5))
         after = server.http.get("/metrics").text
 
     assert during.headers["content-type"].startswith("text/plain; version=0.0.4")
