@@ -131,7 +131,8 @@ class LogFile:
 
 def create(disk: Disk, path: Path, address: Address, identifier: EventId, *, durable: bool) -> int:
     """
-    Make a new file with its header; returns its size. Durable by name and content, if asked.
+    Make a new file with its header; returns its size. Its name is durable, if asked; its content
+    is with the first record that is: until then nothing in it was acknowledged.
 
     Raises:
         OSError: It could not be made, and is not there.
@@ -144,7 +145,6 @@ def create(disk: Disk, path: Path, address: Address, identifier: EventId, *, dur
         if os.pwrite(fd, header, 0) < len(header):
             raise OSError(28, "no space for a new file")
         if durable:
-            os.fsync(fd)
             sync_folder(path.parent)
     except OSError:
         path.unlink()
