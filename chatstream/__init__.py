@@ -3,16 +3,18 @@ chatstream: a streaming chat server that never loses or repeats a token.
 
 A conversation is a log, and everything else is a view of it. The flow, in reading order::
 
-    http/ websocket -> validation (+ guards) -> turns -> providers/ -> log -> subscriber -> wire
+    http/ websocket -> validation (+ guards) -> turns -> reply -> providers/ -> log/
+    log/ -> subscriber -> http/sse, subscription -> wire
 
 Layers, imports point down only (`tests/test_layers.py`)::
 
-    composition  app, cli, importing, exporting, fsck
-    edge         http/, websocket
-    guards       auth, limits
-    work         turns, admission, subscriber, history   (they meet only at the log)
-    parts        log/, providers/
-    values       events, wire, validation, errors, settings
+    composition  app, cli, server, terminal, bench/, importing, exporting, fsck
+    edge         http/ (a module per resource), websocket, subscription, frames
+    guards       auth, limits, services
+    work         turns, reply, admission, versions, subscriber, history, pulse
+                 (writers and readers meet only at the log)
+    parts        log/, providers/ (an adapter a module, routing, resilience)
+    values       events, wire, validation, errors, settings, metrics, logs
 """
 
 from typing import TYPE_CHECKING, Any
