@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,12 @@ import pytest
 from chatstream.errors import StorageFailed, StorageFull, TurnEnded
 from chatstream.events import Address, TurnId, place
 from chatstream.log import jsonl
-from chatstream.log.conversation import Conversation
 from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Encoded
+from tests.log_steps import ADDRESS, HeldSync, contents, everything, say, start
 
 pytestmark = pytest.mark.anyio
-ADDRESS = Address("u", "c")
 SECRET = "correct horse battery staple"
 
 
@@ -30,53 +28,6 @@ SECRET = "correct horse battery staple"
 async def log(tmp_path: Path) -> AsyncIterator[JsonlLog]:
     async with open_log(tmp_path, "terminal") as log:
         yield log
-
-
-async def start(log: JsonlLog, turn_id: str = "turn-0001", message: str = "hi") -> LiveTurn:
-    conversation = await log.conversation(ADDRESS)
-    fields = {"message": {"role": "user", "content": message}, "request": {}, "created_at": "x"}
-    turn = await conversation.start(TurnId(turn_id), "body", fields, admit=log.admit)
-    assert isinstance(turn, LiveTurn)
-    return turn
-
-
-async def say(turn: LiveTurn, *texts: str) -> None:
-    for text in texts:
-        turn.write(text)
-        await asyncio.sleep(0)
-
-
-async def everything(conversation: Conversation, after: int = 0) -> list[Encoded]:
-    found: list[Encoded] = []
-    while True:
-        events = conversation.read(after)
-        if events is None:
-            events, after = await conversation.read_file(after)
-        elif not events:
-            return found
-        else:
-            after = place(events[-1].id)
-        found += events
-
-
-def files(root: Path) -> bytes:
-    return b"".join(p.read_bytes() for p in root.rglob("*") if p.is_file() and p.name != "reserve")
-
-
-class HeldSync:
-    """Holds every sync back until it is let go, or fails it."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.go = threading.Event()
-        self.error: OSError | None = None
-        self._real = os.fdatasync
-        monkeypatch.setattr(os, "fdatasync", self._sync)
-
-    def _sync(self, fd: int) -> None:
-        assert self.go.wait(5)
-        if self.error:
-            raise self.error
-        self._real(fd)
 
 
 async def test_a_delta_waits_for_the_sync_of_an_older_start(
@@ -208,14 +159,14 @@ async def test_what_is_cleared_is_in_no_file_and_its_streams_are_told(
     conversation = running.conversation
     seen = place(conversation.last_id)
     conversation.watch(lambda: None)
-    assert SECRET.encode() in files(tmp_path)
+    assert SECRET.encode() in contents(tmp_path)
 
     waiting = asyncio.ensure_future(log.clear(conversation))
     await asyncio.sleep(0)
     following = asyncio.ensure_future(start(log, "turn-0003"))
     await waiting
 
-    assert SECRET.encode() not in files(tmp_path)
+    assert SECRET.encode() not in contents(tmp_path)
     assert stopped == [True]
     told = [e.type for e in await everything(conversation, seen)][:2]
     assert told == ["turn.cancelled", "history.cleared"]
@@ -244,7 +195,7 @@ async def test_a_clear_that_dies_at_any_step_is_finished_by_the_next_start(
         left = await everything(await log.conversation(ADDRESS))
 
     if promised or step > 4:
-        assert SECRET.encode() not in files(tmp_path)
+        assert SECRET.encode() not in contents(tmp_path)
         assert [e.type for e in left] == ["history.cleared"]
     else:
         assert [e.type for e in left] == ["turn.started", "turn.completed"]
@@ -298,7 +249,7 @@ async def test_an_erased_user_leaves_no_trace(log: JsonlLog, tmp_path: Path) -> 
 
     await log.erase_user("u")
 
-    assert SECRET.encode() not in files(tmp_path)
+    assert SECRET.encode() not in contents(tmp_path)
     assert list((tmp_path / "users").iterdir()) == []
     assert not (await log.feedback.ratings("u")).by_turn
     assert (await turn.done) is not None
@@ -309,7 +260,7 @@ CHILD = """
 import asyncio, sys
 from pathlib import Path
 from chatstream.log.jsonl import open_log
-from tests.test_event_log import say, start
+from tests.log_steps import say, start
 
 async def main():
     async with open_log(Path(sys.argv[1]), "terminal") as log:
