@@ -208,8 +208,8 @@ async def context(
     Return what goes along with a turn, oldest first: the turns that had ended, with text, when it
     started; whole ones, the newest that together have at most `limit` messages.
     """
-    if limit < 2:
-        return []
+    if limit < 2 or conversation.turns == 1:
+        return []  # nothing wanted, or this turn is the first: no file need be read
     job = partial(_context, started_id=started_id, limit=limit, replaced=replaced)
     return await conversation.with_file(job)
 
