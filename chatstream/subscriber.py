@@ -108,7 +108,6 @@ class Subscriber:
         self.backlog_until = conversation.last_id
         self._turn = turn
         self._wake = wake
-        self._cleared = False
         conversation.watch(wake)
 
     @property
