@@ -51,6 +51,11 @@ export function newTurnId() {
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
+/** Where a turn is found. */
+function path(turnId) {
+  return `turns/${encodeURIComponent(turnId)}`;
+}
+
 export class ChatstreamClient {
   #base;
   #address;
@@ -87,7 +92,22 @@ export class ChatstreamClient {
 
   /** Stop a turn; one that has ended is left as it is. Resolves with the turn. */
   cancel(turnId) {
-    return this.#post(`turns/${encodeURIComponent(turnId)}/cancel`, {}, ATTEMPTS);
+    return this.#post(`${path(turnId)}/cancel`, {}, ATTEMPTS);
+  }
+
+  /** Answer the same message anew: a new turn that replaces this one, which must have ended. */
+  regenerate(turnId, { newId = newTurnId() } = {}) {
+    return this.#post(`${path(turnId)}/regenerate`, { turn_id: newId }, ATTEMPTS);
+  }
+
+  /** Go on where an ended turn's reply stopped: a new turn that replaces it and has all the text. */
+  continue(turnId, { newId = newTurnId() } = {}) {
+    return this.#post(`${path(turnId)}/continue`, { turn_id: newId }, ATTEMPTS);
+  }
+
+  /** List the turns that this one replaced, and the ones that replaced it. */
+  versions(turnId) {
+    return this.#call("GET", this.#url(`${path(turnId)}/versions`, this.#address));
   }
 
   /** Erase the conversation's messages for good. */
@@ -107,7 +127,7 @@ export class ChatstreamClient {
 
   /** Read a turn as it is now: its status, its text so far and, if it failed, its error. */
   turn(turnId) {
-    return this.#call("GET", this.#url(`turns/${encodeURIComponent(turnId)}`, this.#address));
+    return this.#call("GET", this.#url(path(turnId), this.#address));
   }
 
   /** Say who can answer. */
@@ -160,8 +180,8 @@ export class ChatstreamClient {
     return new Subscription(open, this.#heartbeat * 1000, handlers);
   }
 
-  #url(path, query = {}) {
-    const url = new URL(path, this.#base);
+  #url(where, query = {}) {
+    const url = new URL(where, this.#base);
     for (const [name, value] of Object.entries(query)) {
       if (value !== undefined) url.searchParams.set(name, value);
     }
@@ -172,8 +192,8 @@ export class ChatstreamClient {
     return this.#url("conversations", { ...this.#address, conversation_id: conversationId });
   }
 
-  #post(path, body, attempts) {
-    return this.#call("POST", this.#url(path), { ...this.#address, ...body }, attempts);
+  #post(where, body, attempts) {
+    return this.#call("POST", this.#url(where), { ...this.#address, ...body }, attempts);
   }
 
   async #call(method, url, body, attempts = 1) {
