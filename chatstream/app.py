@@ -13,6 +13,7 @@ uvicorn): streams end when the lifespan does, and uvicorn waits for streams firs
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -26,12 +27,14 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from chatstream import websocket
 from chatstream.auth import Origins
 from chatstream.errors import ChatstreamError
-from chatstream.http import conversations, page, service, turns, versions
+from chatstream.http import conversations, page, service, turns, usage, versions
 from chatstream.http.middleware import Edge, Guard
 from chatstream.http.problems import on_error
 from chatstream.limits import Limits
 from chatstream.log.jsonl import open_log
 from chatstream.metrics import Metrics
+from chatstream.prices import load_prices
+from chatstream.providers.answers import Answers
 from chatstream.providers.routing import Providers, build
 from chatstream.pulse import Pulse
 from chatstream.services import Services
@@ -48,6 +51,7 @@ class Chatstream(Starlette):
     def __init__(self, settings: Settings, providers: Providers | None = None) -> None:
         self.settings = settings
         self._given = providers
+        self._prices = load_prices(settings.prices) if settings.prices else None
         self._metrics = Metrics()
         middleware = [
             Middleware(Edge, metrics=self._metrics),
@@ -90,10 +94,21 @@ class Chatstream(Starlette):
         settings = self.settings
         providers = self._given or build(settings)
         async with open_log(settings.data_dir, settings.fsync) as log:
-            runner = TurnRunner(log, providers, settings, self._metrics)
+            answers = _answers(settings)
+            if answers is not None:
+                log.on_erased = answers.forget
+            runner = TurnRunner(log, providers, settings, self._metrics, answers)
             pulse = Pulse(settings.heartbeat)
             self.state.services = Services(
-                settings, log, runner, providers, self._metrics, pulse, Limits(settings)
+                settings,
+                log,
+                runner,
+                providers,
+                self._metrics,
+                pulse,
+                Limits(settings),
+                self._prices,
+                answers,
             )
             providers.warm_up()
             try:
@@ -101,6 +116,8 @@ class Chatstream(Starlette):
             finally:
                 await runner.interrupt()
                 pulse.close()
+                if answers is not None:
+                    await answers.aclose()
                 await providers.aclose()
 
 
@@ -116,6 +133,17 @@ def create_app(
         SettingsError: A setting is wrong.
     """
     return Chatstream(settings or load(), providers)
+
+
+def _answers(settings: Settings) -> Answers | None:
+    if not settings.cache_ttl:
+        return None
+    return Answers(
+        settings.cache_ttl,
+        settings.cache_bytes,
+        per_user=settings.cache_scope == "user",
+        clock=time.monotonic,
+    )
 
 
 def _routes() -> list[Route | Mount | WebSocketRoute]:
@@ -137,6 +165,7 @@ def _routes() -> list[Route | Mount | WebSocketRoute]:
         Route("/conversations", conversations.rename, methods=["PATCH"]),
         Route("/conversations", conversations.erase, methods=["DELETE"]),
         Route("/users", conversations.erase_user, methods=["DELETE"]),
+        Route("/usage", usage.usage),
         Route("/providers", service.providers),
         Route("/healthz", service.healthz),
         Route("/readyz", service.readyz),

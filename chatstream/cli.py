@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -57,6 +58,9 @@ def serve(**given: Any) -> None:
     try:
         settings = load(**given)
         set_up(settings.log_level, settings.log_format)
+        if settings.providers:
+            # Last: a file that happens to lie there takes nothing's place.
+            sys.path.append(os.getcwd())
         providers = build(settings)
         app = create_app(settings, providers=providers)
         run_server(app, partial(_ready, providers))

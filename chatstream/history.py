@@ -178,6 +178,8 @@ def _message(started: Json, terminal: Json | None, status: str) -> Json:
         "usage": None,
         "finish_reason": None,
     }
+    if "replaces" in started:
+        item["replaces"] = started["replaces"]
     if terminal is not None and "error" in terminal:
         item["error"] = terminal["error"]
     return item

@@ -9,6 +9,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 _TTFT = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60)
 _DURATION = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 
+MAX_MODELS = 100
+"""Callers may name any model: tokens of more than so many are counted as `other`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -16,6 +19,8 @@ class Outcome:
     How a turn ended. Seconds are None where there was no content.
 
     `asked` is the provider that it began with, `provider` the one that answered, or failed last.
+    `lookup` is what the cache had: hit, joined or miss; None where it was not asked.
+    Tokens are those that it told of: none where it did not, or was not asked.
     """
 
     asked: str
@@ -25,6 +30,10 @@ class Outcome:
     deltas: int
     ttft: float | None
     duration: float
+    model: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    lookup: str | None = None
 
 
 class Metrics:
@@ -50,10 +59,36 @@ class Metrics:
             ["provider"],
             registry=registry,
         )
+        self._refused = Counter(
+            "chatstream_turns_refused", "Turns that were not started.", ["code"], registry=registry
+        )
+        self._places = Gauge(
+            "chatstream_provider_requests",
+            "A provider's requests: running, waiting for room, and how many may run.",
+            ["provider", "state"],
+            registry=registry,
+        )
+        self._lookups = Counter(
+            "chatstream_cache_lookups",
+            "First messages: a kept answer (hit), another turn's request (joined), or neither.",
+            ["result"],
+            registry=registry,
+        )
+        self._kept = Gauge("chatstream_cache_answers", "Answers that are kept.", registry=registry)
+        self._kept_bytes = Gauge(
+            "chatstream_cache_bytes", "What they take, about.", registry=registry
+        )
         self._deltas = Counter(
             "chatstream_deltas", "Pieces of text that providers sent.", ["provider"],
             registry=registry,
         )  # fmt: skip
+        self._tokens = Counter(
+            "chatstream_tokens",
+            "Tokens of turns that ended, as their providers count them.",
+            ["provider", "model", "direction"],
+            registry=registry,
+        )
+        self._models: set[tuple[str, str]] = set()
         self._ttft = Histogram(
             "chatstream_ttft_seconds",
             "From a turn's start to its first content.",
@@ -88,14 +123,41 @@ class Metrics:
         self._attempts.labels(outcome.asked).inc(outcome.attempts)
         self._turns.labels(outcome.provider, outcome.status).inc()
         self._deltas.labels(outcome.provider).inc(outcome.deltas)
+        if outcome.input_tokens or outcome.output_tokens:
+            self._count_tokens(outcome)
         self._duration.labels(outcome.provider).observe(outcome.duration)
+        if outcome.lookup is not None:
+            self._lookups.labels(outcome.lookup).inc()
         if outcome.ttft is not None:
             self._ttft.labels(outcome.provider).observe(outcome.ttft)
+
+    def _count_tokens(self, outcome: Outcome) -> None:
+        key = outcome.provider, outcome.model
+        if key not in self._models and len(self._models) >= MAX_MODELS:
+            key = outcome.provider, "other"
+        else:
+            self._models.add(key)
+        self._tokens.labels(*key, "input").inc(outcome.input_tokens)
+        self._tokens.labels(*key, "output").inc(outcome.output_tokens)
 
     def breakers(self, states: dict[str, str]) -> None:
         """Take the breakers' states as they are now."""
         for provider, state in states.items():
             self._breakers.labels(provider).set(("closed", "half-open", "open").index(state))
+
+    def turn_refused(self, code: str) -> None:
+        """Count a turn that was not started: 429 or 503."""
+        self._refused.labels(code).inc()
+
+    def concurrency(self, provider: str, limit: int, running: int, waiting: int) -> None:
+        """Take a provider's requests as they are now."""
+        for state, count in (("limit", limit), ("running", running), ("waiting", waiting)):
+            self._places.labels(provider, state).set(count)
+
+    def answers(self, kept: int, size: int) -> None:
+        """Take the cache as it is now."""
+        self._kept.set(kept)
+        self._kept_bytes.set(size)
 
     def request(self, method: str, status: int) -> None:
         """Count an answered request."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from time import time_ns
 from typing import NamedTuple
 
@@ -25,11 +26,13 @@ from chatstream.providers import (
     Finish,
     FinishReason,
     Message,
+    Piece,
     ProviderRequest,
     Reasoning,
     Text,
     Usage,
 )
+from chatstream.providers.answers import Answers, Share, Way
 from chatstream.providers.resilience import Route
 from chatstream.settings import Settings
 
@@ -64,14 +67,18 @@ class Reply:
         route: Route,
         request: ProviderRequest,
         settings: Settings,
-        partial: str = "",
+        beginning: str = "",
+        answers: Answers | None = None,
     ) -> None:
+        """`route` has been admitted, and is let go of here. `answers` are looked into first."""
         self._loop = asyncio.get_running_loop()
         self.turn = turn
         self.fields = fields
-        self.route = route
+        self._route = route
+        self._answers = answers
+        self._share: Share | None = None
         self._asked = route.name
-        self.partial = partial
+        self.partial = beginning
         self.task: asyncio.Task[None] | None = None
         self._request = request
         self._settings = settings
@@ -93,8 +100,17 @@ class Reply:
         """Start the task; `done` is called when it is over, however it went."""
         self.task = self._loop.create_task(self._run(messages))
         self.turn.on_clear = self._leave
-        self.task.add_done_callback(lambda _: done())
+        self.task.add_done_callback(partial(self._over, done))
         self._watch_clock()
+
+    def _over(self, done: Callable[[], None], task: asyncio.Task[None]) -> None:
+        (self._share or self._route).leave()
+        done()
+
+    @property
+    def way(self) -> Way:
+        """Who is asked, or answers."""
+        return self._share.way if self._share is not None else self._route
 
     def stop(self, why: Why) -> None:
         """Stop reading the provider and end the turn; one that is ending goes on to its end."""
@@ -109,12 +125,13 @@ class Reply:
         """Return how it went, for the metrics."""
         return Outcome(
             asked=self._asked,
-            provider=self.route.name,
-            attempts=self.route.attempt,
+            provider=self.way.name,
+            attempts=0 if self._cached else self.way.attempt,
             status=self._status,
             deltas=self._deltas,
             ttft=None if self._first is None else self._first - self._began,
             duration=self._loop.time() - self._began,
+            lookup=self._share.lookup if self._share is not None else None,
         )
 
     def _leave(self) -> None:
@@ -133,7 +150,7 @@ class Reply:
             if self.partial:
                 self.turn.write(self.partial)
             reason = await self._read()
-            fields = {"finish_reason": reason, "cached": False}
+            fields = {"finish_reason": reason, "cached": self._cached}
         except TurnEnded:
             self._status = "cleared"
             return
@@ -165,7 +182,7 @@ class Reply:
         turn, loop, cap = self.turn, self._loop, self._settings.max_reply_bytes
         token_timeout = self._settings.token_timeout
         reason: FinishReason | None = None
-        async with aclosing(self.route.reply(self._request)) as pieces:
+        async with aclosing(self._pieces()) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Text | Reasoning):
                     self._due = loop.time() + token_timeout
@@ -194,15 +211,27 @@ class Reply:
             )
         return reason
 
+    def _pieces(self) -> AsyncGenerator[Piece, None]:
+        """Only a first message is looked up, and not where another answer is what is wanted."""
+        again = self.fields.get("kind") in ("regenerate", "continue")
+        if self._answers is None or again or len(self._request.messages) != 1:
+            return self._route.reply(self._request)
+        self._share = Share(self._answers, self.turn.conversation.address.user_id, self._route)
+        return self._share.reply(self._request)
+
+    @property
+    def _cached(self) -> bool:
+        return self._share is not None and self._share.cached
+
     def _answering(self) -> None:
         self._first = self._loop.time()
         # From here on the deadline only moves away; this once it may have come nearer.
         if self._timer is not None:
             self._timer.cancel()
         self._watch_clock()
-        route = self.route
+        way = self.way
         try:
-            self.turn.mark({"provider": route.name, "model": route.model, "attempt": route.attempt})
+            self.turn.mark({"provider": way.name, "model": way.model, "attempt": way.attempt})
         except TurnEnded:
             raise
         except (ChatstreamError, OSError):
@@ -239,7 +268,7 @@ class Reply:
             extra={
                 "turn_id": self.turn.turn_id,
                 "status": self._status,
-                "provider": self.route.name,
+                "provider": self.way.name,
                 "deltas": self._deltas,
                 "ms": round((self._loop.time() - self._began) * 1000),
             },
@@ -254,8 +283,8 @@ class Reply:
         return {
             "usage": usage
             and {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
-            "provider": self.route.name,
-            "model": self.route.model,
+            "provider": self.way.name,
+            "model": self.way.model,
             "ended_at": timestamp(time_ns() // 1_000_000),
             "ttft_ms": None if self._first is None else _ms(self._first - self._began),
             "duration_ms": _ms(self._loop.time() - self._began),
@@ -277,9 +306,10 @@ class Reply:
             self.stop(Why("turn.failed", error=self._too_slow()))
             return
         if self._first is None:
-            if now >= self.route.due:
-                self.route.expire()
-            due = min(due, self.route.due)
+            way = self.way
+            if now >= way.due:
+                way.expire()
+            due = min(due, way.due)
         self._timer = self._loop.call_at(due, self._watch_clock)
 
     def _too_slow(self) -> ProviderTimeout:

@@ -9,6 +9,8 @@ from starlette.requests import HTTPConnection
 from chatstream.limits import Limits
 from chatstream.log.jsonl import JsonlLog
 from chatstream.metrics import Metrics
+from chatstream.prices import Prices
+from chatstream.providers.answers import Answers
 from chatstream.providers.routing import Providers
 from chatstream.pulse import Pulse
 from chatstream.settings import Settings
@@ -26,6 +28,8 @@ class Services:
     metrics: Metrics
     pulse: Pulse
     limits: Limits
+    prices: Prices | None = None
+    answers: Answers | None = None
 
 
 def services_of(connection: HTTPConnection) -> Services:

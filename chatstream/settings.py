@@ -23,6 +23,7 @@ _RATE = re.compile(r"([1-9][0-9]{0,8})/(second|minute|hour|day)")
 
 # What the largest frame may be (CONTRACT section 4) less the room that its other fields need.
 MAX_FRAME_TEXT = 900_000
+MAX_SYSTEM_CHARS = 32_000
 
 
 class Settings(BaseSettings):
@@ -66,7 +67,15 @@ class Settings(BaseSettings):
     fallbacks: Names = Field(
         (), description="who answers in its place, in order, where it does not; with commas"
     )
-    system_prompt: str | None = Field(None, description="the system prompt of turns without one")
+    providers: Names = Field(
+        (), description="adapters of your own, each `[name=]module:Class`, with commas"
+    )
+    prices: Path | None = Field(
+        None, description="a JSON file of prices, for the cost in `GET /usage`"
+    )
+    system_prompt: str | None = Field(
+        None, max_length=MAX_SYSTEM_CHARS, description="the system prompt of turns without one"
+    )
     context_messages: int = Field(
         20, ge=0, le=1000, description="how many earlier messages go along as context"
     )
@@ -85,6 +94,19 @@ class Settings(BaseSettings):
     rate_limit_default: str = Field("600/minute", description="other requests; 0 = off")
     max_turns: int = Field(500, ge=1, description="turns running at once")
     max_turns_per_user: int = Field(8, ge=1, description="turns of one user running at once")
+    max_queued: int = Field(
+        200, ge=0, le=10_000, description="turns waiting for one provider, which has no room"
+    )
+    queue_timeout: Seconds = Field(20, description="that a turn may wait for its provider's room")
+    cache_ttl: Annotated[float, Field(ge=0, le=31_536_000)] = Field(
+        0, description="how long the answer to a first message serves the same one again; 0 = off"
+    )
+    cache_scope: Literal["user", "all"] = Field(
+        "user", description="who gets a kept answer: the user who asked, or all"
+    )
+    cache_bytes: int = Field(
+        67_108_864, ge=65_536, description="what the kept answers may take, in bytes"
+    )
 
     connect_timeout: Seconds = Field(5, description="to reach the provider")
     first_token_timeout: Seconds = Field(30, description="to the first content of one attempt")
@@ -180,7 +202,16 @@ class Settings(BaseSettings):
             return tuple(part.strip().lower() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("log_level", "log_format", "fsync", "store", "auth", mode="before")
+    @field_validator("providers", mode="before")
+    @classmethod
+    def _split_paths(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator(
+        "log_level", "log_format", "fsync", "store", "auth", "cache_scope", mode="before"
+    )
     @classmethod
     def _ignore_case(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value

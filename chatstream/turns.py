@@ -17,7 +17,7 @@ import orjson
 
 from chatstream.admission import Admission, Slot
 from chatstream.ended_turn import EndedTurn, ended, find_records
-from chatstream.errors import Conflict, NotFound
+from chatstream.errors import BadRequest, Conflict, NotFound, TooManyRequests, Unavailable
 from chatstream.events import Address, EventId, TurnId, timestamp
 from chatstream.history import context
 from chatstream.log.conversation import Conversation
@@ -26,6 +26,7 @@ from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
 from chatstream.metrics import Metrics
 from chatstream.providers import Message, ProviderRequest
+from chatstream.providers.answers import Answers
 from chatstream.providers.resilience import Route
 from chatstream.providers.routing import Providers
 from chatstream.reply import Reply, Why
@@ -48,12 +49,19 @@ class TurnRunner:
     """
 
     def __init__(
-        self, log: JsonlLog, providers: Providers, settings: Settings, metrics: Metrics
+        self,
+        log: JsonlLog,
+        providers: Providers,
+        settings: Settings,
+        metrics: Metrics,
+        answers: Answers | None = None,
     ) -> None:
+        """`answers` are those that are kept; without them every turn asks a provider."""
         self._log = log
         self._providers = providers
         self._settings = settings
         self._metrics = metrics
+        self._answers = answers
         self._admission = Admission(settings, log.admit)
         self._interrupting = False
         self.running: dict[LiveTurn, Reply] = {}
@@ -81,7 +89,16 @@ class TurnRunner:
     async def _start(self, request: TurnRequest) -> LiveTurn | EndedTurn:
         conversation = await self._log.conversation(request.address)
         turn_id = TurnId(request.turn_id or new_turn_id())
-        route = self._providers.route(request.provider, request.model, self._settings)
+        body = request.fingerprint()
+        try:
+            route = self._providers.route(
+                request.provider, request.model, self._settings, request.user_id
+            )
+        except BadRequest:
+            # A start that was taken stands, whoever can be asked now.
+            if turn_id in await conversation.load_recent():
+                return await self._known(conversation, turn_id, body)
+            raise
         fields: Json = {
             "message": {"role": "user", "content": request.message},
             "request": {"provider": route.name, "model": route.model}
@@ -91,12 +108,12 @@ class TurnRunner:
         system = request.system if request.system is not None else self._settings.system_prompt
         if system is not None:
             fields["request"]["system"] = system
-        body = request.fingerprint()
         replaced = await self._replaced(conversation, request, turn_id)
         if replaced is not None:
             kind = request.kind if isinstance(request, AgainRequest) else "edit"
             fields |= {"replaces": getattr(request, "replaces", None), "kind": kind}
         slot = Slot(self._admission, request.user_id)
+        reply: Reply | None = None
         try:
             started = await conversation.start(
                 turn_id, body, fields, replaced=replaced, admit=partial(_admit, route, slot)
@@ -109,8 +126,13 @@ class TurnRunner:
                 reply = self._reply(started, request, fields, route)
                 self._run(started, reply, replaced, slot.pass_on())
             return started
+        except (Unavailable, TooManyRequests) as error:
+            self._metrics.turn_refused(error.code)
+            raise
         finally:
             slot.give_back()
+            if reply is None:
+                route.leave()
 
     def _reply(self, turn: LiveTurn, request: TurnRequest, fields: Json, route: Route) -> Reply:
         asked = ProviderRequest(
@@ -121,12 +143,12 @@ class TurnRunner:
             max_tokens=request.max_tokens,
         )
         partial_text = request.partial if isinstance(request, AgainRequest) else ""
-        return Reply(turn, fields, route, asked, self._settings, partial_text)
+        return Reply(turn, fields, route, asked, self._settings, partial_text, self._answers)
 
     def _run(self, turn: LiveTurn, reply: Reply, replaced: EventId | None, slot: Slot) -> None:
         conversation = turn.conversation
         self.running[turn] = reply
-        self._metrics.turn_began(reply.route.name)
+        self._metrics.turn_began(reply.way.name)
         limit = self._settings.context_messages
 
         async def messages() -> list[Message]:

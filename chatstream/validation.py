@@ -17,10 +17,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from chatstream.errors import BadRequest, InvalidRequest
 from chatstream.events import Address
+from chatstream.settings import MAX_SYSTEM_CHARS
 
 MAX_ID_CHARS = 256
 MAX_COMMENT_CHARS = 10_000
-MAX_SYSTEM_CHARS = 32_000
 MAX_TITLE_CHARS = 200
 MAX_IDEMPOTENCY_KEY_CHARS = 255
 TURN_ID = r"^[A-Za-z0-9_-]{8,64}$"

@@ -7,11 +7,11 @@ import hashlib
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chatstream.errors import InvalidRequest, NotFound
+from chatstream.errors import InvalidRequest, NotFound, StorageFailed, StorageFull
 from chatstream.events import is_event_id
 from chatstream.history import page, read_place
 from chatstream.http.requests import body, count, json, query
-from chatstream.http.sse import LogStream
+from chatstream.http.sse import CutStream, LogStream
 from chatstream.log.records import Json
 from chatstream.services import Services, services_of
 from chatstream.subscriber import start_of_conversation
@@ -33,7 +33,10 @@ async def events(request: Request) -> Response:
     """`GET /events`: the whole conversation, live, for ever."""
     asked = query(request, StreamQuery)
     services = services_of(request)
-    conversation = await services.log.conversation(asked.address)
+    try:
+        conversation = await services.log.conversation(asked.address)
+    except (StorageFailed, StorageFull):
+        return CutStream(services)
     cursor = request.headers.get("last-event-id") or asked.after
     where = start_of_conversation(conversation, cursor, services.log.last_id)
     return LogStream(services, conversation, where)
@@ -51,7 +54,8 @@ async def history(request: Request) -> Response:
     seen = f"{conversation.last_id} {conversation.created} {conversation.epoch} {ratings.last}"
     version = hashlib.sha256(f"{seen} {asked.limit} {asked.before}".encode()).hexdigest()[:24]
     headers = {"ETag": f'W/"{version}"', **PRIVATE, **limits}
-    if version in request.headers.get("if-none-match", ""):
+    known = request.headers.get("if-none-match", "")
+    if version in known or known.strip() == "*":
         return Response(status_code=304, headers=headers)
     return json(await history_page(services, asked), headers=headers)
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from chatstream.log.records import Json
+from chatstream.usage import UsageQuery
 from chatstream.validation import (
     Addressed,
     ConversationsQuery,
@@ -74,6 +75,8 @@ CALLS = (
     Call("delete", "/conversations", "Erase a conversation",
          {200: "Erased", 404: "No such conversation"}, query=Addressed),
     Call("delete", "/users", "Erase a user", {200: "Erased"}, query=UserQuery),
+    Call("get", "/usage", "Read tokens and turns by day and model", {200: "The usage"},
+         query=UsageQuery),
     Call("get", "/providers", "List providers", {200: "Who can answer"}),
     Call("get", "/healthz", "Alive", {200: "Alive"}),
     Call("get", "/readyz", "Ready", {200: "Ready", 503: "Starting or draining"}),
@@ -170,6 +173,6 @@ def _parameters(call: Call) -> list[Json]:
             found.append({"name": name, "in": "query", "required": False, "schema": schema})
     if call.path.endswith("/events"):
         found.append({"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}})
-    if call.path in ("/chat", "/turns"):
+    if call.path in ("/chat", "/turns") or call.path.endswith(("/regenerate", "/continue")):
         found.append({"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"}})
     return found

@@ -76,8 +76,8 @@ async def body(request: Request, model: type[M]) -> M:
     return parse(model, await read_json(request))
 
 
-async def turn_body(request: Request, model: type[T]) -> T:
-    """Return the body that starts a turn, its `Idempotency-Key` taken as its id."""
+async def keyed_body(request: Request, model: type[M]) -> M:
+    """Return a checked body with a `turn_id`, the `Idempotency-Key` taken as that."""
     data = await read_json(request)
     key = request.headers.get("idempotency-key")
     if key is not None and isinstance(data, dict):
@@ -85,7 +85,12 @@ async def turn_body(request: Request, model: type[T]) -> T:
         if data.get("turn_id") not in (None, turn_id):
             raise InvalidRequest(("turn_id", "differs from the header Idempotency-Key"))
         data["turn_id"] = turn_id
-    turn = parse(model, data)
+    return parse(model, data)
+
+
+async def turn_body(request: Request, model: type[T]) -> T:
+    """Return the body that starts a turn, its message within the limits of the settings."""
+    turn = await keyed_body(request, model)
     settings = services_of(request).settings
     check_message(
         turn.message, most=settings.max_message_chars, reject_markup=settings.reject_markup

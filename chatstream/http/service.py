@@ -36,6 +36,10 @@ async def metrics(request: Request) -> Response:
     services = services_of(request)
     providers = services.providers
     services.metrics.breakers({name: providers.state(name) for name in providers.by_name})
+    for name, limiter in providers.limiters.items():
+        services.metrics.concurrency(name, int(limiter.limit), limiter.in_use, limiter.queued)
+    if (answers := services.answers) is not None:
+        services.metrics.answers(len(answers), answers.size)
     text = services.metrics.text()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -185,6 +185,19 @@ class EndedStream(EventStream):
         return True
 
 
+class CutStream(EventStream):
+    """
+    What could not begin: it says when to come back, and is cut off.
+
+    Any other answer would end a browser's `EventSource` for good.
+    """
+
+    async def stream(self) -> bool:
+        """Send that."""
+        await self.write(wire.sse_retry())
+        return False
+
+
 def opened(conversation_id: str, start: Start) -> bytes:
     """Return what opens every stream: when to come back, where it starts, and a reset if any."""
     frames = wire.sse_retry() + wire.sse(start.after, wire.ready(conversation_id, start.after))

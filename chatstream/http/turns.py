@@ -8,11 +8,11 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chatstream.errors import ChatstreamError, StorageFailed
+from chatstream.errors import ChatstreamError, StorageFailed, StorageFull
 from chatstream.events import Address, EventId
 from chatstream.http import problems
 from chatstream.http.requests import body, count, json, query, turn_body, turn_path
-from chatstream.http.sse import EndedStream, EventStream, LogStream
+from chatstream.http.sse import CutStream, EndedStream, EventStream, LogStream
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
 from chatstream.services import Services, services_of
@@ -148,8 +148,11 @@ async def events(request: Request) -> Response:
     asked = query(request, StreamQuery)
     services = services_of(request)
     cursor = request.headers.get("last-event-id") or asked.after
-    turn = await services.runner.get(asked.address, request.path_params["turn_id"])
-    return await _stream(services, asked.address, turn, cursor)
+    try:
+        turn = await services.runner.get(asked.address, request.path_params["turn_id"])
+        return await _stream(services, asked.address, turn, cursor)
+    except (StorageFailed, StorageFull):
+        return CutStream(services)
 
 
 async def _stream(

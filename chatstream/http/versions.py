@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chatstream.http.requests import body, count, json, query, turn_path
+from chatstream.http.requests import count, json, keyed_body, query, turn_path
 from chatstream.http.turns import started
 from chatstream.log.live_turn import LiveTurn
 from chatstream.services import services_of
@@ -25,7 +25,7 @@ async def go_on(request: Request) -> Response:
 
 async def _again(request: Request, kind: AgainKind) -> Response:
     limits = await count(request, "chat")
-    asked = await body(request, AgainBody)
+    asked = await keyed_body(request, AgainBody)
     runner = services_of(request).runner
     turn = await runner.get(asked.address, request.path_params["turn_id"])
     if isinstance(turn, LiveTurn):

@@ -119,7 +119,7 @@ def _read(fd: int, size: int, path: Path, created: EventId | None) -> FileState:
 def _orphans(fd: int, size: int, path: Path, running: list[EventId]) -> list[Orphan]:
     strays = {stray.name.split(".")[1]: stray for stray in live_files(path)}
     found = []
-    for started_id in running:
+    for started_id in filter(is_event_id, running):
         stray = strays.pop(started_id, path.with_suffix(f".{started_id}.live"))
         if (started := records.line_at(fd, size, started_id)) is not None:
             found.append(_orphan(started, stray))
@@ -147,6 +147,8 @@ def _orphan(started: Json, live_path: Path) -> Orphan:
             break  # damage, after a power cut: a text with a hole would be worse than a short one
         if record["type"] == "turn.answering":
             answering = record
+        elif record["type"] != "delta":
+            break
         elif record.get("kind") == "reasoning":
             reasoning.append(record["text"])
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,8 @@ from chatstream.log.listing import Entry, Listing
 from chatstream.log.orphans import end_orphans
 from chatstream.log.recovery import survey
 from chatstream.log.syncer import sync_folder
+from chatstream.log.usage import Usage
+from chatstream.log.usage_file import Counts
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ class JsonlLog:
 
     Attributes:
         feedback: The users' ratings.
+        on_erased: Called with the user of whom something was erased, before that is answered, also
+            where it failed: nothing of theirs may be kept elsewhere.
     """
 
     def __init__(self, disk: Disk) -> None:
@@ -56,7 +60,9 @@ class JsonlLog:
         self._erasures: set[asyncio.Task[None]] = set()
         self._erased_count = 0
         self._listing = Listing(disk)
+        self._usage = Usage(disk)
         self.feedback = Feedback(disk)
+        self.on_erased: Callable[[str], None] = lambda user_id: None
 
     @property
     def last_id(self) -> EventId:
@@ -115,11 +121,11 @@ class JsonlLog:
 
     async def clear(self, conversation: Conversation) -> None:
         """Erase what a conversation holds; see `erase.clear`. It goes on if the caller leaves."""
-        await self._erase(erase.clear(conversation))
+        await self._erase(erase.clear(conversation), conversation.address.user_id)
 
     async def erase(self, conversation: Conversation) -> None:
         """Erase a conversation with its file; see `erase.erase`. As `clear`, it goes on."""
-        await self._erase(erase.erase(conversation))
+        await self._erase(erase.erase(conversation), conversation.address.user_id)
 
     async def erase_user(self, user_id: str) -> None:
         """
@@ -128,10 +134,16 @@ class JsonlLog:
         Raises:
             StorageFailed: Not everything is gone.
         """
-        await self._erase(self._erase_user(user_id))
+        await self._erase(self._erase_user(user_id), user_id)
 
-    async def _erase(self, erasing: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(erasing)
+    async def _erase(self, erasing: Coroutine[Any, Any, None], user_id: str) -> None:
+        async def told() -> None:
+            try:
+                await erasing
+            finally:
+                self.on_erased(user_id)
+
+        task = asyncio.ensure_future(told())
         self._erasures.add(task)
         task.add_done_callback(self._erased)
         await asyncio.shield(task)
@@ -154,6 +166,7 @@ class JsonlLog:
             async with self.feedback.held(user_id):
                 await erase.erase_user(self._disk, user_id, conversations)
                 self.feedback.forget(user_id)
+                self._usage.forget(user_id)
         finally:
             del self._erasing[user_id]
             done.set_result(None)
@@ -171,9 +184,25 @@ class JsonlLog:
             if erased == self._erased_count:
                 return found
 
-    async def exists(self, address: Address) -> bool:
-        """Say whether a conversation has a file."""
-        return (await self.conversation(address)).created is not None
+    async def usage(self, user_id: str, first: str, last: str) -> Counts:
+        """
+        Return what a user's turns took that ended on these days (`YYYY-MM-DD`, UTC).
+
+        What runs is not in it, nor what is not durable, nor what an answered clear has erased.
+        """
+
+        def shown() -> dict[str, int]:
+            return {
+                conversation.path.name: conversation.shown_size
+                for address, conversation in list(self._known.items())
+                if address.user_id == user_id
+            }
+
+        while True:
+            erased = self._erased_count
+            found = await self._usage.read(user_id, shown, first, last)
+            if erased == self._erased_count:
+                return found
 
     async def recover(self, orphaned: Sequence[Address]) -> None:
         """End what a crash left running; what cannot be ended is tried again when it is opened."""
@@ -185,6 +214,9 @@ class JsonlLog:
             for result in results:
                 if isinstance(result, ChatstreamError):
                     logger.error("not recovered", extra={"code": result.code})
+                elif isinstance(result, Exception):
+                    # Whatever one file holds, the others are served.
+                    logger.error("not recovered", exc_info=result)
                 elif isinstance(result, BaseException):
                     raise result
 

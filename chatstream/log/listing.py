@@ -70,7 +70,7 @@ def _read(folder: Path, known: Mapping[Path, _Known], shown: Mapping[Path, int])
             found[path] = (
                 before if before and before[0] == state else (state, read_entry(path, size))
             )
-        except (OSError, KeyError, TypeError):
+        except (OSError, LookupError, TypeError, ValueError):
             continue
     return found
 

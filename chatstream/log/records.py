@@ -17,18 +17,29 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from chatstream.events import Address, EventId, TurnId, before, is_event_id
+from chatstream.events import TERMINAL_TYPES, Address, EventId, TurnId, before, is_event_id
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
 BLOCK = 64 * 1024
+_STEP = 4096
 
 # In a string every quote is escaped, so these bytes stand only between two fields.
 _BOOKKEEPING = b',"turns":'
 _STARTED = b'{"type":"turn.started"'
 
 Json = dict[str, Any]
+
+# What others read of a record without asking whether it is there. A bit that fell over in a name
+# leaves good JSON, and a line that is bad all the same.
+_TEXTS: dict[str, tuple[str, ...]] = {
+    "log": ("user_id", "conversation_id"),
+    "turn.started": ("turn_id", "conversation_id", "created_at"),
+    "turn.answering": ("turn_id",),
+    "delta": ("turn_id", "text"),
+    "conversation.renamed": ("title",),
+} | dict.fromkeys(TERMINAL_TYPES, ("turn_id", "started_id"))
 
 
 class Encoded(NamedTuple):
@@ -85,7 +96,20 @@ def parse(data: bytes) -> Json | None:
         return None
     if not isinstance(record, dict) or not isinstance(record.get("type"), str):
         return None
-    return record if is_event_id(str(record.get("id"))) else None
+    return record if is_event_id(str(record.get("id"))) and _is_whole(record) else None
+
+
+def _is_whole(record: Json) -> bool:
+    kind = record["type"]
+    for name in _TEXTS.get(kind, ()):
+        if not isinstance(record.get(name), str):
+            return False
+    if kind == "turn.started":
+        message = record.get("message")
+        return isinstance(message, dict) and isinstance(message.get("content"), str)
+    if kind == "feedback":
+        return isinstance(record.get("rating"), int)
+    return True
 
 
 def encoded(data: bytes) -> Encoded | None:
@@ -183,28 +207,28 @@ def offset_after(fd: int, size: int, after: str) -> int:
 def _line_around(fd: int, offset: int, size: int) -> tuple[int, bytes]:
     """Return the line that the byte at `offset` belongs to, and where it starts."""
     start = offset
-    head = b""
+    head: list[bytes] = []
+    step = _STEP
     while start > 0:
-        begin = max(0, start - 4096)
+        begin = max(0, start - step)
         data = os.pread(fd, start - begin, begin)
         cut = data.rfind(b"\n")
+        head.append(data[cut + 1 :])
+        start = begin + cut + 1
         if cut >= 0:
-            head = data[cut + 1 :] + head
-            start = begin + cut + 1
             break
-        head = data + head
-        start = begin
-    tail = b""
+        step *= 2
+    head.reverse()
+    step = _STEP
     while offset < size:
-        data = os.pread(fd, 4096, offset)
+        data = os.pread(fd, step, offset)
         cut = data.find(b"\n")
-        if cut >= 0:
-            return start, head + tail + data[:cut]
-        if not data:
+        head.append(data if cut < 0 else data[:cut])
+        if cut >= 0 or not data:
             break
-        tail += data
         offset += len(data)
-    return start, head + tail
+        step *= 2
+    return start, b"".join(head)
 
 
 def slice_after(

@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 
+from chatstream.errors import DataFolderError
 from chatstream.events import Address, EventId, place
 from chatstream.log import records, staging
 from chatstream.log.folder import FEEDBACK, Folder, live_files, put
@@ -22,6 +24,12 @@ from chatstream.log.intents import Intent, finish_intent, remove_conversation, r
 from chatstream.log.records import Json, Record
 
 logger = logging.getLogger(__name__)
+
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_HEADERS = ("log", "feedback_log")
+_LOG_HEADER, _FEEDBACK_HEADER = (
+    b'{"type":"%b","version":%d,' % (kind.encode(), records.VERSION) for kind in _HEADERS
+)
 
 
 @dataclass(slots=True)
@@ -34,11 +42,13 @@ class Findings:
 
 def survey(folder: Folder) -> Findings:
     """
-    Finish the intents and look at every file's end.
+    Finish the intents and look at every file's end. A file that cannot be read is passed over.
 
     Raises:
         OSError: The data folder cannot be read.
+        DataFolderError: A newer release has written in it; nothing is changed.
     """
+    refuse_newer(folder)
     findings = Findings()
     for path in sorted(folder.intents.iterdir()):
         try:
@@ -50,8 +60,48 @@ def survey(folder: Folder) -> Findings:
             logger.error("erasure not finished", extra={"file": path.name, "errno": error.errno})
     for user in _entries(folder.users):
         if user.is_dir(follow_symlinks=False):
-            _survey_user(Path(user.path), findings)
+            try:
+                _survey_user(Path(user.path), findings)
+            except OSError as error:
+                logger.error("unreadable folder", extra={"file": user.name, "errno": error.errno})
     return findings
+
+
+def refuse_newer(folder: Folder) -> None:
+    """
+    Look at every file's first line, before anything is changed.
+
+    Raises:
+        OSError: The data folder cannot be read.
+        DataFolderError: One is of a newer version than this release knows.
+    """
+    for user in _entries(folder.users):
+        entries: list[os.DirEntry[str]] = []
+        if user.is_dir(follow_symlinks=False):
+            with suppress(OSError):  # it is told of when it is surveyed
+                entries = _entries(Path(user.path))
+        for entry in entries:
+            if entry.name.endswith(".jsonl"):
+                with suppress(OSError):
+                    _refuse_newer(folder, Path(entry.path))
+
+
+def _refuse_newer(folder: Folder, path: Path) -> None:
+    fd = os.open(path, _READ)
+    try:
+        beginning = os.pread(fd, len(_FEEDBACK_HEADER), 0)
+        if beginning.startswith((_LOG_HEADER, _FEEDBACK_HEADER)) or not beginning:
+            return
+        header = records.parse(records.first_line(fd, os.fstat(fd).st_size))
+    finally:
+        os.close(fd)
+    version = header.get("version") if header and header["type"] in _HEADERS else None
+    if isinstance(version, int) and version > records.VERSION:
+        raise DataFolderError(
+            f"CHATSTREAM_DATA_DIR: {path.relative_to(folder.root)} is of version {version}, "
+            f"from a newer release of chatstream; this one reads version {records.VERSION}, "
+            "and has changed nothing"
+        )
 
 
 def _entries(path: Path) -> list[os.DirEntry[str]]:
@@ -74,10 +124,10 @@ def _finish(folder: Folder, path: Path, findings: Findings) -> None:
         intent: Intent = orjson.loads(path.read_bytes())
         address = Address(intent["user_id"], intent["conversation_id"])
         scope, identifier = intent["scope"], intent["id"]
+        findings.floor = max(findings.floor, place(identifier))
     except (ValueError, KeyError, TypeError):
         logger.error("unreadable intent", extra={"file": path.name})
         return
-    findings.floor = max(findings.floor, place(identifier))
     if scope == "user":
         if _older(folder.user(intent["user_id"]), identifier):
             remove_user(folder, intent)
@@ -156,21 +206,22 @@ def _survey_user(folder: Path, findings: Findings) -> None:
             os.unlink(entry.path)
         if not name.endswith(".jsonl") or name == FEEDBACK:
             continue
-        path = Path(entry.path)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            _survey_file(Path(entry.path), name.removesuffix(".jsonl") in live, findings)
         except OSError as error:
             logger.error("unreadable file", extra={"file": name, "errno": error.errno})
-            continue
-        try:
-            needs, last = _look(fd)
-            if last is not None:
-                findings.floor = max(findings.floor, place(last.data["id"]))
-            needs = needs or path.stem in live
-            if needs and (address := _address(fd)):
-                findings.orphaned.append(address)
-        finally:
-            os.close(fd)
+
+
+def _survey_file(path: Path, has_live: bool, findings: Findings) -> None:
+    fd = os.open(path, _READ)
+    try:
+        needs, last = _look(fd)
+        if last is not None:
+            findings.floor = max(findings.floor, place(last.data["id"]))
+        if (needs or has_live) and (address := _address(fd)):
+            findings.orphaned.append(address)
+    finally:
+        os.close(fd)
 
 
 def _look(fd: int) -> tuple[bool, Record | None]:

@@ -122,6 +122,13 @@ class ListsModels(Protocol):
 
 
 @runtime_checkable
+class Bounded(Protocol):
+    """An adapter that answers so many requests at once at most; others wait, users in turn."""
+
+    concurrency: int
+
+
+@runtime_checkable
 class Closes(Protocol):
     """An adapter that holds a client, a pool or a process."""
 

@@ -103,12 +103,13 @@ class Local:
             raise ProviderError(availability() or "no model", code="local_model_unusable")
         small = local_model is None
         self.model = SMALL_MODEL if small else path.stem
+        self.concurrency = SMALL_PARALLEL if small else OTHER_PARALLEL
         self._max_tokens = SMALL_MAX_TOKENS if small else OTHER_MAX_TOKENS
         self._config = Config(
             model=str(path),
             sha256=SMALL_MODEL_SHA256 if small else "",
             context=CONTEXT,
-            parallel=SMALL_PARALLEL if small else OTHER_PARALLEL,
+            parallel=self.concurrency,
         )
         self._starting: asyncio.Task[WorkerProcess] | None = None
         self._closed = False

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from chatstream.errors import ProviderError, ProviderTimeout, Unavailable
 from chatstream.providers import Finish, Piece, Provider, ProviderRequest, Reasoning, Text
 from chatstream.providers.breaker import Breaker
+from chatstream.providers.concurrency import Limiter, Ticket
 from chatstream.providers.failures import MAX_RETRY_AFTER
 from chatstream.providers.retry import Budget, backoff
 
@@ -25,25 +26,30 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A provider, the model that it is asked for, and whether it is worth asking."""
+    """A provider, the model that it is asked for, whether it is worth asking, and has room."""
 
     provider: Provider
     model: str
     breaker: Breaker
+    limiter: Limiter
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often and how long: `retries` of each target; seconds for one attempt and for all."""
+    """
+    How often and how long: `retries` of each target; seconds for one attempt, for all, and for
+    one's turn to come.
+    """
 
     retries: int
     first_token_timeout: float
     start_timeout: float
+    queue_timeout: float
 
 
 class Route:
     """
-    The targets of one turn, in order; for one reply.
+    The targets of one turn, in order; for one reply. `leave` must follow `admit`.
 
     Attributes:
         name: The provider that is asked now, or answers.
@@ -59,8 +65,12 @@ class Route:
         patience: Patience,
         budget: Budget,
         random: Callable[[], float],
+        user_id: str,
     ) -> None:
         self._targets = targets
+        self._user_id = user_id
+        self._first = 0
+        self._ticket: Ticket | None = None
         self._patience = patience
         self._budget = budget
         self._random = random
@@ -74,18 +84,39 @@ class Route:
 
     def admit(self) -> None:
         """
-        Refuse a turn that nobody would answer.
+        Take a place at the first target that is worth asking and has one, or one in its queue.
+
+        Again it does nothing.
 
         Raises:
-            Unavailable: No target is worth asking now; says when one will be.
+            Unavailable: No target is worth asking now, or those have too many turns waiting; says
+                when to come back.
         """
+        if self._ticket is not None:
+            return
+        full: Unavailable | None = None
+        for number, target in enumerate(self._targets):
+            if target.breaker.wait() > 0:
+                continue
+            try:
+                self._ticket = target.limiter.join(self._user_id)
+            except Unavailable as error:
+                full = full or error
+                continue
+            self._first = number
+            return
         wait = min(target.breaker.wait() for target in self._targets)
-        if wait > 0:
-            raise Unavailable(
-                "No provider answers at the moment.",
-                code="provider_unavailable",
-                retry_after=math.ceil(min(wait, MAX_RETRY_AFTER)),
-            )
+        raise full or Unavailable(
+            "No provider answers at the moment.",
+            code="provider_unavailable",
+            retry_after=math.ceil(min(wait, MAX_RETRY_AFTER)),
+        )
+
+    def leave(self) -> None:
+        """Let go of the place that is held. Safe to call at any time, and again."""
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            ticket.release()
 
     def expire(self) -> None:
         """End the attempt that runs, as one that took too long."""
@@ -102,28 +133,34 @@ class Route:
         """
         self._budget.asked()
         failure: ProviderError | None = None
-        for target in self._targets:
+        for target in self._targets[self._first :]:
             for retry in range(self._patience.retries + 1):
                 if retry and not await self._again(target, retry, failure):
                     break
-                # Made before the breaker is entered: whoever enters must reach `_begin`.
-                reply = target.provider.reply(replace(request, model=target.model))
-                if not target.breaker.enter():
-                    break
-                self._ask(target)
-                async with aclosing(reply) as pieces:
-                    begun = await self._begin(target, pieces)
-                    if not isinstance(begun, ProviderError):
-                        for piece in begun:
-                            yield piece
-                        try:
-                            async for piece in pieces:
+                try:
+                    if not await self._has_turn(target):
+                        failure = failure or _overloaded(self._patience.queue_timeout)
+                        break
+                    # Made before the breaker is entered: whoever enters must reach `_begin`.
+                    reply = target.provider.reply(replace(request, model=target.model))
+                    if not target.breaker.enter():
+                        break
+                    self._ask(target)
+                    async with aclosing(reply) as pieces:
+                        begun = await self._begin(target, pieces)
+                        if not isinstance(begun, ProviderError):
+                            for piece in begun:
                                 yield piece
-                        except ProviderError:
-                            target.breaker.cut()
-                            raise
-                        return
-                failure = begun
+                            try:
+                                async for piece in pieces:
+                                    yield piece
+                            except ProviderError:
+                                target.breaker.cut()
+                                raise
+                            return
+                    failure = begun
+                finally:
+                    self.leave()
                 logger.warning(
                     "attempt failed",
                     extra={
@@ -139,6 +176,14 @@ class Route:
         raise failure or ProviderError(
             "No provider answers at the moment.", code="provider_unavailable", retryable=True
         )
+
+    async def _has_turn(self, target: Target) -> bool:
+        """Wait for a place at a target; False if that would be, or was, too long."""
+        try:
+            self._ticket = self._ticket or target.limiter.join(self._user_id)
+        except Unavailable:
+            return False
+        return await self._ticket.admitted(self._patience.queue_timeout)
 
     def _ask(self, target: Target) -> None:
         self.name, self.model = target.provider.name, target.model
@@ -194,8 +239,19 @@ class Route:
             self._scope = None
             if outcome is None:
                 target.breaker.left()
+        assert self._ticket is not None
         if isinstance(outcome, ProviderError):
             target.breaker.failed(outcome)
+            self._ticket.failed(outcome)
         else:
             target.breaker.began()
+            self._ticket.began()
         return outcome
+
+
+def _overloaded(seconds: float) -> ProviderError:
+    return ProviderError(
+        f"Too many answers are asked for at the moment: this one waited up to {seconds:g} s.",
+        code="overloaded",
+        retryable=True,
+    )

@@ -12,18 +12,21 @@ from typing import Final
 from pydantic import SecretStr
 
 from chatstream.errors import BadRequest, SettingsError
-from chatstream.providers import Closes, ListsModels, Provider, ollama
+from chatstream.providers import Bounded, Closes, ListsModels, Provider, ollama
 from chatstream.providers.anthropic import AnthropicProvider
 from chatstream.providers.breaker import Breaker, State
+from chatstream.providers.concurrency import Limiter, Queue
 from chatstream.providers.gemini import GeminiProvider
 from chatstream.providers.local import Local, availability
 from chatstream.providers.offline import Offline
 from chatstream.providers.ollama import OllamaProvider
 from chatstream.providers.openai import OpenAIProvider
+from chatstream.providers.registered import registered
 from chatstream.providers.resilience import Patience, Route, Target
 from chatstream.providers.retry import Budget
 from chatstream.settings import Settings
 
+BUILT_IN: Final = ("openai", "gemini", "anthropic", "ollama", "local", "offline")
 MOST_BREAKERS: Final = 1000
 """Callers may name any model: those that are closed are forgotten beyond this."""
 
@@ -36,6 +39,7 @@ class Providers:
     Attributes:
         default: Who answers when a turn names nobody.
         reason: Why, in half a sentence for the operator.
+        limiters: How many requests each is asked at once; of those that were asked.
     """
 
     by_name: dict[str, Provider]
@@ -43,6 +47,7 @@ class Providers:
     reason: str = ""
     models: dict[str, list[str]] = field(default_factory=dict)
     _breakers: dict[tuple[str, str], Breaker] = field(default_factory=dict, init=False, repr=False)
+    limiters: dict[str, Limiter] = field(default_factory=dict, init=False, repr=False)
     _budget: Budget = field(default_factory=lambda: Budget(time.monotonic), init=False, repr=False)
 
     def get(self, name: str | None) -> Provider:
@@ -61,7 +66,9 @@ class Providers:
             )
         return provider
 
-    def route(self, name: str | None, model: str | None, settings: Settings) -> Route:
+    def route(
+        self, name: str | None, model: str | None, settings: Settings, user_id: str = ""
+    ) -> Route:
         """
         Return the way to one turn's answer: the provider that it names, then the fallbacks.
 
@@ -76,17 +83,22 @@ class Providers:
             for other in dict.fromkeys(settings.fallbacks)
             if other in self.by_name and other != first.name
         ]
-        targets = [self._target(first, model or first.model)]
-        targets += [self._target(other, other.model) for other in others]
-        patience = Patience(settings.retries, settings.first_token_timeout, settings.start_timeout)
-        return Route(targets, patience, self._budget, random.random)
+        targets = [self._target(first, model or first.model, settings)]
+        targets += [self._target(other, other.model, settings) for other in others]
+        patience = Patience(
+            settings.retries,
+            settings.first_token_timeout,
+            settings.start_timeout,
+            settings.queue_timeout,
+        )
+        return Route(targets, patience, self._budget, random.random, user_id)
 
     def state(self, name: str) -> State:
         """Return the state of the breaker of a provider's default model."""
         breaker = self._breakers.get((name, self.by_name[name].model))
         return "closed" if breaker is None else breaker.state
 
-    def _target(self, provider: Provider, model: str) -> Target:
+    def _target(self, provider: Provider, model: str, settings: Settings) -> Target:
         key = provider.name, model
         if key not in self._breakers:
             if len(self._breakers) >= MOST_BREAKERS:
@@ -94,7 +106,11 @@ class Providers:
                     if breaker.state == "closed":
                         del self._breakers[other]
             self._breakers[key] = Breaker(time.monotonic, random.random)
-        return Target(provider, model, self._breakers[key])
+        if provider.name not in self.limiters:
+            bound = provider.concurrency if isinstance(provider, Bounded) else settings.max_turns
+            queue = Queue(settings.max_queued, settings.queue_timeout)
+            self.limiters[provider.name] = Limiter(time.monotonic, bound, queue)
+        return Target(provider, model, self._breakers[key], self.limiters[provider.name])
 
     async def list_models(self, name: str) -> list[str]:
         """Return a provider's models, the default one first; asked for once."""
@@ -123,8 +139,10 @@ def build(settings: Settings) -> Providers:
     Make the providers that can be used, and choose the default one.
 
     Raises:
-        SettingsError: `PROVIDER` names one that cannot be used here; says why.
+        SettingsError: `PROVIDER` or `FALLBACKS` names one that cannot be used here, or one of
+            `PROVIDERS` cannot be had; says why.
     """
+    own = registered(settings.providers, BUILT_IN)
     found: dict[str, Provider] = {}
     reasons: dict[str, str] = {}
     _with_keys(settings, found, reasons)
@@ -135,6 +153,7 @@ def build(settings: Settings) -> Providers:
     else:
         reasons["local"] = missing
     found["offline"] = Offline(reasons.get("local", "it was chosen by CHATSTREAM_PROVIDER"))
+    found |= own
     for name in settings.fallbacks:
         if name not in found:
             why = reasons.get(name, f"takes some of {', '.join(found)}")

@@ -1,0 +1,189 @@
+"""
+Providers of one's own, from a Python path: `CHATSTREAM_PROVIDERS=[name=]module:Class`.
+
+Each is made once, by calling what the path names without arguments: a class, or a function that
+returns a provider. It has the one method of `Provider`; `name`, `model`, `models` and `aclose` may
+be there. What it raises and yields is held to the protocol here, so that retries, the breaker and
+the timers treat it as any other.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import operator
+import re
+from collections.abc import AsyncGenerator, Callable, Container, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, get_args
+
+from chatstream.errors import ProviderError, ProviderTimeout, SettingsError
+from chatstream.providers import (
+    Bounded,
+    Closes,
+    Finish,
+    FinishReason,
+    ListsModels,
+    Piece,
+    Provider,
+    ProviderRequest,
+    Reasoning,
+    Text,
+)
+
+logger = logging.getLogger(__name__)
+
+_ENTRY = re.compile(r"(?:(?P<name>[^=:]*)=)?(?P<module>[\w.]+):(?P<path>[\w.]+)")
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}", re.ASCII)
+_REASONS = frozenset(get_args(FinishReason))
+
+
+def registered(entries: Sequence[str], taken: Container[str]) -> dict[str, Provider]:
+    """
+    Make the providers that a setting names.
+
+    A provider's name is the one before `=`, else its own `name`, else its class's in lower case.
+
+    Raises:
+        SettingsError: One of them cannot be found, made or used, or its name is `taken`.
+    """
+    found: dict[str, Provider] = {}
+    for entry in entries:
+        match = _ENTRY.fullmatch(entry)
+        if match is None:
+            raise _wrong(entry, "must be of the form module:Class, or name=module:Class")
+        made = _make(entry, _find(entry, match["module"], match["path"]))
+        name = match["name"] if match["name"] is not None else _own_name(made)
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise _wrong(
+                entry,
+                f"the name {name!r}: takes up to 64 of a-z, 0-9, _ and -, and a letter first; "
+                "name=module:Class gives another",
+            )
+        if name in taken or name in found:
+            whose = "a built-in provider" if name in taken else "another of these"
+            raise _wrong(
+                entry, f"{name} is the name of {whose}; name=module:Class gives a different one"
+            )
+        found[name] = Registered(name, made)
+    return found
+
+
+def _find(entry: str, module: str, path: str) -> Callable[[], Any]:
+    try:
+        target = operator.attrgetter(path)(importlib.import_module(module))
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            raise _wrong(entry, f"there is no module {error.name}") from error
+        raise _wrong(entry, f"{module} cannot be imported: {_told(error)}") from error
+    except AttributeError as error:
+        if error.name and error.name in path.split("."):
+            raise _wrong(entry, f"{module} has no {path}") from error
+        raise _wrong(entry, f"{module} cannot be imported: {_told(error)}") from error
+    except Exception as error:
+        raise _wrong(entry, f"{module} cannot be imported: {_told(error)}") from error
+    if not callable(target):
+        raise _wrong(entry, "is neither a class nor a function that makes a provider")
+    return target  # type: ignore[no-any-return]  # callable, and what it makes is checked
+
+
+def _make(entry: str, target: Callable[[], Any]) -> Any:
+    try:
+        made = target()
+    except Exception as error:
+        raise _wrong(entry, f"cannot be made: {_told(error)}") from error
+    if inspect.iscoroutine(made):
+        made.close()  # an async factory: nobody would await it
+    reply = getattr(made, "reply", None)
+    if not callable(reply):
+        raise _wrong(entry, f"wrong protocol: {type(made).__name__} has no method `reply`")
+    if inspect.iscoroutinefunction(reply) or inspect.isgeneratorfunction(reply):
+        raise _wrong(
+            entry, "wrong protocol: `reply` must be an async generator: `async def` with `yield`"
+        )
+    try:
+        inspect.signature(reply).bind(None)
+    except TypeError as error:
+        raise _wrong(
+            entry, f"wrong protocol: `reply` must take one argument, the request: {error}"
+        ) from error
+    return made
+
+
+def _own_name(made: Any) -> Any:
+    return getattr(made, "name", None) or type(made).__name__.lower()
+
+
+def _told(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _wrong(entry: str, message: str) -> SettingsError:
+    return SettingsError(f"CHATSTREAM_PROVIDERS: {entry}: {message}")
+
+
+class Registered:
+    """One's own provider under its name, held to what `Provider` promises."""
+
+    def __init__(self, name: str, provider: Any) -> None:
+        model = getattr(provider, "model", None)
+        self.name = name
+        self.model = model if isinstance(model, str) and model else name
+        self._provider = provider
+        if isinstance(provider, Bounded):
+            self.concurrency = provider.concurrency
+
+    async def reply(self, request: ProviderRequest) -> AsyncGenerator[Piece, None]:
+        """
+        Yield the pieces up to the first `Finish`; as `Provider.reply` promises.
+
+        What it raises besides errors of `chatstream.errors` is logged, and may be tried again.
+        """
+        try:
+            pieces = self._provider.reply(request)
+            if not isinstance(pieces, AsyncGenerator):
+                raise TypeError("reply must return an async generator")
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    if isinstance(piece, Finish):
+                        known = piece.reason in _REASONS
+                        yield piece if known else replace(piece, reason="other")
+                        return
+                    if isinstance(piece, Text | Reasoning):
+                        if not isinstance(piece.text, str):
+                            raise TypeError("a text must be a str")
+                        if not piece.text:
+                            continue
+                    elif not isinstance(piece, Piece):
+                        raise TypeError(f"reply must yield pieces, not {type(piece).__name__}")
+                    yield piece
+        except ProviderError:
+            raise
+        except TimeoutError as error:
+            raise ProviderTimeout("The provider was too slow.", retryable=True) from error
+        except Exception as error:
+            logger.warning("provider failed", extra={"provider": self.name}, exc_info=error)
+            raise ProviderError("The provider failed.", retryable=True) from error
+
+    async def models(self) -> list[str]:
+        """Return its models, the default one first; that one alone, where it lists none."""
+        if not isinstance(self._provider, ListsModels):
+            return [self.model]
+        try:
+            listed = [str(model) for model in await self._provider.models()]
+        except ProviderError:
+            raise
+        except Exception as error:
+            logger.warning("provider failed", extra={"provider": self.name}, exc_info=error)
+            raise ProviderError("The provider failed.", retryable=True) from error
+        return list(dict.fromkeys([self.model, *listed]))
+
+    async def aclose(self) -> None:
+        """Have it release what it holds, where it says how; the others are closed all the same."""
+        if isinstance(self._provider, Closes):
+            try:
+                await self._provider.aclose()
+            except Exception as error:
+                logger.warning("provider not closed", extra={"provider": self.name}, exc_info=error)
