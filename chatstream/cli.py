@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -60,7 +59,7 @@ def serve(**given: Any) -> None:
         set_up(settings.log_level, settings.log_format)
         if settings.providers:
             # Last: a file that happens to lie there takes nothing's place.
-            sys.path.append(os.getcwd())
+            sys.path.append("")
         providers = build(settings)
         app = create_app(settings, providers=providers)
         run_server(app, partial(_ready, providers))
@@ -167,6 +166,7 @@ def fsck(repairs: bool, **given: Any) -> None:
 @click.option(
     "--endpoints", "part", flag_value="endpoints", help="history, clear, feedback instead"
 )
+@click.option("--flood", "part", flag_value="flood", help="the others' wait while one user floods")
 @click.option("--memory", "part", flag_value="memory", help="memory over many turns and users")
 @click.option("--json", is_flag=True, help="print the figures as JSON")
 def bench(part: str | None, **given: Any) -> None:

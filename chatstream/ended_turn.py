@@ -13,8 +13,9 @@ from chatstream.validation import is_turn_id
 
 @dataclass(frozen=True, slots=True)
 class EndedTurn:
-    """A turn that is over: its permanent events, as clients see them."""
+    """A turn that is over: its permanent events, as clients see them, and where they stand."""
 
+    conversation: Conversation
     turn_id: TurnId
     started: Json
     terminal: Json
@@ -26,12 +27,12 @@ async def find_records(conversation: Conversation, turn_id: str) -> list[Json]:
     return found if found and found[0]["type"] == "turn.started" else []
 
 
-def ended(turn_id: TurnId, found: list[Json]) -> EndedTurn:
+def ended(conversation: Conversation, turn_id: TurnId, found: list[Json]) -> EndedTurn:
     """Return a turn from its records; one whose end is lost reads as interrupted."""
     started = public(found[0])
     if len(found) > 1:
-        return EndedTurn(turn_id, started, public(found[-1]))
-    return EndedTurn(turn_id, started, _lost_end(started))
+        return EndedTurn(conversation, turn_id, started, public(found[-1]))
+    return EndedTurn(conversation, turn_id, started, _lost_end(started))
 
 
 def _lost_end(started: Json) -> Json:

@@ -26,6 +26,7 @@ from chatstream.log.syncer import sync_folder
 
 SETTLE_SECONDS = 0.5
 """How long a change by a running server has to be over."""
+TORN = "torn line: it was never acknowledged"
 AT_THE_TOP = frozenset(("users", "intents", "clock", "reserve", "lock"))
 
 
@@ -65,6 +66,7 @@ def check(root: Path) -> list[Problem]:
 def repair(root: Path) -> list[Problem]:
     """
     Move the bad lines of every file to `<name>.corrupt` beside it; returns what was wrong before.
+    What holds nothing else is removed.
 
     Clearing and erasing take that file along. A lost first line is written anew where the names
     of the folder and the file tell what it said. Dying in the middle loses nothing: a line may then
@@ -140,13 +142,27 @@ def _check_user(folder: Path) -> Iterator[Problem]:
             yield from _check_lines(folder / name, shown, "log", running.setdefault(stem, []))
         elif kind == "aside":
             yield Problem(shown, None, "left by a rewrite that was cut off")
-        elif not (kind.endswith(".live") or kind == "corrupt") or stem not in stems:
+        elif kind != "corrupt" and not (kind.endswith(".live") and stem in stems):
             yield Problem(shown, None, "unknown file")
     for name in names:
         stem, _, kind = name.partition(".")
         if stem in stems and kind.endswith(".live"):
-            if kind.removesuffix(".live") not in running.get(stem, ()):
-                yield Problem(f"users/{folder.name}/{name}", None, "live file without a turn")
+            shown = f"users/{folder.name}/{name}"
+            if kind.removesuffix(".live") in running.get(stem, ()):
+                yield from _check_live(folder / name, shown)
+            else:
+                yield Problem(shown, None, "live file without a turn")
+
+
+def _check_live(path: Path, shown: str) -> Iterator[Problem]:
+    """Yield where the text of a running turn ends that a start would give it back."""
+    for number, line in enumerate(_lines(path), 1):
+        record = records.parse(line)
+        if not line.endswith(b"\n"):
+            yield Problem(shown, number, TORN, bad=True)
+        elif record is None or record["type"] not in ("delta", "turn.answering"):
+            yield Problem(shown, number, "bad line: the text ends before it", bad=True)
+            return
 
 
 def _check_lines(path: Path, shown: str, kind: str, running: list[str]) -> Iterator[Problem]:
@@ -158,7 +174,7 @@ def _check_lines(path: Path, shown: str, kind: str, running: list[str]) -> Itera
     for number, line in enumerate(_lines(path), 1):
         record = records.parse(line)
         if not line.endswith(b"\n"):
-            yield Problem(shown, number, "torn line: it was never acknowledged", bad=True)
+            yield Problem(shown, number, TORN, bad=True)
         elif record is None or (number > 1 and record["type"] == kind):
             yield Problem(shown, number, "bad line", bad=True)
         else:
@@ -169,6 +185,8 @@ def _check_lines(path: Path, shown: str, kind: str, running: list[str]) -> Itera
             if what := _of_turn(record, started, ended) or misplaced:
                 yield Problem(shown, number, what)
             running[:] = record.get("running") or ()
+    if number == 0 and path.exists():
+        yield Problem(shown, None, "empty file", bad=True)
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -213,16 +231,23 @@ def _of_turn(record: Json, started: set[str], ended: set[str]) -> str | None:
 def _move_aside(path: Path, numbers: set[int]) -> None:
     kept: list[bytes] = []
     moved: list[bytes] = []
+    is_live = path.suffix == ".live"
     for number, line in enumerate(_lines(path), 1):
-        (moved if number in numbers else kept).append(line)
+        # A running turn's text ends at the first: it must not get a hole.
+        (moved if number in numbers or (is_live and moved) else kept).append(line)
     if 1 in numbers and kept:
         # Where nothing tells what it said, the damaged one stays.
         kept.insert(0, _header(path, kept[0]) or moved.pop(0))
-    _write(path.with_suffix(".corrupt"), moved, os.O_APPEND)
-    sync_folder(path.parent)
-    aside = path.with_suffix(".aside")
-    _write(aside, kept, os.O_TRUNC)
-    os.replace(aside, path)
+    if moved:
+        corrupt = path.with_name(path.name.partition(".")[0] + ".corrupt")
+        _write(corrupt, moved, os.O_APPEND)
+        sync_folder(path.parent)
+    if kept:
+        aside = path.with_suffix(".aside")
+        _write(aside, kept, os.O_TRUNC)
+        os.replace(aside, path)
+    else:
+        path.unlink()
     sync_folder(path.parent)
 
 

@@ -25,6 +25,20 @@ class Window(NamedTuple):
     seconds: int
 
 
+class Throttle:
+    """How fast one connection may go on: a burst, then a steady rate. Who is faster waits."""
+
+    def __init__(self, burst: int, per_second: int) -> None:
+        self._ahead = burst / per_second
+        self._step = 1 / per_second
+        self._paid_until = 0.0
+
+    def delay(self, now: float) -> float:
+        """Count one; return for how many seconds to wait before the next."""
+        self._paid_until = max(self._paid_until, now) + self._step
+        return max(0.0, self._paid_until - now - self._ahead)
+
+
 class Limits:
     """
     The rate limits of one application; on loopback they are off unless set.

@@ -47,13 +47,16 @@ def is_good(conversation: Conversation, cursor: str, last: EventId) -> bool:
     """
     Say whether a cursor can be gone on from: the beginning, or an id from this log's lifetime.
 
-    Where there is no log, only an id from after the erasure that its client has seen is one.
+    Where there is no log, only an id from after the erasure that its client has seen is one; and
+    none where this process knows of no erasure, since there may have been one before it.
     """
     if cursor == BEGINNING:
         return True
     if not is_event_id(cursor) or cursor > last:
         return False
-    return cursor >= (conversation.created or conversation.last_id)
+    if conversation.created is None:
+        return BEGINNING < conversation.last_id <= cursor
+    return cursor >= conversation.created
 
 
 class Signal:

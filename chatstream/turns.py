@@ -191,7 +191,7 @@ class TurnRunner:
             raise NotFound("The conversation was cleared meanwhile.")
         if found[0].get("body") != body:
             raise self._other_body(turn_id)
-        return ended(turn_id, found)
+        return ended(conversation, turn_id, found)
 
     @staticmethod
     def _other_body(turn_id: str) -> Conflict:
@@ -220,7 +220,7 @@ class TurnRunner:
             return live
         if len(found) == 1 and not (found := await find_records(conversation, turn_id)):
             raise NotFound("There is no such turn.")
-        return ended(TurnId(turn_id), found)
+        return ended(conversation, TurnId(turn_id), found)
 
     async def cancel(self, address: Address, turn_id: str) -> LiveTurn | EndedTurn:
         """

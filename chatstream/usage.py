@@ -30,14 +30,14 @@ def _check_day(value: str) -> str:
     raise ValueError("must be a day that exists, as YYYY-MM-DD")
 
 
-Day = Annotated[str, AfterValidator(_check_day)]
+Day = Annotated[str, AfterValidator(_check_day), Field(json_schema_extra={"format": "date"})]
 
 
 class UsageQuery(UserQuery):
     """The query of `GET /usage`: days in UTC, both included; without any, the last 30."""
 
-    from_: Day | None = Field(None, alias="from")
-    to: Day | None = None
+    from_: Day | None = Field(None, alias="from", description="the first day, UTC")
+    to: Day | None = Field(None, description="the last day, itself included; unset: today")
 
     def span(self) -> tuple[str, str]:
         """

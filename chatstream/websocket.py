@@ -19,6 +19,7 @@ from chatstream import wire
 from chatstream.errors import ChatstreamError, InvalidRequest
 from chatstream.frames import Frames, problem
 from chatstream.http.requests import query
+from chatstream.limits import Throttle
 from chatstream.log.conversation import Conversation
 from chatstream.log.records import Json
 from chatstream.services import services_of
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 PROTOCOL = "chatstream.v1"
 MAX_SUBSCRIPTIONS = 1000
 """Conversations that one socket may follow at once."""
+FRAMES_AT_ONCE, FRAMES_PER_SECOND = MAX_SUBSCRIPTIONS, 50
+"""What one socket may ask before it is read more slowly: enough to subscribe to all of them."""
 
 CLOSE_SECONDS = 5
 """A client that does not even take the close is left."""
@@ -79,6 +82,7 @@ class Session:
         self._close: tuple[int, str] | None = None
         self._beat = self._left = self._busy = False
         self._sender: asyncio.Task[None] | None = None
+        self._throttle = Throttle(FRAMES_AT_ONCE, FRAMES_PER_SECOND)
 
     async def run(self) -> None:
         """Serve until either side leaves; then nothing of it is left behind."""
@@ -207,6 +211,8 @@ class Session:
             self._busy = True
             await frames.take(text)
             self._busy = False
+            # Also where it is 0: between two frames everybody else has a turn.
+            await asyncio.sleep(self._throttle.delay(self._loop.time()))
             # Who does not read his answers is asked to wait with the next question.
             while self._answers and not self._left:
                 await self._told.wait()

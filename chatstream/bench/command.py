@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 import uvloop
 
-from chatstream.bench import endpoints, memory, report, streams
+from chatstream.bench import endpoints, flood, memory, report, streams
 from chatstream.bench.noise import Noise
 from chatstream.bench.processes import BenchFailed
 from chatstream.bench.script import Script
@@ -32,14 +32,14 @@ class Options(NamedTuple):
 
 def run(part: str, options: Options, write: Say, note: Say) -> None:
     """
-    Run a part, `streams`, `endpoints` or `memory`; results go to `write`, progress to `note`.
+    Run a part, by its flag's name or `streams`; results go to `write`, progress to `note`.
 
     Raises:
         BenchFailed: It cannot be run here, or a server's answer was wrong.
     """
     if sys.platform != "linux":
         raise BenchFailed("the CPU time of other processes is read as Linux tells it: not here")
-    parts = {"streams": _streams, "endpoints": _endpoints, "memory": _memory}
+    parts = {"streams": _streams, "endpoints": _endpoints, "memory": _memory, "flood": _flood}
     with tempfile.TemporaryDirectory(prefix="chatstream-bench-") as folder:
         told, data = uvloop.run(parts[part](Path(folder), options, note))
     write(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode() if options.json else told)
@@ -74,3 +74,8 @@ async def _endpoints(folder: Path, options: Options, note: Say) -> tuple[str, di
 async def _memory(folder: Path, options: Options, note: Say) -> tuple[str, dict[str, Any]]:
     found = await memory.measure(folder, note)
     return memory.table(found), {"memory": memory.as_json(found)}
+
+
+async def _flood(folder: Path, options: Options, note: Say) -> tuple[str, dict[str, Any]]:
+    waits = await flood.measure(folder, note)
+    return flood.table(waits), {"flood": flood.as_json(waits)}

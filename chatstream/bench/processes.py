@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import socket
@@ -102,10 +103,10 @@ def _end_of(log: Path) -> str:
 
 
 @asynccontextmanager
-async def upstream(folder: Path) -> AsyncIterator[Server]:
-    """Run the provider."""
+async def upstream(folder: Path, most: float = math.inf) -> AsyncIterator[Server]:
+    """Run the provider, which bears so many answers at once."""
     port = free_port()
-    arguments = ["-m", "chatstream.bench.upstream", str(port)]
+    arguments = ["-m", "chatstream.bench.upstream", str(port), str(most)]
     async with started("upstream", arguments, port, folder, {}) as server:
         yield server
 

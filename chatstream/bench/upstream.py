@@ -1,7 +1,8 @@
 """
 The benchmark's provider: OpenAI's Chat Completions over a raw protocol, one write a token.
 
-The model's name says how many tokens, and how many a second (`script`).
+The model's name says how many tokens, and how many a second (`script`). Where it is told how many
+answers it bears at once, it refuses more than those, as real ones do: 429.
 """
 
 from __future__ import annotations
@@ -55,10 +56,26 @@ def ending(tokens: int) -> bytes:
     return chunk({}, "stop") + told + b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 
 
+REFUSAL = (
+    b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\n"
+    b"Retry-After-Ms: 20\r\nContent-Length: 2\r\n\r\n{}"
+)
+
+
+class Load:
+    """How many answers are being written, of how many that are borne."""
+
+    def __init__(self, most: float) -> None:
+        self.most = most
+        self.running = 0
+
+
 class Connection(asyncio.Protocol):
     """One connection; one answer at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._answering = False
         self._loop = asyncio.get_running_loop()
         self._body = b""
         self._paused = False
@@ -83,6 +100,11 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Answer; the first token comes at once, the others at their time."""
         body, self._body = self._body, b""
+        if self._load.running >= self._load.most:
+            self._transport.write(REFUSAL)
+            return
+        self._load.running += 1
+        self._answering = True
         self._script = Script.of(orjson.loads(body)["model"])
         self._sent = 0
         self._due = self._loop.time() + random.random() * 0.001
@@ -94,6 +116,7 @@ class Connection(asyncio.Protocol):
         script = self._script
         if self._sent == script.tokens:
             self._transport.write(ending(script.tokens))
+            self._answered()
             return
         self._transport.write(TOKENS[self._sent % len(TOKENS)])
         self._sent += 1
@@ -102,6 +125,11 @@ class Connection(asyncio.Protocol):
             self._handle = self._loop.call_at(self._due, self._step)
         elif not self._paused:
             self._handle = self._loop.call_soon(self._step)
+
+    def _answered(self) -> None:
+        if self._answering:
+            self._answering = False
+            self._load.running -= 1
 
     def pause_writing(self) -> None:
         """Wait for a reader that is behind."""
@@ -115,15 +143,18 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop: the reader has left."""
+        self._answered()
         if self._handle is not None:
             self._handle.cancel()
 
 
-async def run(port: int) -> None:
-    """Serve until the process is ended."""
-    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", port)
+async def run(port: int, most: float) -> None:
+    """Serve until the process is ended; more answers at once than `most` are refused."""
+    load = Load(most)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(load), "127.0.0.1", port)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(run(int(sys.argv[1])))
+    uvloop.run(run(int(sys.argv[1]), float(sys.argv[2])))

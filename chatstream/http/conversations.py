@@ -158,6 +158,7 @@ async def erase(request: Request) -> Response:
     conversation = await log.conversation(asked.address)
     await conversation.settled()
     if conversation.created is None:
+        await log.clear(conversation)
         raise NotFound("There is no such conversation.")
     await log.erase(conversation)
     return json(SUCCESS)

@@ -162,7 +162,8 @@ async def _stream(
     cursor: str | None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    conversation = await services.log.conversation(address)
+    # Its own: to look it up again would be to wait for an erasure that takes the turn away.
+    conversation = turn.conversation
     started_id = turn.started_id if isinstance(turn, LiveTurn) else EventId(turn.started["id"])
     where = start_of_turn(conversation, started_id, cursor, services.log.last_id)
     if isinstance(turn, LiveTurn):

@@ -73,6 +73,8 @@ async def _erase(conversation: Conversation, scope: Scope, change: Change) -> No
     intent: Intent | None = None
     try:
         if scope == "clear" and conversation.created is None:
+            # What was put aside because nothing of it could be read is beside it all the same.
+            await disk.run(partial(remove_beside, conversation.path))
             return
         intent = _intent(disk, scope, conversation.address)
         events = farewell(conversation, turns)

@@ -44,8 +44,8 @@ class Usage:
         """
         Return what a user's turns took that ended on these days, both included.
 
-        `shown` says of the files in use, by name, how much of them may be shown. Files that cannot be read
-        are left out.
+        `shown` says of the files in use, by name, how much of them may be shown. Files that cannot
+        be read are left out.
         """
         files = self._known.setdefault(user_id, {})
         self._known.move_to_end(user_id)

@@ -7,7 +7,7 @@ tenths where it says that it is asked too often, or says nothing for too long. I
 most that is allowed, so that a provider which bears everything never makes anyone wait.
 
 Users take turns: of those who wait, whoever has the fewest requests running is next. While there
-are four places or more, one user alone never has the last quarter of them.
+are four places or more, one user alone never has the last quarter of them, nor of the queue's.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class Limiter:
             self._grant(ticket)
             return ticket
         wait = self._expected_wait(user_id)
-        if self.queued >= self._queue.size or wait > self._queue.seconds:
+        most = math.ceil(self._queue.size * SHARE)
+        full = self.queued >= self._queue.size or len(self._waiting.get(user_id, ())) >= most
+        if full or wait > self._queue.seconds:
             raise Unavailable(
                 "Too many answers are asked for at the moment; try again later.",
                 code="overloaded",

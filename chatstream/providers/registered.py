@@ -139,7 +139,7 @@ class Registered:
         """
         Yield the pieces up to the first `Finish`; as `Provider.reply` promises.
 
-        What it raises besides errors of `chatstream.errors` is logged, and may be tried again.
+        What it raises besides a `ProviderError` is logged, and may be tried again.
         """
         try:
             pieces = self._provider.reply(request)

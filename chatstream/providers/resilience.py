@@ -13,6 +13,7 @@ import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import Final
 
 from chatstream.errors import ProviderError, ProviderTimeout, Unavailable
 from chatstream.providers import Finish, Piece, Provider, ProviderRequest, Reasoning, Text
@@ -22,6 +23,9 @@ from chatstream.providers.failures import MAX_RETRY_AFTER
 from chatstream.providers.retry import Budget, backoff
 
 logger = logging.getLogger(__name__)
+
+SHORT_WAIT: Final = 1.0
+"""A provider that asks for less of a pause is waited for, its place held; seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ class Route:
             return
         full: Unavailable | None = None
         for number, target in enumerate(self._targets):
-            if target.breaker.wait() > 0:
+            if target.breaker.wait() >= SHORT_WAIT:
                 continue
             try:
                 self._ticket = target.limiter.join(self._user_id)
@@ -143,7 +147,7 @@ class Route:
                         break
                     # Made before the breaker is entered: whoever enters must reach `_begin`.
                     reply = target.provider.reply(replace(request, model=target.model))
-                    if not target.breaker.enter():
+                    if not await _let_in(target.breaker):
                         break
                     self._ask(target)
                     async with aclosing(reply) as pieces:
@@ -247,6 +251,15 @@ class Route:
             target.breaker.began()
             self._ticket.began()
         return outcome
+
+
+async def _let_in(breaker: Breaker) -> bool:
+    while not breaker.enter():
+        wait = breaker.wait()
+        if wait >= SHORT_WAIT:
+            return False
+        await asyncio.sleep(wait)
+    return True
 
 
 def _overloaded(seconds: float) -> ProviderError:

@@ -1,0 +1,399 @@
+"""The cache and the shared requests, through a real server and a scripted provider."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatstream.errors import ProviderError
+from chatstream.providers import Finish, Message, Piece, ProviderRequest, Reasoning, Text, Usage
+from chatstream.providers.answers import Answers, Share
+from chatstream.providers.routing import Providers
+from chatstream.providers.scripted import Scripted
+from chatstream.settings import Settings
+from tests.running import Gate, Running, kinds
+
+WHOLE = (Reasoning("hm"), Text("he"), Text("llo"), Usage(5, 7), Finish("stop"))
+
+
+class Asking:
+    def __init__(self, provider: Scripted, **given: Any) -> None:
+        self.now = 0.0
+        self.providers = Providers({p.name: p for p in (provider,)}, provider.name)
+        self.settings = Settings(_env_file=None, retries=0)
+        options = {"per_user": True, "most_bytes": 100_000} | given
+        self.answers = Answers(60, clock=lambda: self.now, **options)
+
+    def share(self, user: str = "ada") -> Share:
+        route = self.providers.route(None, None, self.settings, user)
+        route.admit()
+        return Share(self.answers, user, route)
+
+    async def read(self, share: Share, message: str = "q", **given: Any) -> list[Piece]:
+        asked = ProviderRequest(messages=[Message("user", message)], model="scripted", **given)
+        try:
+            return [piece async for piece in share.reply(asked)]
+        finally:
+            share.leave()
+
+    async def ask(self, message: str = "q", user: str = "ada", **given: Any) -> tuple[str, bool]:
+        share = self.share(user)
+        pieces = await self.read(share, message, **given)
+        return "".join(p.text for p in pieces if isinstance(p, Text)), share.cached
+
+    @property
+    def in_use(self) -> int:
+        return self.providers.limiters["scripted"].in_use
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+@pytest.mark.anyio
+async def test_the_same_question_gets_the_kept_answer_without_a_request() -> None:
+    provider = Scripted(*WHOLE)
+    asking = Asking(provider)
+
+    assert await asking.ask() == ("hello", False)
+    share = asking.share()
+    pieces = await asking.read(share)
+
+    assert pieces == [Reasoning("hm"), Text("hello"), Usage(0, 0), Finish("stop")]
+    assert (share.cached, share.lookup, share.way.name) == (True, "hit", "scripted")
+    assert len(provider.requests) == 1
+    assert asking.in_use == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "other",
+    [{"message": "r"}, {"user": "bob"}, {"system": "s"}, {"temperature": 0.0}, {"max_tokens": 9}],
+)
+async def test_another_question_is_asked(other: dict[str, Any]) -> None:
+    provider = Scripted("hello")
+    asking = Asking(provider)
+    await asking.ask()
+
+    assert await asking.ask(**other) == ("hello", False)
+    assert len(provider.requests) == 2
+
+
+@pytest.mark.anyio
+async def test_users_share_answers_where_that_is_set() -> None:
+    asking = Asking(Scripted("hello"), per_user=False)
+    await asking.ask()
+
+    assert await asking.ask(user="bob") == ("hello", True)
+
+
+@pytest.mark.anyio
+async def test_a_kept_answer_is_forgotten_after_its_time() -> None:
+    asking = Asking(Scripted("hello"))
+    await asking.ask()
+    asking.now = 59.9
+    assert await asking.ask() == ("hello", True)
+    asking.now = 60.0
+
+    assert await asking.ask() == ("hello", False)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ("he", ProviderError("broke")),
+        ("he", Finish("length")),
+        ("he", Finish("filter")),
+        ("he", Finish("tool")),
+        (Reasoning("only thoughts"),),
+        (Finish("stop"),),
+    ],
+)
+async def test_an_answer_that_is_not_whole_is_never_kept(steps: tuple[Any, ...]) -> None:
+    provider = Scripted(*steps).then("good")
+    asking = Asking(provider)
+    try:
+        await asking.ask()
+    except ProviderError:
+        pass
+
+    assert await asking.ask() == ("good", False)
+
+
+@pytest.mark.anyio
+async def test_a_fallbacks_answer_is_not_kept_for_the_provider_that_was_asked() -> None:
+    asking = Asking(broken := Scripted(ProviderError("broke", retryable=True)))
+    asking.providers.by_name["other"] = Scripted("other's", name="other")
+    asking.settings = asking.settings.model_copy(update={"fallbacks": ("other",)})
+
+    assert await asking.ask() == ("other's", False)
+    assert await asking.ask() == ("other's", False)
+    assert len(broken.requests) == 2
+
+
+@pytest.mark.anyio
+async def test_the_one_unused_for_longest_makes_room() -> None:
+    provider = Scripted("x" * 4000)
+    asking = Asking(provider, most_bytes=11_000)
+    for message in ("a", "b", "a", "c"):
+        await asking.ask(message)
+
+    assert len(asking.answers) == 2
+    assert asking.answers.size <= 11_000
+    assert await asking.ask("a") == ("x" * 4000, True)
+    assert await asking.ask("b") == ("x" * 4000, False)
+
+
+@pytest.mark.anyio
+async def test_an_answer_larger_than_the_cache_drops_nothing() -> None:
+    provider = Scripted("small").then("x" * 200_000)
+    asking = Asking(provider)
+    await asking.ask("a")
+    await asking.ask("b")
+
+    assert await asking.ask("a") == ("small", True)
+
+
+@pytest.mark.anyio
+async def test_the_same_questions_at_once_share_one_request() -> None:
+    gate = asyncio.Event()
+    provider = Scripted("he", gate, "llo", Usage(1, 2))
+    asking = Asking(provider)
+    shares = [asking.share() for _ in range(5)]
+    readers = [asyncio.ensure_future(asking.read(share)) for share in shares]
+    await until(lambda: all(share.lookup for share in shares))
+    assert asking.in_use == 1
+    gate.set()
+
+    answers = await asyncio.gather(*readers)
+
+    assert len(provider.requests) == 1
+    for answer in answers:
+        assert [p for p in answer if isinstance(p, Text)] == [Text("he"), Text("llo")]
+    assert sorted(share.cached for share in shares) == [False, True, True, True, True]
+    used = [[p for p in answer if isinstance(p, Usage)][-1] for answer in answers]
+    assert sorted(use.output_tokens for use in used) == [0, 0, 0, 0, 2]
+    assert asking.in_use == 0
+
+
+@pytest.mark.anyio
+async def test_the_request_goes_on_for_those_who_stay_and_closes_with_the_last() -> None:
+    provider = Scripted("he", asyncio.Event())
+    asking = Asking(provider)
+    shares = [asking.share() for _ in range(3)]
+    readers = [asyncio.ensure_future(asking.read(share)) for share in shares]
+    await until(lambda: provider.running == 1 and all(share.lookup for share in shares))
+
+    for reader in readers[:2]:
+        reader.cancel()
+    await asyncio.gather(*readers[:2], return_exceptions=True)
+    assert provider.running == 1
+
+    readers[2].cancel()
+    await asyncio.gather(readers[2], return_exceptions=True)
+    await asking.answers.aclose()
+    assert (provider.running, asking.in_use, len(asking.answers)) == (0, 0, 0)
+
+
+@pytest.mark.anyio
+async def test_a_new_turn_does_not_join_a_request_that_all_have_left() -> None:
+    provider = Scripted("he", asyncio.Event()).then("hello")
+    asking = Asking(provider)
+    reader = asyncio.ensure_future(asking.read(asking.share()))
+    await until(lambda: provider.running == 1)
+    reader.cancel()
+    await asyncio.gather(reader, return_exceptions=True)
+
+    assert await asking.ask() == ("hello", False)
+
+
+@pytest.mark.anyio
+async def test_whoever_leaves_before_the_request_began_leaves_no_place_taken() -> None:
+    provider = Scripted("hello")
+    asking = Asking(provider)
+    route = asking.providers.route(None, None, asking.settings, "ada")
+    route.admit()
+    asked = ProviderRequest(messages=[Message("user", "q")], model="scripted")
+    question = asking.answers.question("ada", route, asked)
+    flight = asking.answers.board(question, "ada", route, asked)
+
+    flight.leave()
+    await asking.answers.aclose()
+
+    assert (asking.in_use, provider.requests) == (0, [])
+
+
+@pytest.mark.anyio
+async def test_a_failure_is_everyones() -> None:
+    gate = asyncio.Event()
+    provider = Scripted("he", gate, ProviderError("broke"))
+    asking = Asking(provider)
+    readers = [asyncio.ensure_future(asking.read(asking.share())) for _ in range(3)]
+    await until(lambda: provider.running == 1)
+    gate.set()
+
+    failures = await asyncio.gather(*readers, return_exceptions=True)
+
+    assert [str(failure) for failure in failures] == ["broke"] * 3
+    assert len(provider.requests) == 1
+
+
+@pytest.mark.anyio
+async def test_what_a_user_put_there_is_forgotten_and_what_runs_is_not_kept() -> None:
+    gate = asyncio.Event()
+    provider = Scripted("kept").then("he", gate, "llo").then("again")
+    asking = Asking(provider, per_user=False)
+    await asking.ask("a", "ada")
+    running = asyncio.ensure_future(asking.ask("b", "ada"))
+    joined = asyncio.ensure_future(asking.ask("b", "bob"))
+    await until(lambda: provider.running == 1)
+
+    asking.answers.forget("bob")
+    assert await asking.ask("a", "bob") == ("kept", True)
+    asking.answers.forget("ada")
+    gate.set()
+
+    assert {(await running)[0], (await joined)[0]} == {"hello"}
+    assert (len(asking.answers), asking.answers.size) == (0, 0)
+    assert await asking.ask("b", "bob") == ("again", False)
+
+
+# ---- as clients see it
+
+
+def chat(server: Running, message: str = "q", **given: Any) -> dict[str, Any]:
+    answer = server.http.post("/chat", json={"message": message, **given})
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def test_a_first_message_is_answered_from_the_cache_as_a_real_turn(tmp_path: Path) -> None:
+    provider = Scripted("hello", Usage(3, 4))
+    with Running(tmp_path, provider, cache_ttl=60) as server:
+        first = chat(server, conversation_id="one")
+        second = chat(server, conversation_id="two")
+        path = f"/turns/{second['turn_id']}/events?conversation_id=two"
+        frames = server.events(path)
+        metrics = server.http.get("/metrics").text
+
+    assert (first["cached"], second["cached"]) == (False, True)
+    assert first["usage"] == {"input_tokens": 3, "output_tokens": 4}
+    assert second["usage"] == {"input_tokens": 0, "output_tokens": 0}
+    assert (second["reply"], second["provider"]) == ("hello", "scripted")
+    assert kinds(frames) == ["ready", "turn.started", "turn.completed"]
+    assert frames[-1].data["cached"] is True
+    assert len(provider.requests) == 1
+    assert 'chatstream_cache_lookups_total{result="hit"} 1.0' in metrics
+    assert "chatstream_cache_answers 1.0" in metrics
+
+
+def test_a_second_message_is_always_asked(tmp_path: Path) -> None:
+    provider = Scripted("hello")
+    with Running(tmp_path, provider, cache_ttl=60) as server:
+        chat(server)
+        assert not chat(server)["cached"]
+
+    assert len(provider.requests) == 2
+
+
+def test_regenerating_asks_anew(tmp_path: Path) -> None:
+    provider = Scripted("one").then("two")
+    with Running(tmp_path, provider, cache_ttl=60) as server:
+        turn = chat(server)["turn_id"]
+        again = server.http.post(f"/turns/{turn}/regenerate", json={}).json()
+        frames = server.events(f"/turns/{again['turn_id']}/events")
+
+    assert frames[-1].data["text"] == "two"
+    assert len(provider.requests) == 2
+
+
+def test_without_the_setting_nothing_is_kept(tmp_path: Path) -> None:
+    provider = Scripted("hello")
+    with Running(tmp_path, provider) as server:
+        chat(server, conversation_id="one")
+        chat(server, conversation_id="two")
+
+    assert len(provider.requests) == 2
+
+
+@pytest.mark.parametrize("way", ["clear", "erase", "user"])
+def test_what_was_cleared_is_in_no_cache(tmp_path: Path, way: str) -> None:
+    provider = Scripted("hello")
+    with Running(tmp_path, provider, cache_ttl=60) as server:
+        chat(server, conversation_id="one")
+        if way == "clear":
+            server.http.post("/history/clear", json={"conversation_id": "one"})
+        elif way == "erase":
+            server.http.delete("/conversations", params={"conversation_id": "one"})
+        else:
+            server.http.delete("/users", params={"user_id": "default"})
+        answers = server.app.services.answers
+        assert answers is not None and len(answers) == 0
+        assert not chat(server, conversation_id="two")["cached"]
+
+
+def test_turns_of_two_conversations_share_a_request_until_the_last_is_cancelled(
+    tmp_path: Path,
+) -> None:
+    gate = Gate()
+    provider = Scripted("he", gate, "llo")
+    with Running(tmp_path, provider, cache_ttl=60) as server:
+        started = {
+            name: server.http.post("/turns", json={"message": "q", "conversation_id": name}).json()
+            for name in ("one", "two")
+        }
+        gate.reached()
+        turn = started["one"]["turn_id"]
+        cancelled = server.http.post(f"/turns/{turn}/cancel", json={"conversation_id": "one"})
+        assert cancelled.json()["status"] == "cancelled"
+        assert provider.running == 1
+        gate.open()
+        frames = server.events(started["two"]["events"])
+
+    assert (frames[-1].type, frames[-1].data["text"]) == ("turn.completed", "hello")
+    assert frames[-1].data["cached"] is False
+    assert len(provider.requests) == 1
+
+
+def test_a_turn_that_waits_for_room_has_started_and_can_be_cancelled(tmp_path: Path) -> None:
+    gate = Gate()
+    provider = Scripted("he", gate, "llo")
+    provider.concurrency = 1  # type: ignore[attr-defined]
+    with Running(tmp_path, provider) as server:
+        first = server.http.post("/turns", json={"message": "q"}).json()
+        gate.reached()
+        second = server.http.post("/turns", json={"message": "r"}).json()
+        metrics = server.http.get("/metrics").text
+        waiting = 'chatstream_provider_requests{provider="scripted",state="waiting"} 1.0'
+        assert waiting in metrics
+
+        cancelled = server.http.post(f"/turns/{second['turn_id']}/cancel", json={}).json()
+        assert (cancelled["status"], cancelled["text"]) == ("cancelled", "")
+        gate.open()
+        assert server.events(first["events"])[-1].data["text"] == "hello"
+
+    assert len(provider.requests) == 1
+
+
+def test_a_turn_for_which_there_is_no_room_is_refused_before_it_starts(tmp_path: Path) -> None:
+    gate = Gate()
+    provider = Scripted("he", gate, "llo")
+    provider.concurrency = 1  # type: ignore[attr-defined]
+    with Running(tmp_path, provider, max_queued=0) as server:
+        server.http.post("/turns", json={"message": "q"})
+        gate.reached()
+        refused = server.http.post("/turns", json={"message": "r", "turn_id": "turn-refused"})
+        again = server.http.get("/turns/turn-refused")
+        metrics = server.http.get("/metrics").text
+        gate.open()
+
+    assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert again.status_code == 404
+    assert 'chatstream_turns_refused_total{code="overloaded"} 1.0' in metrics

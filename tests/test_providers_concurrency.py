@@ -1,0 +1,362 @@
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from chatstream.errors import ProviderError, Unavailable
+from chatstream.providers import Finish, Message, ProviderRequest, Text
+from chatstream.providers.concurrency import DECREASE, Limiter, Queue, Ticket
+from chatstream.providers.resilience import Route
+from chatstream.providers.routing import Providers
+from chatstream.providers.scripted import Scripted
+from chatstream.settings import Settings
+
+pytestmark = pytest.mark.anyio
+ASKED = ProviderRequest(messages=[Message("user", "hello")], model="ignored")
+TOO_OFTEN = ProviderError("busy", code="provider_rate_limited", retryable=True)
+TOO_SLOW = ProviderError("slow", code="first_token_timeout", retryable=True)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def limiter(most: int = 4, size: int = 100, seconds: float = 20, clock: Any = None) -> Limiter:
+    return Limiter(clock or Clock(), most, Queue(size, seconds))
+
+
+def is_admitted(ticket: Ticket) -> bool:
+    return ticket.granted
+
+
+async def test_there_is_room_up_to_the_limit_and_then_one_waits() -> None:
+    places = limiter(2)
+    first, second, third = (places.join(user) for user in "abc")
+
+    assert is_admitted(first) and is_admitted(second) and not is_admitted(third)
+    assert (places.in_use, places.queued) == (2, 1)
+
+    first.release()
+    assert is_admitted(third)
+    assert (places.in_use, places.queued) == (2, 0)
+
+
+async def test_one_user_alone_never_has_the_last_quarter() -> None:
+    places = limiter(8)
+    greedy = [places.join("greedy") for _ in range(20)]
+
+    assert sum(map(is_admitted, greedy)) == 6
+    assert all(is_admitted(places.join(user)) for user in ("one", "two"))
+
+
+async def test_whoever_has_the_fewest_running_is_next() -> None:
+    places = limiter(2)
+    running = [places.join("greedy") for _ in range(2)]
+    waiting = [places.join("greedy") for _ in range(5)]
+    modest = places.join("modest")
+
+    running[0].release()
+
+    assert is_admitted(modest)
+    assert not any(map(is_admitted, waiting))
+
+
+async def test_users_with_as_many_running_take_turns() -> None:
+    places = limiter(1)
+    held = places.join("x")
+    order = []
+    waiting = {(user, n): places.join(user) for n in range(2) for user in "ab"}
+    while waiting:
+        held.release()
+        name, held = next((name, t) for name, t in waiting.items() if is_admitted(t))
+        del waiting[name]
+        order.append(name)
+
+    assert order == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+
+
+async def test_a_full_queue_refuses() -> None:
+    places = limiter(1, size=2)
+    tickets = [places.join("a") for _ in range(3)]
+
+    with pytest.raises(Unavailable) as refused:
+        places.join("b")
+
+    assert refused.value.code == "overloaded"
+    assert refused.value.retry_after >= 1
+    assert places.queued == 2
+    for ticket in tickets:
+        ticket.release()
+    assert (places.in_use, places.queued) == (0, 0)
+
+
+async def test_one_user_alone_never_fills_the_queue() -> None:
+    places = limiter(1, size=8)
+    places.join("greedy")
+    for _ in range(6):
+        places.join("greedy")
+    with pytest.raises(Unavailable):
+        places.join("greedy")
+
+    places.join("modest")
+
+
+async def test_a_wait_that_would_be_too_long_is_refused_with_its_length() -> None:
+    clock = Clock()
+    places = limiter(1, seconds=20, clock=clock)
+    for _ in range(40):  # requests take 12 s
+        ticket = places.join("a")
+        clock.now += 12
+        ticket.release()
+    places.join("a")
+    places.join("b")
+
+    with pytest.raises(Unavailable) as refused:
+        places.join("c")
+
+    assert refused.value.retry_after == 24
+
+
+async def test_a_user_with_many_waiting_is_refused_before_one_with_none() -> None:
+    clock = Clock()
+    places = limiter(1, seconds=20, clock=clock)
+    for _ in range(40):
+        ticket = places.join("a")
+        clock.now += 5
+        ticket.release()
+    for _ in range(4):
+        places.join("greedy")
+    with pytest.raises(Unavailable):
+        for _ in range(3):
+            places.join("greedy")
+
+    places.join("modest")
+
+
+@pytest.mark.parametrize("error", [TOO_OFTEN, TOO_SLOW])
+async def test_a_provider_that_bears_less_is_asked_less(error: ProviderError) -> None:
+    places = limiter(100)
+    tickets = [places.join(str(n)) for n in range(20)]
+
+    tickets[0].failed(error)
+
+    assert places.limit == pytest.approx(20 * DECREASE)
+
+
+async def test_what_was_sent_before_the_limit_fell_lowers_it_no_further() -> None:
+    places = limiter(100)
+    tickets = [places.join(str(n)) for n in range(20)]
+    for ticket in tickets:
+        ticket.failed(TOO_OFTEN)
+
+    assert places.limit == pytest.approx(20 * DECREASE)
+
+
+async def test_other_failures_say_nothing_of_the_pace() -> None:
+    places = limiter(10)
+    places.join("a").failed(ProviderError("broken", retryable=True))
+
+    assert places.limit == 10
+
+
+async def test_a_round_of_answers_earns_one_place_more_up_to_the_most() -> None:
+    places = limiter(10)
+    ticket = places.join("a")
+    ticket.failed(TOO_OFTEN)
+    assert places.limit == 1
+    ticket.began()
+    assert places.limit == 2
+    for _ in range(3):
+        ticket.began()
+    assert 2 < places.limit < 4
+    others = [places.join(str(n)) for n in range(2)]
+    for _ in range(200):
+        others[0].began()
+    assert places.limit <= 10
+
+
+async def test_a_limit_that_nobody_needs_does_not_rise() -> None:
+    places = limiter(100)
+    tickets = [places.join(str(n)) for n in range(20)]
+    tickets[0].failed(TOO_OFTEN)
+    for ticket in tickets[1:]:
+        ticket.release()
+    before = places.limit
+    tickets[0].began()
+
+    assert places.limit == before
+
+
+async def test_a_ticket_that_waits_too_long_says_so() -> None:
+    places = limiter(1)
+    places.join("a")
+    waiting = places.join("b")
+
+    assert not await waiting.admitted(0.01)
+    waiting.release()
+    assert places.queued == 0
+
+
+class Machine(RuleBasedStateMachine):
+    """Whatever happens: nobody waits who could run, nothing leaks, the limit keeps its bounds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.places = Limiter(self.clock, 6, Queue(5, 50))
+        self.tickets: list[Ticket] = []
+
+    @rule(user=st.sampled_from("abc"))
+    def join(self, user: str) -> None:
+        try:
+            self.tickets.append(self.places.join(user))
+        except Unavailable:
+            assert self.places.queued > 0
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        ticket = self.tickets.pop(data.draw(st.integers(0, len(self.tickets) - 1)))
+        ticket.release()
+        ticket.release()
+
+    @precondition(lambda self: self.running())
+    @rule(data=st.data(), error=st.sampled_from([None, TOO_OFTEN, TOO_SLOW]))
+    def answer(self, data: st.DataObject, error: ProviderError | None) -> None:
+        ticket = data.draw(st.sampled_from(self.running()))
+        if error is None:
+            ticket.began()
+        else:
+            ticket.failed(error)
+
+    @rule(seconds=st.floats(0, 30))
+    def passes(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    def running(self) -> list[Ticket]:
+        return [ticket for ticket in self.tickets if is_admitted(ticket)]
+
+    @invariant()
+    def holds(self) -> None:
+        running = self.running()
+        places = self.places
+        assert 1 <= places.limit <= 6
+        assert places.in_use == len(running)
+        assert places.queued == len(self.tickets) - len(running) <= 5
+        held = Counter(ticket.user_id for ticket in running)
+        if places.in_use < int(places.limit):
+            waiting = {ticket.user_id for ticket in self.tickets if ticket not in running}
+            assert all(held[user] >= places.share for user in waiting)
+
+
+TestLimiter = Machine.TestCase
+TestLimiter.settings = hypothesis_settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+class Bounded(Scripted):
+    """A provider that answers one request at a time."""
+
+    concurrency = 1
+
+
+def routes(*providers: Scripted, **given: Any) -> Any:
+    known = Providers({p.name: p for p in providers}, providers[0].name)
+    names = tuple(p.name for p in providers[1:])
+    settings = Settings(_env_file=None, **({"fallbacks": names} | given))
+
+    def route(user_id: str = "ada") -> Route:
+        return known.route(None, None, settings, user_id)
+
+    return known, route
+
+
+async def read(route: Route) -> list[Any]:
+    return [piece async for piece in route.reply(ASKED)]
+
+
+async def test_an_adapters_own_bound_is_kept_and_given_back() -> None:
+    gate = asyncio.Event()
+    provider = Bounded("a", gate, "b")
+    known, route = routes(provider)
+    first, second = (asyncio.ensure_future(read(route(user))) for user in ("ada", "bob"))
+    while known.limiters["scripted"].queued == 0:
+        await asyncio.sleep(0)
+    assert provider.running == 1
+
+    gate.set()
+
+    assert await first == await second == [Text("a"), Text("b"), Finish("stop")]
+    assert known.limiters["scripted"].in_use == 0
+
+
+async def test_a_turn_that_waits_too_long_fails_as_overloaded() -> None:
+    provider = Bounded("a", asyncio.Event())
+    _, route = routes(provider, queue_timeout=0.01)
+    blocking = route("ada").reply(ASKED)
+    await anext(blocking)
+
+    with pytest.raises(ProviderError) as failed:
+        await read(route("bob"))
+
+    assert (failed.value.code, failed.value.retryable) == ("overloaded", True)
+    await blocking.aclose()
+    assert await anext(route("bob").reply(ASKED)) == Text("a")
+
+
+async def test_a_full_provider_leaves_the_turn_to_its_fallback() -> None:
+    full, other = Bounded("a", asyncio.Event()), Scripted("b", name="other")
+    _, route = routes(full, other, max_queued=0)
+    blocking = route("ada").reply(ASKED)
+    await anext(blocking)
+    turn = route("bob")
+
+    turn.admit()
+
+    assert (await read(turn))[0] == Text("b")
+    assert turn.name == "other"
+    await blocking.aclose()
+
+
+async def test_a_turn_is_refused_where_everyone_is_full() -> None:
+    provider = Bounded("a", asyncio.Event())
+    known, route = routes(provider, max_queued=0)
+    blocking = route("ada").reply(ASKED)
+    await anext(blocking)
+
+    with pytest.raises(Unavailable) as refused:
+        route("bob").admit()
+
+    assert refused.value.code == "overloaded"
+    await blocking.aclose()
+    assert known.limiters["scripted"].in_use == 0
+
+
+async def test_a_place_taken_at_admission_is_let_go_of_once() -> None:
+    provider = Bounded("a")
+    known, route = routes(provider)
+    turn = route()
+    turn.admit()
+    turn.admit()
+    assert known.limiters["scripted"].in_use == 1
+
+    turn.leave()
+    turn.leave()
+
+    assert known.limiters["scripted"].in_use == 0
+
+
+async def test_an_attempt_that_is_refused_for_its_pace_lowers_the_limit() -> None:
+    provider = Scripted(TOO_OFTEN).then("a")
+    known, route = routes(provider, retries=0)
+    with pytest.raises(ProviderError):
+        await read(route())
+
+    assert known.limiters["scripted"].limit == 1
