@@ -123,6 +123,7 @@ class Reply:
 
     def outcome(self) -> Outcome:
         """Return how it went, for the metrics."""
+        usage = None if self._cached else self._usage
         return Outcome(
             asked=self._asked,
             provider=self.way.name,
@@ -131,6 +132,9 @@ class Reply:
             deltas=self._deltas,
             ttft=None if self._first is None else self._first - self._began,
             duration=self._loop.time() - self._began,
+            model=self.way.model,
+            input_tokens=usage.input_tokens if usage is not None else 0,
+            output_tokens=usage.output_tokens if usage is not None else 0,
             lookup=self._share.lookup if self._share is not None else None,
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from chatstream.errors import ProviderError, ProviderTimeout
@@ -380,9 +381,12 @@ def wait_for_end(server: Running, path: str) -> None:
 
 def test_a_client_of_chat_that_has_left_is_no_reader(tmp_path: Path) -> None:
     gate = Gate()
+    body = orjson.dumps({"message": "q", "turn_id": TURN})
+    head = f"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
     with Running(tmp_path, Scripted("a", gate), orphan_timeout=0.2) as server:
-        with pytest.raises(httpx.ReadTimeout):
-            server.http.post("/chat", json={"message": "q", "turn_id": TURN}, timeout=0.1)
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
+            gate.reached()
         wait_for_end(server, f"/turns/{TURN}")
         assert server.http.get(f"/turns/{TURN}").json()["reason"] == "orphan"
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "chatstream"
 LAYERS = [
-    "errors events settings wire validation turn_ids metrics logs",
+    "errors events settings wire validation turn_ids metrics logs prices",
     "log providers",
-    "turns admission ended_turn reply versions subscriber history pulse",
+    "turns admission ended_turn reply versions subscriber history pulse usage",
     "auth limits services",
     "http websocket frames subscription",
     "app cli server listener terminal bench importing old_files exporting fsck",
