@@ -17,6 +17,7 @@ from chatstream.events import Address
 from chatstream.history import messages
 from chatstream.log import records
 from chatstream.log.folder import Folder, conversation_files
+from chatstream.log.lines import committed_size
 from chatstream.log.listing import read_entry
 from chatstream.log.records import Json
 from chatstream.validation import Addressed, parse
@@ -87,7 +88,7 @@ def _markdown(path: Path) -> Iterator[bytes]:
     except FileNotFoundError:
         return
     try:
-        size = records.committed_size(fd)
+        size = committed_size(fd)
         last = next(records.records_back(fd, size), None)
         running = frozenset(last.data.get("running") or ()) if last else frozenset()
         newest_first = [item for _, item in messages(fd, size, None, running)]

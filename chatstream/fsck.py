@@ -22,6 +22,7 @@ from chatstream.log import records
 from chatstream.log.folder import FEEDBACK, Folder
 from chatstream.log.names import file_name
 from chatstream.log.records import Json
+from chatstream.log.recovery import refuse_newer
 from chatstream.log.syncer import sync_folder
 
 SETTLE_SECONDS = 0.5
@@ -73,13 +74,15 @@ def repair(root: Path) -> list[Problem]:
     be in `.corrupt` twice.
 
     Raises:
-        DataFolderError: Another process owns it, it is none, or it cannot be changed.
+        DataFolderError: Another process owns it, a newer release wrote it, it is none, or it
+            cannot be changed.
     """
     if not (root / "users").is_dir():
         raise DataFolderError(f"{root} is no data folder")
     folder = Folder(root)
     folder.own()
     try:
+        refuse_newer(folder)
         found = [problem for part in _parts(root) for problem in _part(root, part)]
         for file in dict.fromkeys(problem.file for problem in found if problem.bad):
             bad = {p.line for p in found if p.bad and p.file == file}

@@ -13,6 +13,7 @@ import orjson
 from chatstream.errors import Conflict
 from chatstream.log import records
 from chatstream.log.conversation import Conversation
+from chatstream.log.lines import BLOCK, lines_back
 from chatstream.log.records import Json
 from chatstream.validation import Addressed, ReplacingTurnRequest, TurnIdField
 
@@ -79,7 +80,7 @@ async def versions(conversation: Conversation, turn_id: str) -> list[Json]:
 def _family(fd: int, size: int, turn_id: str) -> list[str]:
     """Return all that is tied to a turn by `replaces`, oldest first."""
     ties: list[tuple[str, str]] = []
-    for _, data in records.lines_back(fd, size, 4 * records.BLOCK):
+    for _, data in lines_back(fd, size, 4 * BLOCK):
         if b'"replaces":' in data and data.startswith(b'{"type":"turn.started"'):
             started = orjson.loads(data)
             if started.get("replaces"):

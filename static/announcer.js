@@ -25,7 +25,9 @@ export class Announcer {
 
   update(turns) {
     for (const turn of turns) {
-      const { turnId, status } = turn;
+      const { status } = turn;
+      // One that is asked for in another's place is told of once, before and after it began.
+      const turnId = turn.again?.turnId ?? turn.turnId;
       if (isRunning(turn)) {
         if (!this.#running.has(turnId)) setText(this.#region, "Generating the answer…");
         this.#running.add(turnId);

@@ -3,6 +3,7 @@
  * `chatstream-client.js` only; the page's address says whose conversation is shown.
  */
 
+import { originalOf } from "./again.js";
 import { Announcer } from "./announcer.js";
 import { ChatstreamClient } from "./chatstream-client.js";
 import { Composer } from "./composer.js";
@@ -33,9 +34,12 @@ let complaint = 0;
 const client = new ChatstreamClient({ userId });
 const announcer = new Announcer(find("#announcements"));
 const transcript = new Transcript({
-  retry: (turn) => conversation.retry(turn, providers.options),
+  again,
   revise,
+  versions: (turn) => conversation.versions(turn),
+  retry,
   edit,
+  withdraw: (turn) => conversation.withdraw(turn),
   rate: (turn, feedback) => conversation.rate(turn, feedback),
 });
 const scroller = find(".scroller");
@@ -74,10 +78,8 @@ const drawer = new Drawer({
 function open(id) {
   conversation?.close();
   conversationId = id;
-  conversation = new Conversation(
-    { userId, conversationId },
-    { onState: show, onConnection, onEvent, onFailure: complain },
-  );
+  const handlers = { onState: show, onConnection, onEvent, onFailure: complain };
+  conversation = new Conversation(client, { userId, conversationId }, handlers);
   show(conversation.state);
   scroll.toEnd();
   sidebar.open(id);
@@ -137,11 +139,28 @@ function stop() {
   return conversation.stop();
 }
 
-/** Let the user change the last message, and have it answered anew. */
+/** Have a turn done again; anew, by whoever is chosen now. */
+function again(turn, kind) {
+  composer.focus();
+  scroll.toEnd();
+  const isOwn = kind === "continue" || providers.made(turn);
+  conversation.again(turn, kind, isOwn ? undefined : providers.options);
+}
+
+function retry(turn) {
+  composer.focus();
+  return conversation.retry(turn);
+}
+
+/** Let the user change a message, and have it answered anew. */
 function revise(turn) {
-  composer.edit(turn.message, async (text) => {
+  const isLast = turn.turnId === conversation.state.turns.at(-1)?.turnId;
+  const note = isLast
+    ? "Your last message, to be answered anew"
+    : "An earlier message: what came after it leaves the conversation";
+  composer.edit(turn.message, note, (text) => {
     scroll.toEnd();
-    if (!(await conversation.revise(turn, text, providers.options))) composer.fill(text);
+    conversation.revise(turn, text, providers.options);
   });
 }
 
@@ -153,6 +172,7 @@ function recall() {
 /** Take a message that was not sent back into the box. */
 function edit(turn) {
   conversation.withdraw(turn);
+  if (turn.again) return revise({ ...originalOf(turn), message: turn.message });
   composer.fill(turn.message);
   composer.focus();
 }

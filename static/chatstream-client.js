@@ -11,16 +11,31 @@
  *     });
  *     await chat.send({ message: "Where to?" });
  *
- * Needs its neighbours `subscription.js`, `event-stream-parser.js` and `chatstream-error.js`.
- *
  * What it promises: `onEvent` gets every event of the conversation once, in order, whatever
- * happens to the connection, the laptop or the server in between. It keeps one live stream, comes
- * back with the last id that it has, and passes nothing on twice. It reads the stream with
- * `fetch`, not with `EventSource`, because one 502 or 503 of a proxy during a restart ends an
- * EventSource for good.
+ * happens to the connection, the laptop, the other tabs or the server in between: it comes back
+ * with the last id that it has, and passes nothing on twice. It notices a dead connection by its
+ * missed heartbeats, backs off with jitter, and outlives what ends an EventSource for good: a 502
+ * or 503 during a restart, a 401 that `refresh` mends, a phone's sleep.
+ *
+ * All tabs that follow conversations of one user have one WebSocket together, in the tab that
+ * holds a Web Lock; when that one closes, crashes, freezes or hangs, another takes over. A tab
+ * that joins in the middle has a connection of its own until it has caught up. With `transport:
+ * "sse"` it is one stream for each conversation, and browsers allow six to a host: take it for a
+ * single conversation. It is also what is used where no WebSocket comes through. Without Web
+ * Locks or BroadcastChannel (insecure origins) each client has a connection of its own. Calls
+ * such as `send` are requests of their own on every transport.
+ *
+ * What it does not promise: anything where the server itself does not (CONTRACT section 2), and
+ * that text arrives in the pieces that the provider sent.
+ *
+ * Its ten modules, of which this is the first, are 5.9 KB when bundled, minified and gzipped
+ * (esbuild), and 16 KB gzipped one by one as they lie here, comments and all.
  */
 
-import { jitter, problem, reached } from "./chatstream-error.js";
+import { Access } from "./access.js";
+import { EventStream } from "./event-stream.js";
+import { SharedLine } from "./shared-line.js";
+import { Socket } from "./socket.js";
 import { Subscription } from "./subscription.js";
 
 export { ChatstreamError } from "./chatstream-error.js";
@@ -28,11 +43,8 @@ export { EventStreamParser } from "./event-stream-parser.js";
 
 /** Seconds between the server's heartbeats, unless it was set up otherwise. */
 const HEARTBEAT = 15;
-/** Calls that may be repeated safely are tried so often, and each may take so long (ms). */
-const ATTEMPTS = 4;
-const CALL_TIMEOUT = 30_000;
-/** Whoever waits in front of a page is told of a longer wait, rather than kept waiting (ms). */
-const PATIENCE = 5_000;
+/** A line that was silent for so many heartbeats is dead. */
+const SILENT_HEARTBEATS = 2.5;
 
 /**
  * Make a turn id: a UUIDv7, so that ids sort by time. `crypto.randomUUID` is not used, since
@@ -56,27 +68,53 @@ function path(turnId) {
   return `turns/${encodeURIComponent(turnId)}`;
 }
 
+/** Build what the clients of one user share: the calls' way, and the events'. */
+function connect({
+  base = new URL("../", import.meta.url),
+  userId = "default",
+  transport = "websocket",
+  share = true,
+  heartbeat = HEARTBEAT,
+  ...signing
+}) {
+  const access = new Access({ base, ...signing });
+  const beat = heartbeat * 1000;
+  const silence = beat * SILENT_HEARTBEATS;
+  const Transport = transport === "sse" ? EventStream : Socket;
+  const make = () => new Transport(access, userId, silence);
+  if (!share || !SharedLine.isPossible) return { access, beat, line: make() };
+  const name = `chatstream ${transport} ${userId} ${access.url("")}`;
+  return { access, beat, line: new SharedLine(name, make, silence) };
+}
+
 export class ChatstreamClient {
-  #base;
+  #options;
+  #connection;
   #address;
-  #heartbeat;
 
   /**
    * @param {object} [options]
    * @param {string|URL} [options.base] the server's root; by default where this module came from
    * @param {string} [options.userId]
    * @param {string} [options.conversationId]
+   * @param {"websocket"|"sse"} [options.transport] how events come
+   * @param {boolean} [options.share] whether all tabs use one connection
+   * @param {object|(() => object|Promise<object>)} [options.headers] sent with every call, such as
+   *   `Authorization`. A WebSocket cannot send them: `POST /tickets` with them gives it a ticket
+   * @param {() => Promise<void>} [options.refresh] signs the user in again. Called after a 401 (a
+   *   socket's 4401), once for calls that fail together; what was refused is then tried once more
    * @param {number} [options.heartbeat] the server's `CHATSTREAM_HEARTBEAT`, in seconds
    */
-  constructor({
-    base = new URL("../", import.meta.url),
-    userId = "default",
-    conversationId = "default",
-    heartbeat = HEARTBEAT,
-  } = {}) {
-    this.#base = new URL(base, globalThis.document?.baseURI);
+  constructor(options = {}, connection = connect(options)) {
+    const { userId = "default", conversationId = "default" } = options;
+    this.#options = options;
+    this.#connection = connection;
     this.#address = { user_id: userId, conversation_id: conversationId };
-    this.#heartbeat = heartbeat;
+  }
+
+  /** Another conversation of the user, over the same connection. */
+  at(conversationId) {
+    return new ChatstreamClient({ ...this.#options, conversationId }, this.#connection);
   }
 
   /**
@@ -87,69 +125,69 @@ export class ChatstreamClient {
    *   `system`, `temperature`, `max_tokens`
    */
   send({ turnId = newTurnId(), ...body }) {
-    return this.#post("turns", { ...body, turn_id: turnId }, ATTEMPTS);
+    return this.#post("turns", { ...body, turn_id: turnId });
   }
 
   /** Stop a turn; one that has ended is left as it is. Resolves with the turn. */
   cancel(turnId) {
-    return this.#post(`${path(turnId)}/cancel`, {}, ATTEMPTS);
+    return this.#post(`${path(turnId)}/cancel`, {});
   }
 
   /** Answer the same message anew: a new turn that replaces this one, which must have ended. */
   regenerate(turnId, { newId = newTurnId() } = {}) {
-    return this.#post(`${path(turnId)}/regenerate`, { turn_id: newId }, ATTEMPTS);
+    return this.#post(`${path(turnId)}/regenerate`, { turn_id: newId });
   }
 
   /** Go on where an ended turn's reply stopped: a new turn that replaces it and has all the text. */
   continue(turnId, { newId = newTurnId() } = {}) {
-    return this.#post(`${path(turnId)}/continue`, { turn_id: newId }, ATTEMPTS);
+    return this.#post(`${path(turnId)}/continue`, { turn_id: newId });
   }
 
   /** List the turns that this one replaced, and the ones that replaced it. */
   versions(turnId) {
-    return this.#call("GET", this.#url(`${path(turnId)}/versions`, this.#address));
+    return this.#get(`${path(turnId)}/versions`, this.#address);
   }
 
   /** Erase the conversation's messages for good. */
   clear() {
-    return this.#post("history/clear", {}, ATTEMPTS);
+    return this.#post("history/clear", {});
   }
 
   /** Rate a turn from 1 to 5; a later rating of the same turn stands. */
   feedback({ turnId, rating, comments }) {
-    return this.#post("feedback", { turn_id: turnId, rating, comments }, ATTEMPTS);
+    return this.#post("feedback", { turn_id: turnId, rating, comments });
   }
 
   /** Read the newest messages, or with an earlier page's `before` the ones that precede it. */
   history({ limit, before } = {}) {
-    return this.#call("GET", this.#url("history", { ...this.#address, limit, before }));
+    return this.#get("history", { ...this.#address, limit, before });
   }
 
   /** Read a turn as it is now: its status, its text so far and, if it failed, its error. */
   turn(turnId) {
-    return this.#call("GET", this.#url(path(turnId), this.#address));
+    return this.#get(path(turnId), this.#address);
   }
 
   /** Say who can answer. */
   providers() {
-    return this.#call("GET", this.#url("providers"));
+    return this.#get("providers");
   }
 
   /** List the user's conversations, the newest first; `before` as in `history`. */
   conversations({ limit, before } = {}) {
     const { user_id } = this.#address;
-    return this.#call("GET", this.#url("conversations", { user_id, limit, before }));
+    return this.#get("conversations", { user_id, limit, before });
   }
 
   /** Give a conversation another title; 404 where it has no events. */
   rename(title, conversationId = this.#address.conversation_id) {
-    return this.#call("PATCH", this.#conversation(conversationId), { title }, ATTEMPTS);
+    return this.#change("PATCH", conversationId, { title });
   }
 
   /** Erase a conversation, its title included. One that is gone already is as good as erased. */
   async erase(conversationId = this.#address.conversation_id) {
     try {
-      await this.#call("DELETE", this.#conversation(conversationId), undefined, ATTEMPTS);
+      await this.#change("DELETE", conversationId);
     } catch (error) {
       if (error.status !== 404) throw error;
     }
@@ -171,48 +209,20 @@ export class ChatstreamClient {
    * @returns {Subscription}
    */
   subscribe(handlers) {
-    const open = (after, signal) =>
-      fetch(this.#url("events", { ...this.#address, after }), {
-        headers: { Accept: "text/event-stream" },
-        cache: "no-store",
-        signal,
-      });
-    return new Subscription(open, this.#heartbeat * 1000, handlers);
+    const { line, beat } = this.#connection;
+    return new Subscription(line, this.#address.conversation_id, beat, handlers);
   }
 
-  #url(where, query = {}) {
-    const url = new URL(where, this.#base);
-    for (const [name, value] of Object.entries(query)) {
-      if (value !== undefined) url.searchParams.set(name, value);
-    }
-    return url;
+  #get(where, query) {
+    return this.#connection.access.call("GET", where, { query });
   }
 
-  #conversation(conversationId) {
-    return this.#url("conversations", { ...this.#address, conversation_id: conversationId });
+  #post(where, body) {
+    return this.#connection.access.call("POST", where, { body: { ...this.#address, ...body } });
   }
 
-  #post(where, body, attempts) {
-    return this.#call("POST", this.#url(where), { ...this.#address, ...body }, attempts);
-  }
-
-  async #call(method, url, body, attempts = 1) {
-    const request = { method, headers: { Accept: "application/json" } };
-    if (body) {
-      request.headers["Content-Type"] = "application/json";
-      request.body = JSON.stringify(body);
-    }
-    for (let attempt = 1; ; attempt++) {
-      try {
-        const signal = AbortSignal.timeout(CALL_TIMEOUT);
-        const response = await reached(fetch(url, { ...request, signal }));
-        if (!response.ok) throw await problem(response);
-        return await reached(response.json());
-      } catch (error) {
-        if (attempt === attempts || !error.retryable || error.retryAfter > PATIENCE) throw error;
-        const delay = error.retryAfter ?? jitter(attempt);
-        await new Promise((resolve) => setTimeout(resolve, delay));
-      }
-    }
+  #change(method, conversation_id, body) {
+    const query = { ...this.#address, conversation_id };
+    return this.#connection.access.call(method, "conversations", { query, body });
   }
 }

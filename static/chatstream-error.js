@@ -9,7 +9,8 @@ const TRANSIENT = new Set([408, 425, 429, 500, 502, 503, 504]);
 /** A call that did not succeed. `status` is 0 where no answer came at all. */
 export class ChatstreamError extends Error {
   constructor(message, problem = {}) {
-    const { status = 0, code = "network", retryable = true, retryAfter, turnId, cause } = problem;
+    const { status = 0, code = "network", retryable = true } = problem;
+    const { retryAfter, turnId, dice, cause } = problem;
     super(message, { cause });
     this.name = "ChatstreamError";
     this.status = status;
@@ -20,12 +21,14 @@ export class ChatstreamError extends Error {
     this.retryAfter = retryAfter;
     /** The turn that did start, where the problem is about one. */
     this.turnId = turnId;
+    /** What `jitter` is to use, where several tabs are to come back at one moment. */
+    this.dice = dice;
   }
 }
 
 /** Full jitter: many clients that lost one server do not come back as one. */
-export function jitter(failures) {
-  return Math.random() * Math.min(LAST_DELAY, FIRST_DELAY * 2 ** Math.min(failures - 1, 10));
+export function jitter(failures, dice = Math.random()) {
+  return dice * Math.min(LAST_DELAY, FIRST_DELAY * 2 ** Math.min(failures - 1, 10));
 }
 
 /** Turn what `fetch` throws when nothing answers into this module's error. */

@@ -59,8 +59,9 @@ export class Composer {
   }
 
   /** Work on an earlier message; `revise(text)` gets the outcome. The draft waits meanwhile. */
-  edit(text, revise) {
+  edit(text, note, revise) {
     this.#revise = revise;
+    setText(this.#revising.querySelector("span"), note);
     this.#revising.hidden = false;
     this.fill(text);
     this.#box.focus();

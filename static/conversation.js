@@ -3,7 +3,8 @@
  * as events, and `state` is the fold of them. Views hear of every new state and keep none.
  */
 
-import { ChatstreamClient, ChatstreamError, newTurnId } from "./chatstream-client.js";
+import { newTurnId } from "./chatstream-client.js";
+import { readable, refusal } from "./failure.js";
 import * as folding from "./fold.js";
 import { Outbox } from "./outbox.js";
 import { isRunning, isStoppable } from "./turn.js";
@@ -25,12 +26,13 @@ export class Conversation {
   #over = new AbortController();
 
   /**
+   * @param {ChatstreamClient} client whose connection is used
    * @param {object} place `userId` and `conversationId`
    * @param {object} handlers `onState(state)`, `onConnection(connection, error)`,
    *   `onEvent(event)`, `onFailure(what, error)`
    */
-  constructor(place, handlers) {
-    this.#client = new ChatstreamClient(place);
+  constructor(client, place, handlers) {
+    this.#client = client.at(place.conversationId);
     this.#outbox = new Outbox(`${place.userId}/${place.conversationId}`);
     this.#handlers = handlers;
     this.#subscription = this.#client.subscribe({
@@ -60,22 +62,36 @@ export class Conversation {
     return this.#send(turnId);
   }
 
-  /** Have a turn answered again, or send one that the server has not got. */
-  async retry(turn, options = {}) {
-    if (turn.status === "unsent") return this.#send(turn.turnId);
-    return this.revise(turn, turn.message, options);
+  /** Send what the server has not got: a message, or what was asked of a turn. */
+  retry({ turnId }) {
+    const turn = this.#inView(turnId);
+    return turn?.status === "unsent" && this.#send(turn.again?.turnId ?? turnId);
   }
 
-  /** Put another message in a turn's place; it and what came after it go. Says whether it did. */
-  revise(turn, message, options = {}) {
-    const call = { turnId: newTurnId(), message, replaces: turn.turnId, ...options };
-    return this.#try("The message could not be sent again", () => this.#client.send(call));
+  /**
+   * Have an ended turn's message answered anew (`kind` "regenerate"), or its answer go on where
+   * it stopped ("continue"). Asking again before that has begun asks nothing more. `others` are
+   * the options of who is to answer anew, where that is not who answered before.
+   */
+  again({ turnId, message }, kind, others) {
+    return this.#replace(turnId, others ? { kind, message, ...others } : { kind });
   }
 
-  /** Take a message away that the server has not got. */
+  /** Put another message in a turn's place; it and what came after it go. */
+  revise({ turnId }, message, options = {}) {
+    return this.#replace(turnId, { message, ...options });
+  }
+
+  /** List the versions of a turn, the oldest first. */
+  async versions({ turnId }) {
+    return (await this.#client.versions(turnId)).versions;
+  }
+
+  /** Take away what the server has not got. */
   withdraw(turn) {
-    this.#outbox.drop(turn.turnId);
-    this.#set(folding.withdrawn(this.state, turn.turnId));
+    const turnId = turn.again?.turnId ?? turn.turnId;
+    this.#outbox.drop(turnId);
+    this.#set(folding.withdrawn(this.state, turnId));
   }
 
   /** Stop whatever can be stopped. */
@@ -128,6 +144,19 @@ export class Conversation {
     }
   }
 
+  #replace(replaces, what) {
+    const turn = this.#inView(replaces);
+    if (turn && isRunning(turn)) return false;
+    if (turn?.again) this.withdraw(turn);
+    const body = { turnId: newTurnId(), replaces, ...what };
+    this.#outbox.put(body);
+    return this.#send(body.turnId);
+  }
+
+  #inView(turnId) {
+    return this.state.turns.find((turn) => turn.turnId === turnId);
+  }
+
   /** The history says that a turn failed; only the turn itself says why. */
   async #explainFailures() {
     for (const { turnId, status, error } of this.state.turns) {
@@ -146,17 +175,41 @@ export class Conversation {
 
   async #send(turnId) {
     const body = this.#outbox.get(turnId);
-    const createdAt = new Date().toISOString();
-    this.#set(folding.sending(this.state, { turnId, message: body.message, createdAt }));
+    if (body.replaces && !this.#inView(body.replaces)) return this.#strand(body);
+    this.#set(folding.sending(this.state, { ...body, createdAt: new Date().toISOString() }));
     try {
-      await this.#client.send(body);
+      await this.#call(body);
       this.#outbox.drop(turnId);
       this.#set(folding.accepted(this.state, turnId));
       return true;
     } catch (error) {
-      this.#set(folding.unsent(this.state, turnId, readable(error)));
+      const told = readable(error);
+      if (body.kind && !told.retryable) this.#refuse(body, told);
+      else this.#set(folding.unsent(this.state, turnId, told));
       return false;
     }
+  }
+
+  #call({ kind, ...body }) {
+    if (!kind || body.message !== undefined) return this.#client.send(body);
+    return this.#client[kind](body.replaces, { newId: body.turnId });
+  }
+
+  /** What it was to replace has gone from view: a text stays, to be sent or not. */
+  #strand({ turnId, kind, message }) {
+    this.#outbox.drop(turnId);
+    if (kind) return;
+    const body = { turnId, message };
+    this.#outbox.put(body);
+    const error = { message: "The message that it was to replace is gone.", retryable: true };
+    this.#set(folding.unsent(folding.sending(this.state, body), turnId, error));
+  }
+
+  /** The server will not do a turn again: it stays as it is, and the user is told why. */
+  #refuse({ turnId, kind }, told) {
+    this.#outbox.drop(turnId);
+    this.#set(folding.withdrawn(this.state, turnId));
+    this.#handlers.onFailure(refusal(kind, told));
   }
 
   async #stop(turnId) {
@@ -188,11 +241,4 @@ export class Conversation {
     if (document.visibilityState === "visible" || this.isRunning) return;
     this.#unseen = setTimeout(() => this.#subscription.rest(), UNSEEN);
   }
-}
-
-/** What may be shown of an error: the server's own words, or that there were none. */
-function readable(error) {
-  if (error instanceof ChatstreamError) return { message: error.message, retryable: error.retryable };
-  reportError(error);
-  return { message: "Something went wrong in this page.", retryable: true };
 }

@@ -7,6 +7,7 @@
  * `turn.started`; one that this page has sent, and the server has not confirmed, stands last.
  */
 
+import { asking, notAsked, originalOf } from "./again.js";
 import { blank, ended, gather, isTerminal } from "./turn.js";
 
 export const EMPTY = Object.freeze({
@@ -41,10 +42,7 @@ function take(state, event) {
       }));
     case "delta": {
       const part = event.kind === "reasoning" ? "reasoning" : "text";
-      return change(state, event.turn_id, (turn) => ({
-        ...turn,
-        [part]: turn[part] + event.text,
-      }));
+      return change(state, event.turn_id, (turn) => grown(turn, part, event.text));
     }
     case "conversation.renamed":
       return { ...state, title: event.title };
@@ -61,8 +59,14 @@ function take(state, event) {
   }
 }
 
+function grown(turn, part, text) {
+  const isBegin = turn.kind === "continue" && part === "text" && !turn.text;
+  return { ...turn, [part]: turn[part] + text, begun: isBegin ? text : turn.begun };
+}
+
 function started(state, event) {
   let { turns, stale } = state;
+  const replaced = event.replaces && turns.find((turn) => turn.turnId === event.replaces);
   if (event.replaces) {
     const first = state.places.get(event.replaces);
     // A turn that the history showed has its predecessor out of view already.
@@ -80,6 +84,9 @@ function started(state, event) {
     // Who was asked; `turn.answering` says who really answers.
     provider: event.request?.provider,
     model: event.request?.model,
+    replaces: event.replaces,
+    kind: event.kind,
+    begun: event.kind === "continue" && replaced ? originalOf(replaced).text : "",
     status: "running",
   };
   const places = new Map(state.places).set(turn.turnId, event.id);
@@ -88,7 +95,8 @@ function started(state, event) {
 
 /** Begin again with the newest page of the history; what was not sent yet stays. */
 export function withHistory(state, page) {
-  const turns = gather(page.history);
+  const asked = new Map(state.turns.filter(isAsked).map((turn) => [turn.turnId, turn]));
+  const turns = gather(page.history).map((turn) => asked.get(turn.turnId) ?? turn);
   const ids = new Set(turns.map((turn) => turn.turnId));
   const local = state.turns.filter((turn) => !turn.startedId && !ids.has(turn.turnId));
   return {
@@ -121,8 +129,14 @@ export function withOlder(state, page) {
   };
 }
 
-/** Show a message that is on its way to the server. */
-export function sending(state, { turnId, message, createdAt }) {
+/**
+ * Show a message that is on its way to the server: at the end, or in place of the turn that it
+ * `replaces`, as again.js has it.
+ */
+export function sending(state, { turnId, message, createdAt, replaces, kind = "edit" }) {
+  if (replaces) {
+    return change(state, replaces, (turn) => asking(turn, { turnId, kind, message }));
+  }
   const turns = state.turns.filter((turn) => turn.turnId !== turnId);
   const turn = { ...blank(turnId), message, createdAt, status: "sending" };
   return { ...state, turns: [...turns, turn] };
@@ -137,13 +151,16 @@ export function accepted(state, turnId) {
 
 /** The server does not have the message, as far as this page can know. */
 export function unsent(state, turnId, error) {
-  return change(state, turnId, (turn) =>
-    turn.startedId ? turn : { ...turn, status: "unsent", error },
-  );
+  return change(state, askedOf(state, turnId) ?? turnId, (turn) => {
+    if (turn.again) return notAsked(turn, error);
+    return turn.startedId ? turn : { ...turn, status: "unsent", error };
+  });
 }
 
-/** Take a message that was not sent away. */
+/** Take a message that was not sent away; what it was to replace is there again. */
 export function withdrawn(state, turnId) {
+  const asked = askedOf(state, turnId);
+  if (asked) return change(state, asked, originalOf);
   return { ...state, turns: state.turns.filter((turn) => turn.turnId !== turnId) };
 }
 
@@ -159,6 +176,15 @@ export function rated(state, turnId, feedback) {
 /** Why a turn failed, where the history does not tell. */
 export function explained(state, turnId, error) {
   return change(state, turnId, (turn) => ({ ...turn, error }));
+}
+
+function isAsked(turn) {
+  return Boolean(turn.again);
+}
+
+/** The turn of which a new one, that has not begun, is asked. */
+function askedOf(state, turnId) {
+  return state.turns.find((turn) => turn.again?.turnId === turnId)?.turnId;
 }
 
 function placesOf(turns) {

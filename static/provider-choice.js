@@ -48,6 +48,12 @@ export class ProviderChoice {
     return { provider: chosen.provider, model: chosen.model };
   }
 
+  /** Say whether an answer is of whom the choice stands at. */
+  made({ provider, model }) {
+    const chosen = this.#chosen();
+    return chosen !== undefined && chosen.provider === provider && chosen.model === model;
+  }
+
   #chosen() {
     return this.#choices.find((choice) => keyOf(choice) === this.#select.value);
   }

@@ -34,6 +34,11 @@ export class RatingView {
     down.setAttribute("aria-pressed", String(Boolean(feedback) && isBad(feedback.rating)));
   }
 
+  /** Put an unsent comment away, as when another answer takes this one's place. */
+  hide() {
+    this.form.hidden = true;
+  }
+
   #thumb(name, label, rating) {
     const attributes = { class: "quiet", title: label, "aria-label": label, "aria-pressed": "false" };
     return button(attributes, icon(name), () => this.#press(rating));

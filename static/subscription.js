@@ -1,42 +1,43 @@
-import { ChatstreamError, jitter, problem, reached } from "./chatstream-error.js";
-import { EventStreamParser } from "./event-stream-parser.js";
+import { ChatstreamError, jitter } from "./chatstream-error.js";
+import { placeAfter } from "./leader.js";
 
-/** A connection that was silent for so many heartbeats is dead, whatever TCP says. */
-const SILENT_HEARTBEATS = 2.5;
-/** After so many failures in a row the server counts as out of reach. */
-const OFFLINE_FAILURES = 4;
+/** A server that cannot be reached for so long counts as out of reach (ms). */
+const OFFLINE = 10_000;
 
-/** One live stream, kept alive. Made by `ChatstreamClient.subscribe`. */
+/** One conversation, followed whatever happens. Made by `ChatstreamClient.subscribe`. */
 export class Subscription {
-  #open;
-  #silence;
+  #transport;
+  #conversationId;
   #heartbeat;
   #handlers;
   #last;
   #stale;
   #state;
   #failures = 0;
-  #retry = 0;
+  /** When all was well last, and when anything was heard. */
+  #good = Date.now();
   #heard = 0;
   #stream = null;
   #wakeUp = null;
   #hurry = false;
   #resting = false;
   #over = new AbortController();
+  #leave;
 
-  constructor(open, heartbeat, handlers) {
-    this.#open = open;
+  constructor(transport, conversationId, heartbeat, handlers) {
+    this.#transport = transport;
+    this.#conversationId = conversationId;
     this.#heartbeat = heartbeat;
-    this.#silence = heartbeat * SILENT_HEARTBEATS;
     this.#handlers = handlers;
     this.#last = handlers.after;
     this.#stale = Boolean(handlers.load);
+    this.#leave = transport.enter?.(() => this.#wakeUp?.());
     this.#say("connecting");
     this.#listen();
     this.#run();
   }
 
-  /** The last id that was passed on: where following would go on. */
+  /** Everything up to this id was passed on: where following would go on. */
   get lastId() {
     return this.#last;
   }
@@ -44,9 +45,10 @@ export class Subscription {
   close() {
     this.#over.abort();
     this.#interrupt();
+    this.#leave?.();
   }
 
-  /** Drop the stream until `wake`, as nobody looks: browsers allow six streams to all tabs. */
+  /** Drop the stream until `wake`, as nobody looks. */
   rest() {
     this.#resting = true;
     this.#interrupt();
@@ -85,15 +87,16 @@ export class Subscription {
       }
       if (this.#over.signal.aborted) return;
       if (this.#hurry) continue;
-      this.#failures++;
+      if (!this.#failures++) this.#good = Date.now();
       if (error instanceof ChatstreamError && !error.retryable) {
         this.#say("refused", error);
         await this.#pause(Infinity);
         continue;
       }
-      const out = globalThis.navigator?.onLine === false || this.#failures >= OFFLINE_FAILURES;
+      const late = Date.now() - this.#good > OFFLINE;
+      const out = late || globalThis.navigator?.onLine === false;
       this.#say(out ? "offline" : this.#state === "connecting" ? "connecting" : "reconnecting");
-      await this.#pause((error.retryAfter ?? this.#retry) + jitter(this.#failures));
+      await this.#pause((error.retryAfter ?? 0) + jitter(this.#failures, error.dice));
     }
   }
 
@@ -107,57 +110,38 @@ export class Subscription {
     }
   }
 
-  /** Read one stream to its end, which is always an error or a `reset`: it has no last event. */
+  /** Follow until the stream is cut or interrupted: it has no last event. */
   async #follow() {
-    const stream = new AbortController();
-    this.#stream = stream;
+    const stream = (this.#stream = new AbortController());
+    const take = (event) => {
+      if (!stream.signal.aborted) this.#take(event);
+    };
     this.#heard = Date.now();
-    const watch = setInterval(() => this.#check(), this.#heartbeat / 2);
     try {
-      const response = await reached(this.#open(this.#last, stream.signal));
-      if (!response.ok) throw await problem(response);
-      if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) {
-        throw new ChatstreamError("something in between answered in the server's place");
-      }
-      const parser = new EventStreamParser();
-      const text = new TextDecoder();
-      const reader = response.body.getReader();
-      while (!this.#stale) {
-        const { done, value } = await reached(reader.read());
-        if (done) throw new ChatstreamError("the stream was cut");
-        this.#heard = Date.now();
-        for (const data of parser.push(text.decode(value, { stream: true }))) {
-          this.#take(JSON.parse(data));
-          if (this.#stale) break;
-        }
-        this.#retry = parser.retry ?? this.#retry;
-      }
+      await this.#transport.follow(this.#conversationId, this.#last, take, stream.signal);
     } finally {
-      clearInterval(watch);
       this.#stream = null;
       stream.abort();
     }
   }
 
   #take(event) {
+    const last = this.#last;
+    this.#heard = Date.now();
+    this.#last = placeAfter(event, last);
     switch (event.type) {
       case "ready":
-        this.#last = event.id;
         this.#say("live");
         this.#pass(event);
         return;
       case "reset":
-        if (this.#handlers.load) this.#stale = true;
+        if (this.#handlers.load) this.reload();
         return;
       case "caught_up":
         this.#failures = 0;
         return;
-      case "heartbeat":
-        return;
     }
-    if (!event.id || (this.#last !== undefined && event.id <= this.#last)) return;
-    this.#last = event.id;
-    this.#pass(event);
+    if (event.id && this.#last !== last) this.#pass(event);
   }
 
   #pass(event) {
@@ -166,10 +150,6 @@ export class Subscription {
     } catch (error) {
       reportError(error);
     }
-  }
-
-  #check() {
-    if (Date.now() - this.#heard > this.#silence) this.#stream?.abort();
   }
 
   /** Wait, unless there is a reason not to. */
@@ -188,6 +168,15 @@ export class Subscription {
     const page = globalThis.document;
     if (!page) return;
     const options = { signal: this.#over.signal };
+    let hidden = false;
+    const hide = () => {
+      hidden ||= !this.#resting;
+      this.rest();
+    };
+    const show = () => {
+      if (hidden) this.wake();
+      hidden = false;
+    };
     addEventListener("online", () => this.wake(), options);
     page.addEventListener(
       "visibilitychange",
@@ -199,14 +188,10 @@ export class Subscription {
       options,
     );
     // An open stream would keep the page out of the back/forward cache.
-    addEventListener("pagehide", () => this.rest(), options);
-    addEventListener(
-      "pageshow",
-      () => {
-        if (this.#resting) this.wake();
-      },
-      options,
-    );
+    addEventListener("pagehide", hide, options);
+    addEventListener("pageshow", show, options);
+    page.addEventListener("freeze", hide, options);
+    page.addEventListener("resume", show, options);
   }
 
   #say(state, error) {

@@ -29,7 +29,9 @@ export class Transcript {
   paint() {
     cancelAnimationFrame(this.#frame);
     this.#frame = 0;
-    this.#drop(new Set(this.#turns.map((turn) => turn.turnId)));
+    const wanted = new Set(this.#turns.map((turn) => turn.turnId));
+    for (const turn of this.#turns) this.#inherit(turn, wanted);
+    this.#drop(wanted);
     let next = this.element.firstElementChild;
     for (const turn of this.#turns) {
       const view = this.#viewOf(turn);
@@ -50,10 +52,18 @@ export class Transcript {
     return view;
   }
 
+  /** A turn that replaces another stands in its view: nothing flickers, and the focus stays. */
+  #inherit({ turnId, replaces }, wanted) {
+    const view = this.#views.get(replaces);
+    if (!view || this.#views.has(turnId) || wanted.has(replaces)) return;
+    this.#views.delete(replaces);
+    this.#views.set(turnId, view);
+  }
+
   #drop(wanted) {
     for (const [turnId, view] of this.#views) {
       if (wanted.has(turnId)) continue;
-      view.element.remove();
+      view.close();
       this.#views.delete(turnId);
     }
   }

@@ -1,10 +1,12 @@
 /** One turn on the page: the user's message, the reply, and what can be done with them. */
 
-import { copyButton } from "./clipboard.js";
+import { isEdit } from "./again.js";
 import { button, element, icon, setText } from "./dom.js";
 import { MarkdownView } from "./markdown-view.js";
 import { RatingView } from "./rating-view.js";
-import { isRunning } from "./turn.js";
+import { Toolbar } from "./toolbar.js";
+import { turnParts } from "./turn-parts.js";
+import { isRunning, isWaiting, olderVersion } from "./turn.js";
 
 /** Shorter waits are not counted before the reader's eyes (ms). */
 const PATIENCE = 2500;
@@ -14,123 +16,186 @@ export class TurnView {
   #actions;
   #turn;
   #isLast;
-  #parts;
+  /** The older version that is looked at, if one is. */
+  #version;
+  #parts = turnParts();
   #answer;
   #thoughts;
   #rating;
-  #again;
+  #toolbar;
   #revise;
+  /** What is in view: the turn, or its older version. */
+  #shown;
   /** By this machine's clock: the server's may differ. */
   #since = Date.now();
 
   /**
-   * @param {object} actions `retry(turn)`, `revise(turn)`, `edit(turn)` of an unsent one,
-   *   `rate(turn, feedback)`
+   * @param {object} actions `again(turn, kind)`, `revise(turn)`, `versions(turn)`,
+   *   `rate(turn, feedback)`; of an unsent one `retry(turn)`, `edit(turn)`, `withdraw(turn)`
    */
   constructor(actions) {
     this.#actions = actions;
-    this.#parts = parts();
-    this.element = element("li", { class: "turn" }, this.#parts.question, this.#parts.reply);
-    this.#answer = new MarkdownView(this.#parts.answer);
-    this.#thoughts = new MarkdownView(this.#parts.thoughtsText);
+    const parts = this.#parts;
+    this.element = element("li", { class: "turn" }, parts.question, parts.reply);
+    this.#answer = new MarkdownView(parts.answer);
+    this.#thoughts = new MarkdownView(parts.thoughtsText);
     this.#rating = new RatingView((feedback) => actions.rate(this.#turn, feedback));
-    this.#again = button({ class: "quiet", title: "Answer again" }, icon("retry"), () =>
-      this.#actions.retry(this.#turn),
-    );
-    this.#revise = button({ class: "quiet", title: "Edit the message" }, icon("pencil"), () =>
-      this.#actions.revise(this.#turn),
-    );
-    this.#parts.asked.prepend(this.#revise);
-    this.#again.append(element("span", { class: "caption" }, "Again"));
-    this.#parts.toolbar.append(
-      copyButton("Copy the answer as markdown", () => this.#turn.text),
-      ...this.#rating.buttons,
-      this.#again,
-    );
-    this.#parts.reply.append(this.#rating.form);
+    const handlers = {
+      onAgain: (kind) => this.#again(kind),
+      list: actions.versions,
+      onVersion: (version) => this.#show(version),
+    };
+    this.#toolbar = new Toolbar(handlers, this.#rating.buttons);
+    const edit = { class: "quiet", title: "Edit the message", "aria-label": "Edit the message" };
+    this.#revise = button(edit, icon("pencil"), () => actions.revise(this.#turn));
+    parts.asked.prepend(this.#revise);
+    parts.reply.append(this.#toolbar.element, this.#rating.form);
+    parts.deliveryRetry.onclick = () => actions.retry(this.#turn);
+    parts.deliveryEdit.onclick = () => actions.edit(this.#turn);
+    parts.endingRetry.onclick = () => this.#retry();
+    parts.endingCancel.onclick = () => this.#withdraw();
   }
 
-  /** Show a turn. `isLast` is the one that may be answered again. */
+  /** Show a turn, the same or the one that took its place; `isLast` may be answered again. */
   update(turn, isLast) {
     if (turn === this.#turn && isLast === this.#isLast) return;
-    const old = this.#turn;
+    if (turn.turnId !== this.#turn?.turnId) {
+      this.#since = Date.now();
+      this.#rating.hide();
+      this.#version = undefined;
+    }
+    if (isRunning(turn)) this.#version = undefined;
     this.#turn = turn;
     this.#isLast = isLast;
-    const { question, message, reply } = this.#parts;
-    this.element.dataset.status = turn.status;
-    question.hidden = turn.message === undefined;
-    setText(message, turn.message ?? "");
-    reply.hidden = turn.status === "sending" || turn.status === "unsent";
-    this.#updateText(old);
-    this.#updateSpeaker();
-    this.#updateNotes();
-    this.#updateToolbar();
-    this.tick(Date.now());
+    this.element.classList.toggle("last", isLast);
+    this.#toolbar.versions.update(turn, this.element);
+    this.#paint();
+  }
+
+  /** Give up what the page would otherwise keep for it. */
+  close() {
+    this.#toolbar.versions.close();
+    this.element.remove();
   }
 
   /** Whether the reader waits for the first word, and `tick` is wanted every second. */
   get isWaiting() {
-    return isRunning(this.#turn) && !this.#turn.text;
+    return isWaiting(this.#turn);
   }
 
   /** Say how long the wait has been. */
   tick(now) {
     const { waiting, waited } = this.#parts;
-    waiting.hidden = !this.isWaiting || this.#turn.status === "sending";
+    waiting.hidden = !this.isWaiting;
     if (waiting.hidden) return;
     const elapsed = now - this.#since;
-    const doing = this.#turn.reasoning ? "Thinking" : "Waiting for the first word";
-    const seconds = Math.round(elapsed / 1000);
-    setText(waited, elapsed > PATIENCE ? `${doing}, ${seconds} s` : "");
+    const { reasoning, begun } = this.#turn;
+    const word = begun ? "the next word" : "the first word";
+    const doing = reasoning ? "Thinking" : `Waiting for ${word}`;
+    setText(waited, elapsed > PATIENCE ? `${doing}, ${Math.round(elapsed / 1000)} s` : "");
   }
 
-  #updateText(old) {
-    const { text, reasoning } = this.#turn;
+  #show(version) {
+    this.#version = version;
+    this.#paint();
+  }
+
+  #paint() {
+    const old = this.#shown;
+    const shown = this.#version ? olderVersion(this.#turn, this.#version) : this.#turn;
+    this.#shown = shown;
+    const { question, message, reply } = this.#parts;
+    const isLocal = shown.status === "sending" || shown.status === "unsent";
+    this.element.dataset.status = shown.status;
+    this.element.classList.toggle("old", Boolean(this.#version));
+    question.hidden = shown.message === undefined;
+    setText(message, shown.message ?? "");
+    const isUnsaid = isLocal && (!shown.again || isEdit(shown));
+    this.element.classList.toggle("unsaid", isUnsaid);
+    reply.hidden = isUnsaid;
+    this.#paintText(old);
+    this.#paintSpeaker();
+    this.#paintNotes(isUnsaid);
+    this.#paintTools();
+    this.tick(Date.now());
+  }
+
+  #paintText(old) {
     const { answer, thoughts } = this.#parts;
-    const final = !isRunning(this.#turn);
+    const { reasoning } = this.#shown;
+    const text = textOf(this.#shown);
+    const final = !isRunning(this.#shown);
     const ended = final && (!old || isRunning(old));
-    if (ended || text !== old?.text) this.#answer.update(text, final);
+    if (ended || !old || text !== textOf(old)) this.#answer.update(text, final);
     if (ended || reasoning !== old?.reasoning) this.#thoughts.update(reasoning, final);
     answer.hidden = !text;
     thoughts.hidden = !reasoning;
   }
 
-  #updateSpeaker() {
-    const { provider, model } = this.#turn;
+  #paintSpeaker() {
+    const { provider, model } = this.#shown;
     setText(this.#parts.speaker, [provider, model].filter(Boolean).join(" · ") || "Answer");
     this.#parts.doubt.hidden = provider !== "local";
   }
 
-  #updateNotes() {
-    const turn = this.#turn;
-    const { delivery, deliveryText, ending, endingText, deliveryRetry, deliveryEdit } = this.#parts;
-    delivery.hidden = turn.status !== "unsent" && turn.status !== "sending";
-    deliveryRetry.hidden = deliveryEdit.hidden = turn.status !== "unsent";
-    setText(
-      deliveryText,
-      turn.status === "unsent" ? `Not sent. ${turn.error?.message ?? ""}` : "Sending…",
-    );
-    deliveryRetry.onclick = () => this.#actions.retry(turn);
-    deliveryEdit.onclick = () => this.#actions.edit(turn);
-    const note = noteOf(turn);
-    ending.hidden = !note;
+  #paintNotes(isUnsaid) {
+    const shown = this.#shown;
+    const { delivery, deliveryText, deliveryRetry, deliveryEdit } = this.#parts;
+    const isUnsent = shown.status === "unsent";
+    const unsent = `Not sent. ${shown.error?.message ?? ""}`;
+    delivery.hidden = !isUnsaid;
+    deliveryRetry.hidden = deliveryEdit.hidden = !isUnsent;
+    setText(deliveryText, isUnsent ? unsent : "Sending…");
+    const { ending, endingText, endingRetry, endingCancel } = this.#parts;
+    const note = isUnsent ? unsent : noteOf(shown, this.#version);
+    ending.hidden = !note || isUnsaid;
     setText(endingText, note);
-    this.#parts.endingRetry.hidden = !this.#isLast || turn.status === "completed";
-    this.#parts.endingRetry.onclick = () => this.#actions.retry(turn);
+    // With a text the row below it has "Regenerate".
+    const isBare = !shown.text && shown.status !== "completed" && !isRunning(shown);
+    endingRetry.hidden = !isUnsent && !(this.#isLast && isBare);
+    endingCancel.hidden = !isUnsent;
   }
 
-  #updateToolbar() {
-    const turn = this.#turn;
-    const { toolbar } = this.#parts;
-    toolbar.hidden = isRunning(turn) || !turn.text;
-    this.#again.hidden = !this.#isLast || turn.status !== "completed";
-    this.#revise.hidden = !this.#isLast || isRunning(turn) || turn.status === "unsent";
-    this.#rating.update(turn.feedback);
+  #paintTools() {
+    const isOld = Boolean(this.#version);
+    this.#toolbar.update(this.#shown, { isLast: this.#isLast, isOld });
+    this.#rating.update(this.#turn.feedback);
+    const { status, message } = this.#turn;
+    this.#revise.hidden =
+      isOld || isRunning(this.#turn) || status === "unsent" || message === undefined;
+  }
+
+  /** The button goes away with its click, and the focus must not. */
+  #again(kind) {
+    this.#parts.reply.focus({ preventScroll: true });
+    this.#actions.again(this.#turn, kind);
+  }
+
+  #retry() {
+    if (this.#turn.status !== "unsent") return this.#again("regenerate");
+    this.#parts.reply.focus({ preventScroll: true });
+    this.#actions.retry(this.#turn);
+  }
+
+  #withdraw() {
+    this.#parts.reply.focus({ preventScroll: true });
+    this.#actions.withdraw(this.#turn);
   }
 }
 
+/** The text in view: a continued answer begins with what was there, before its first word comes. */
+function textOf(turn) {
+  return isWaiting(turn) ? turn.begun : turn.text;
+}
+
 /** What is to be said about how a reply ended; nothing where all is well. */
-function noteOf({ status, error, reason, finishReason, stopping, text }) {
+function noteOf(turn, isOld) {
+  const note = endingOf(turn);
+  if (!isOld) return note;
+  return `${note} An earlier version: the conversation goes on from the latest.`.trim();
+}
+
+function endingOf({ status, error, reason, finishReason, stopping, text }) {
   if (stopping && status === "running") return "Stopping…";
   switch (status) {
     case "failed":
@@ -146,56 +211,4 @@ function noteOf({ status, error, reason, finishReason, stopping, text }) {
     default:
       return "";
   }
-}
-
-function parts() {
-  const made = {
-    message: element("div", { class: "bubble", dir: "auto" }),
-    deliveryText: element("span"),
-    deliveryRetry: element("button", { type: "button", class: "text" }, "Retry"),
-    deliveryEdit: element("button", { type: "button", class: "text" }, "Edit"),
-    speaker: element("span", { class: "speaker" }),
-    doubt: element("span", { class: "doubt" }, "small model, often wrong"),
-    thoughtsText: element("div", { class: "markdown", dir: "auto" }),
-    answer: element("div", { class: "answer markdown", dir: "auto" }),
-    waited: element("span"),
-    endingText: element("span"),
-    endingRetry: element("button", { type: "button", class: "text" }, "Retry"),
-    toolbar: element("div", { class: "toolbar" }),
-  };
-  const dots = element("span", { class: "dots" }, element("i"), element("i"), element("i"));
-  made.waiting = element("p", { class: "waiting" }, dots, made.waited);
-  made.thoughts = element(
-    "details",
-    { class: "thoughts" },
-    element("summary", {}, "Thoughts"),
-    made.thoughtsText,
-  );
-  made.delivery = element(
-    "p",
-    { class: "delivery" },
-    made.deliveryText,
-    made.deliveryRetry,
-    made.deliveryEdit,
-  );
-  made.ending = element("p", { class: "ending" }, made.endingText, made.endingRetry);
-  made.asked = element("div", { class: "asked" }, made.message);
-  made.question = element(
-    "div",
-    { class: "question" },
-    element("h2", { class: "visually-hidden" }, "You"),
-    made.asked,
-    made.delivery,
-  );
-  made.reply = element(
-    "div",
-    { class: "reply" },
-    element("h2", {}, made.speaker, made.doubt),
-    made.thoughts,
-    made.answer,
-    made.waiting,
-    made.ending,
-    made.toolbar,
-  );
-  return made;
 }

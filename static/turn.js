@@ -21,6 +21,8 @@ export function blank(turnId) {
     createdAt: undefined,
     status: "completed",
     text: "",
+    /** What a continued answer begins with: shown until its text is there. */
+    begun: "",
     reasoning: "",
     provider: undefined,
     model: undefined,
@@ -32,6 +34,11 @@ export function blank(turnId) {
     durationMs: null,
     feedback: null,
     stopping: false,
+    /** The turn that this one took the place of. */
+    replaces: undefined,
+    kind: undefined,
+    /** What is asked of the turn, and not begun: see again.js. */
+    again: null,
   };
 }
 
@@ -54,6 +61,18 @@ export function ended(turn, event) {
   };
 }
 
+/** A turn as an older version of it was, as `GET /turns/{turn_id}/versions` tells. */
+export function olderVersion(turn, version) {
+  return {
+    ...blank(turn.turnId),
+    message: version.message.content,
+    status: version.status,
+    text: version.text,
+    provider: version.provider ?? undefined,
+    model: version.model ?? undefined,
+  };
+}
+
 /** Make turns of the history's messages, which come oldest first. */
 export function gather(messages) {
   const turns = new Map();
@@ -65,6 +84,7 @@ export function gather(messages) {
       turn.message = row.message;
       turn.startedId = row.id;
       turn.createdAt = row.timestamp;
+      turn.replaces = row.replaces;
     } else {
       turn.text = row.message;
       turn.reasoning = row.reasoning ?? "";
@@ -84,6 +104,11 @@ export function gather(messages) {
 /** Say whether a turn's reply may still grow. */
 export function isRunning(turn) {
   return turn.status === "running" || turn.status === "sending";
+}
+
+/** Say whether the reader waits for a word that was not there before. */
+export function isWaiting(turn) {
+  return isRunning(turn) && turn.text.length <= turn.begun.length;
 }
 
 /** Say whether the server knows of a running turn, and was not asked to stop it yet. */

@@ -169,7 +169,8 @@ def new_page(browser: Browser, complaints: list[str]) -> Iterator[Callable[[str]
         return page
 
     def note(message: ConsoleMessage) -> None:
-        expected = "net::ERR_" in message.text or message.location["url"].endswith("/turns")
+        lost = "net::ERR_" in message.text or "WebSocket connection to" in message.text
+        expected = lost or message.location["url"].endswith("/turns")
         if message.type in ("error", "warning") and not expected:
             complaints.append(message.text)
 

@@ -103,7 +103,7 @@ def test_what_is_wrong_with_a_file_is_told_with_its_line(
         ("notes.txt", "unknown file"),
         ("users/notes.txt", "unknown file"),
         ("users/alice/notes.txt", "unknown file"),
-        ("users/alice/other.corrupt", "unknown file"),
+        ("users/alice/other.1764000000000-0000.live", "unknown file"),
         ("users/alice/default.1764000000000-0000.live", "live file without a turn"),
         ("users/alice/default.aside", "left by a rewrite that was cut off"),
         ("intents/1764000000000-0000.json", "stale intent: the next start finishes it"),

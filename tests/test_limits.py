@@ -6,7 +6,7 @@ import pytest
 
 from chatstream import limits
 from chatstream.errors import TooManyRequests
-from chatstream.limits import Limits
+from chatstream.limits import Limits, Throttle
 from chatstream.settings import Settings
 from tests.running import Running
 
@@ -111,3 +111,11 @@ def test_a_refusal_tells_when_to_come_back_and_streams_are_not_counted(tmp_path:
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
     assert refused.headers["RateLimit-Policy"] == '"chat";q=2;w=60'
     assert refused.headers["RateLimit"].startswith('"chat";r=0;t=')
+
+
+def test_a_connection_has_a_burst_and_then_a_steady_rate() -> None:
+    throttle = Throttle(burst=8, per_second=4)
+
+    assert [throttle.delay(100) for _ in range(9)] == [0] * 8 + [0.25]
+    assert throttle.delay(100.25) == 0.25
+    assert [throttle.delay(103) for _ in range(9)] == [0] * 8 + [0.25]

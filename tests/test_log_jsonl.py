@@ -110,7 +110,8 @@ async def test_one_unreadable_conversation_does_not_keep_the_others_from_startin
         await start(log, address=Address("u", "bad"))
         await start(log, address=Address("u", "good"))
     bad = tmp_path / "users" / "u" / "bad.jsonl"
-    bad.write_bytes(bad.read_bytes().replace(b'"version":1', b'"version":7'))
+    bad.unlink()
+    bad.mkdir()
 
     async with open_log(tmp_path, "terminal") as log:
         good = await log.conversation(Address("u", "good"))

@@ -11,8 +11,9 @@ from typing import Any
 import orjson
 import pytest
 
-from chatstream.errors import StorageFailed
+from chatstream.errors import DataFolderError, StorageFailed, StorageFull
 from chatstream.events import place
+from chatstream.log.disk import Disk
 from chatstream.log.jsonl import open_log
 from tests.log_steps import ADDRESS, everything, kinds, say, start
 
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.anyio
 CHILD = """
 import asyncio, sys
 from pathlib import Path
+from chatstream.log.disk import Disk
 from chatstream.log.jsonl import open_log
 from tests.log_steps import say, start
 
@@ -187,13 +189,19 @@ async def test_a_bad_first_line_hides_no_event(tmp_path: Path) -> None:
 
 async def test_a_file_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     killed(tmp_path)
-    data = file(tmp_path).read_bytes().replace(b'"version":1', b'"version":2') + b"half"
+    old = file(tmp_path).read_bytes()
+    data = old.replace(b'"version":1', b'"version":2') + b"half"
     file(tmp_path).write_bytes(data)
+    with pytest.raises(DataFolderError, match=r"users/u/c\.jsonl is of version 2"):
+        async with open_log(tmp_path, "terminal"):
+            pass
+    assert file(tmp_path).read_bytes() == data
 
+    file(tmp_path).unlink()
     async with open_log(tmp_path, "terminal") as log:
+        file(tmp_path).write_bytes(data)  # put there while the server runs
         with pytest.raises(StorageFailed) as caught:
             await log.conversation(ADDRESS)
-        await log.erase_user("other")
     assert caught.value.code == "newer_version"
     assert file(tmp_path).read_bytes() == data
 
@@ -250,3 +258,33 @@ async def test_a_bad_line_in_the_middle_is_passed_over_and_reported_once(
         ]
     reported = [record for record in caplog.records if record.message == "bad line"]
     assert [vars(record)["offset"] for record in reported] == [len(b"".join(lines[:2]))]
+
+
+async def test_an_end_that_the_disk_refuses_is_written_once_it_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        await start(log, "turn-0001")  # it dies without text, so without a live file
+    write = Disk.write
+
+    def refuse_ends(
+        disk: Disk, fd: int, data: bytes, offset: int, *, may_use_reserve: bool
+    ) -> None:
+        if may_use_reserve:
+            raise StorageFull("full")
+        write(disk, fd, data, offset, may_use_reserve=may_use_reserve)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "write", refuse_ends)
+        async with open_log(tmp_path, "terminal") as log:
+            assert kinds(await everything(await log.conversation(ADDRESS))) == ["turn.started"]
+            await start(log, "turn-0002")  # a record after it still names it as running
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "write", refuse_ends)
+        async with open_log(tmp_path, "terminal") as log:
+            patch.undo()
+            found = await everything(await log.conversation(ADDRESS))
+
+    ends = [orjson.loads(event.json) for event in found if event.type == "turn.interrupted"]
+    assert sorted(end["turn_id"] for end in ends) == ["turn-0001", "turn-0002"]
+    assert await events(tmp_path) == [orjson.loads(event.json) for event in found]

@@ -200,7 +200,7 @@ def test_a_failed_answer_says_so_and_can_be_tried_again(
     expect(page.locator(".ending")).not_to_be_empty()
     before = asked(upstream)
 
-    page.get_by_role("button", name="Retry").click()
+    page.get_by_role("button", name="Regenerate").click()
 
     upstream.wait(lambda: asked(upstream) > before)
     expect(turns(page, "failed")).to_have_count(1)

@@ -187,3 +187,91 @@ def test_a_message_that_was_not_sent_stays_when_the_history_is_loaded_again(
         ("a", "completed"),
         ("mine", "unsent"),
     ]
+
+
+def test_a_continued_turn_shows_what_was_there_until_its_first_delta_has_it(
+    module_page: Page,
+) -> None:
+    first = turn_events("a", 1, ["Hel", "lo"])[:-1]
+    died = {"type": "turn.interrupted", "turn_id": "a", "id": ident(5), "text": "Hello"}
+    went_on = turn_events("b", 10, ["Hello", " you"], replaces="a", kind="continue")
+    begun = [*first, died, went_on[0]]
+
+    assert texts(fold(module_page, begun)) == [("b", "", "running")]
+    assert fold(module_page, begun)["turns"][0]["begun"] == "Hello"
+    unseen = fold(module_page, went_on[:3])["turns"][0]
+    assert (unseen["text"], unseen["begun"]) == ("Hello", "Hello")
+    assert texts(fold(module_page, [*first, died, *went_on])) == [("b", "Hello you", "completed")]
+
+
+ASKING = """
+const { EMPTY, fold, sending, unsent, withdrawn, withHistory } = module;
+const { events, body, then, after } = argument;
+const ended = events.reduce(fold, EMPTY);
+let state = sending(ended, body);
+const steps = { unsent, withdrawn, withHistory };
+for (const [name, ...given] of then) state = steps[name](state, ...given);
+const same = state.turns.length === ended.turns.length && state.turns[0] === ended.turns[0];
+return { turns: after.reduce(fold, state).turns, same };
+"""
+
+
+def ask(
+    module_page: Page, body: dict[str, Any], then: list[Any], after: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Ask something of an ended turn "a" whose text is "x"; return what is in view `then`."""
+    events = turn_events("a", 1, ["x"])
+    argument = {"events": events, "body": body, "then": then, "after": after}
+    found = run(module_page, "fold.js", ASKING, argument)
+    assert isinstance(found, dict)
+    return found
+
+
+REGENERATE = {"turnId": "b", "replaces": "a", "kind": "regenerate"}
+CONTINUE = REGENERATE | {"kind": "continue"}
+EDIT = {"turnId": "b", "replaces": "a", "message": "other"}
+ERROR = {"message": "no network"}
+
+
+def views(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [(turn["status"], turn["message"], turn["text"]) for turn in found["turns"]]
+
+
+def test_a_turn_that_is_to_be_done_again_looks_as_it_will(module_page: Page) -> None:
+    assert views(ask(module_page, REGENERATE, [], [])) == [("sending", "ask a", "")]
+    assert views(ask(module_page, CONTINUE, [], [])) == [("sending", "ask a", "x")]
+    assert views(ask(module_page, EDIT, [], [])) == [("sending", "other", "")]
+
+
+def test_a_turn_that_could_not_be_done_again_keeps_its_answer_and_an_edit_its_text(
+    module_page: Page,
+) -> None:
+    failed = [["unsent", "b", ERROR]]
+    assert views(ask(module_page, REGENERATE, failed, [])) == [("unsent", "ask a", "x")]
+    assert views(ask(module_page, CONTINUE, failed, [])) == [("unsent", "ask a", "x")]
+    assert views(ask(module_page, EDIT, failed, [])) == [("unsent", "other", "")]
+    for body in (REGENERATE, CONTINUE, EDIT):
+        assert ask(module_page, body, [*failed, ["withdrawn", "b"]], [])["same"]
+
+
+def test_what_is_asked_of_a_turn_outlives_a_reset_unless_it_has_gone_from_view(
+    module_page: Page,
+) -> None:
+    def row(turn_id: str) -> dict[str, Any]:
+        ended = {"status": "completed", "role": "user", "message": "m", "id": ident(1)}
+        return {"history": [{"turn_id": turn_id, **ended}], "cursor": ident(9)}
+
+    kept = ask(module_page, EDIT, [["unsent", "b", ERROR], ["withHistory", row("a")]], [])
+    gone = ask(module_page, EDIT, [["withHistory", row("c")]], [])
+
+    assert views(kept) == [("unsent", "other", "")]
+    assert [turn["turnId"] for turn in gone["turns"]] == ["c"]
+
+
+def test_what_was_asked_stands_in_the_turns_place_once_it_has_begun(module_page: Page) -> None:
+    events = turn_events("b", 10, ["y"], replaces="a", kind="regenerate")
+
+    found = ask(module_page, REGENERATE, [], events)
+
+    assert texts(found) == [("b", "y", "completed")]
+    assert found["turns"][0]["again"] is None

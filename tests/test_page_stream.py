@@ -40,6 +40,7 @@ def test_a_stream_reads_the_same_wherever_it_is_cut(module_page: Page) -> None:
 
 
 SUBSCRIBE = """
+const { Subscription } = await import(new URL("static/subscription.js", document.baseURI));
 const streams = argument;
 const asked = [], events = [], states = [], loads = [];
 const text = new TextEncoder();
@@ -55,13 +56,14 @@ const answer = ({ status = 200, type = "text/event-stream", events = [] }, signa
   return new Response(status === 200 ? body : "{}", { status, headers: { "Content-Type": type } });
 };
 await new Promise((resolve) => {
-  const subscription = new module.Subscription(
-    async (after, signal) => {
+  const access = {
+    fetch: async (where, { after }, { signal }) => {
       asked.push(after);
       return answer(streams.shift(), signal);
     },
-    15_000,
-    {
+  };
+  const stream = new module.EventStream(access, "default", 40_000);
+  const subscription = new Subscription(stream, "default", 15_000, {
       load: async () => {
         loads.push(asked.length);
         return "1764000000000-0000";
@@ -75,8 +77,7 @@ await new Promise((resolve) => {
         states.push(state);
         if (state === "refused") setTimeout(() => subscription.wake());
       },
-    },
-  );
+    });
 });
 return { asked, events, states, loads };
 """
@@ -85,7 +86,7 @@ return { asked, events, states, loads };
 def follow(module_page: Page, *streams: dict[str, Any]) -> dict[str, Any]:
     """Let a subscription read these answers one after another; all but the last are cut off."""
     streams[-1]["events"].append(event(9999, "end"))
-    found = run(module_page, "subscription.js", SUBSCRIBE, list(streams))
+    found = run(module_page, "event-stream.js", SUBSCRIBE, list(streams))
     assert isinstance(found, dict)
     return found
 

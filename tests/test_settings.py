@@ -1,7 +1,9 @@
+import os
+
 import pytest
 
 from chatstream.errors import SettingsError
-from chatstream.settings import load, rate
+from chatstream.settings import MAX_SYSTEM_CHARS, load, rate
 
 
 @pytest.fixture(autouse=True)
@@ -70,3 +72,15 @@ def test_a_rate_is_a_count_in_a_time() -> None:
     assert rate("0") is None
     with pytest.raises(SettingsError, match="RATE_LIMIT_CHAT"):
         load(rate_limit_chat="often")
+
+
+def test_a_system_prompt_has_the_limit_that_a_turns_own_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert load(system_prompt="x" * MAX_SYSTEM_CHARS).system_prompt == "x" * MAX_SYSTEM_CHARS
+    monkeypatch.setenv("CHATSTREAM_SYSTEM_PROMPT", "x" * (MAX_SYSTEM_CHARS + 1))
+    with pytest.raises(SettingsError, match=f"CHATSTREAM_SYSTEM_PROMPT: .* {MAX_SYSTEM_CHARS}"):
+        load()
+    monkeypatch.setitem(os.environb, b"CHATSTREAM_SYSTEM_PROMPT", b"\xff")
+    with pytest.raises(SettingsError, match="CHATSTREAM_SYSTEM_PROMPT: .*unicode"):
+        load()

@@ -171,6 +171,22 @@ async def test_after_an_erasure_only_its_last_id_is_good(log: JsonlLog, tmp_path
     assert not is_good(conversation, old, log.last_id)
 
 
+async def test_after_an_erasure_and_a_restart_no_old_cursor_is_good(tmp_path: Path) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        runner = run_with(log, Scripted("a"), tmp_path)
+        old = (await say(runner, "q", "turn-0001")).terminal["id"]
+        conversation = await log.conversation(ADDRESS)
+        await log.erase(conversation)
+        seen = conversation.last_id
+
+    async with open_log(tmp_path, "terminal") as log:
+        conversation = await log.conversation(ADDRESS)
+        for cursor in (old, seen):
+            start = start_of_conversation(conversation, cursor, log.last_id)
+            assert start == Start(BEGINNING, reset=True)
+        assert is_good(conversation, BEGINNING, log.last_id)
+
+
 async def test_streams_start_where_they_must(log: JsonlLog, tmp_path: Path) -> None:
     gate = asyncio.Event()
     runner = run_with(log, Scripted("a").then("b", gate), tmp_path)

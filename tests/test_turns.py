@@ -147,7 +147,7 @@ async def test_a_refused_start_makes_no_file(
     with pytest.raises(StorageFull):
         await runner.start(asked())
     monkeypatch.undo()
-    assert not await log.exists(ADDRESS)
+    assert (await log.conversation(ADDRESS)).created is None
     await say(runner, "another", "turn-0001")
 
 

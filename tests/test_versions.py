@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from chatstream.errors import Conflict
+from chatstream.errors import Conflict, ProviderError
 from chatstream.events import Address
 from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.live_turn import LiveTurn
@@ -17,6 +17,7 @@ from chatstream.settings import Settings
 from chatstream.turns import EndedTurn, TurnRunner
 from chatstream.validation import ReplacingTurnRequest, TurnRequest
 from chatstream.versions import AgainBody, AgainKind, again, versions
+from tests.running import Running
 
 pytestmark = pytest.mark.anyio
 ADDRESS = Address("default", "default")
@@ -122,3 +123,33 @@ async def test_versions_are_a_turns_family_whichever_member_is_asked(
         assert [v["text"] for v in found] == ["1", "2", "3"]
         assert [v["kind"] for v in found] == [None, "regenerate", "edit"]
     assert [v["turn_id"] for v in await versions(conversation, "turn-other")] == ["turn-other"]
+
+
+@pytest.mark.parametrize("kind", ["regenerate", "continue"])
+def test_an_idempotency_key_is_the_new_turns_id(tmp_path: Path, kind: str) -> None:
+    provider = Scripted("half", ProviderError("died")).then("whole")
+    key = {"Idempotency-Key": "a key of any form"}
+    with Running(tmp_path, provider) as server:
+        server.http.post("/chat", json={"message": "q", "turn_id": "turn-0001"})
+        path = f"/turns/turn-0001/{kind}"
+        first = server.http.post(path, headers=key)
+        again = server.http.post(path, headers=key, json={"turn_id": first.json()["turn_id"]})
+        other = server.http.post(path, headers=key, json={"turn_id": "turn-0002"})
+        server.events(first.json()["events"])
+        found = server.http.get("/turns/turn-0001/versions").json()["versions"]
+
+    assert (first.status_code, again.status_code, other.status_code) == (202, 202, 422)
+    assert first.json() == again.json()
+    assert [version["turn_id"] for version in found] == ["turn-0001", first.json()["turn_id"]]
+    assert len(provider.requests) == 2
+
+
+def test_the_history_says_what_a_turn_replaced(tmp_path: Path) -> None:
+    with Running(tmp_path, Scripted("one").then("two")) as server:
+        server.http.post("/chat", json={"message": "q", "turn_id": "turn-0001"})
+        new = server.http.post("/turns/turn-0001/regenerate").json()
+        server.events(new["events"])
+        message, reply = server.http.get("/history").json()["history"]
+
+    assert (message["turn_id"], message["replaces"]) == (new["turn_id"], "turn-0001")
+    assert "replaces" not in reply

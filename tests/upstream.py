@@ -55,7 +55,7 @@ import orjson
 import uvloop
 
 from tests.upstream_forms import EMOJI, Asked, text_of, token
-from tests.upstream_script import Player, form_of
+from tests.upstream_script import Player, form_of, script_of
 
 __all__ = ["EMOJI", "MODELS", "Asked", "Upstream", "text_of", "token"]
 
@@ -132,7 +132,8 @@ class Connection(asyncio.Protocol):
 
     async def _play(self, asked: Asked) -> None:
         try:
-            await Player(self._transport, asked, self._upstream.gate).play()
+            script = self._upstream.script(asked)
+            await Player(self._transport, asked, script, self._upstream.gate).play()
         except (AttributeError, LookupError, ValueError) as error:
             self._reply(418, {"error": {"message": f"cannot play: {error}"}})
 
@@ -163,9 +164,11 @@ class Upstream:
         open: Connections now.
         broken_off: Connections that their client closed while an answer was running.
         asked: The requests, in order.
+        script: What is played for a request; what it asks for, unless told otherwise.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, script: Callable[[Asked], str] = script_of) -> None:
+        self.script = script
         self.opened = self.open = self.broken_off = 0
         self.asked: list[Asked] = []
         self.connections: dict[Connection, None] = {}

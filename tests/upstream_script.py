@@ -30,21 +30,32 @@ from tests.upstream_forms import (
 )
 
 
-def steps(asked: Asked) -> Iterator[tuple[str, str]]:
+def question(asked: Asked) -> str:
+    """Return the last message of a request."""
+    if "contents" in asked.body:
+        return str(asked.body["contents"][-1]["parts"][-1]["text"])
+    return str(asked.body["messages"][-1]["content"])
+
+
+def script_of(asked: Asked) -> str:
+    """Return the script that a request asks for."""
+    text = question(asked)
+    if "contents" in asked.body:
+        model = unquote(asked.path.rpartition("/")[2].rpartition(":")[0])
+    else:
+        model = asked.body["model"]
+    script = text[1:] if text.startswith("!") else model.partition("!")[2]
+    return script or "tokens=8"
+
+
+def steps(script: str) -> Iterator[tuple[str, str]]:
     """
-    Yield the steps that a request asks for, as names of methods and values.
+    Yield a script's steps, as names of methods and values.
 
     Raises:
         AttributeError: From playing them, where there is no such step.
     """
-    if "contents" in asked.body:
-        text = asked.body["contents"][-1]["parts"][-1]["text"]
-        model = unquote(asked.path.rpartition("/")[2].rpartition(":")[0])
-    else:
-        text = asked.body["messages"][-1]["content"]
-        model = asked.body["model"]
-    script = text[1:] if text.startswith("!") else model.partition("!")[2]
-    for step in re.split(r"[\s,]+", script or "tokens=8"):
+    for step in re.split(r"[\s,]+", script):
         name, _, value = step.partition("=")
         yield name.replace("-", "_"), value
 
@@ -64,9 +75,10 @@ class Player:
     """Plays one script over one connection. A step `x-y` is the method `do_x_y`."""
 
     def __init__(
-        self, transport: asyncio.WriteTransport, asked: Asked, gate: asyncio.Event
+        self, transport: asyncio.WriteTransport, asked: Asked, script: str, gate: asyncio.Event
     ) -> None:
         self._gate = gate
+        self._script = script
         self._transport = transport
         self._asked = asked
         self._form = form_of(asked.path) or OpenAIForm
@@ -84,7 +96,7 @@ class Player:
 
     async def play(self) -> None:
         """Answer the request."""
-        for name, value in steps(self._asked):
+        for name, value in steps(self._script):
             step: Callable[[str], Awaitable[None]] = getattr(self, f"do_{name}")
             await step(value)
             if self._ended:

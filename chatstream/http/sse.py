@@ -46,6 +46,15 @@ class EventStream(EventSourceResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the end, the client's leaving, or the server's going away."""
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of what is read."""
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._send = send
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         if scope["method"] == "HEAD":
@@ -126,37 +135,40 @@ class LogStream(EventStream):
         headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(services, headers)
-        self._conversation = conversation
+        self._name = conversation.address.conversation_id
         self._start = start
         self._turn = turn
+        # It reads from here on, not from the first send on, which may wait for a slow client: of
+        # an erasure in between it would learn nothing.
+        self._subscriber = Subscriber(conversation, start, self._signal.set, turn)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._subscriber.close()
 
     async def stream(self) -> bool:
         """Send the backlog, then what comes; True once the turn's last event is sent."""
-        name = self._conversation.address.conversation_id
-        subscriber = Subscriber(self._conversation, self._start, self._signal.set, self._turn)
+        name, subscriber = self._name, self._subscriber
         opening = opened(name, self._start)
         told = False
-        try:
-            while not self._left:
-                last = self._ending or self._unfinished
-                events = await subscriber.take()
-                frames = wire.sse_all([(event.id, event.json) for event in events])
-                if not told and subscriber.caught_up:
-                    told = True
-                    if not subscriber.ended:
-                        frames += wire.sse_control(wire.caught_up(name, subscriber.backlog_until))
-                if opening or frames:
-                    await self.write(opening + frames)
-                    opening = b""
-                if subscriber.ended:
-                    return True
-                if not events:
-                    if last:
-                        return False
-                    await self.quiet()
-            return False
-        finally:
-            subscriber.close()
+        while not self._left:
+            last = self._ending or self._unfinished
+            events = await subscriber.take()
+            frames = wire.sse_all([(event.id, event.json) for event in events])
+            if not told and subscriber.caught_up:
+                told = True
+                if not subscriber.ended:
+                    frames += wire.sse_control(wire.caught_up(name, subscriber.backlog_until))
+            if opening or frames:
+                await self.write(opening + frames)
+                opening = b""
+            if subscriber.ended:
+                return True
+            if not events:
+                if last:
+                    return False
+                await self.quiet()
+        return False
 
     @property
     def _unfinished(self) -> bool:

@@ -23,7 +23,7 @@ from chatstream.events import (
 )
 from chatstream.log import records
 from chatstream.log.disk import Disk
-from chatstream.log.file_state import FileState
+from chatstream.log.file_state import FileState, Orphan
 from chatstream.log.journal import Journal, Written
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.order import End
@@ -41,17 +41,20 @@ class Conversation(Journal):
     Attributes:
         running: The turns whose terminal event is not durable yet, by the place of their start.
         recent: The starts of the newest turns by their ids; None until they are read.
+        orphans: Turns that another process left, and that have not been ended yet.
     """
 
     def __init__(self, disk: Disk, address: Address, state: FileState) -> None:
         self.running: dict[int, LiveTurn] = {}
         self.recent: dict[str, EventId] | None = None
+        self.orphans: list[Orphan] = []
         super().__init__(disk, address, state)
 
     def adopt(self, state: FileState) -> None:
         """Take over the file as it was found, or as it was made anew."""
         super().adopt(state)
         self.recent = None if state.turns else {}
+        self.orphans = list(state.orphans)
 
     def resume_from(self) -> EventId:
         """Return the cursor from which a reader of the history misses nothing."""
@@ -243,6 +246,7 @@ class Conversation(Journal):
             **fields,
         }
         running = [turn.started_id for turn in self.running.values() if not turn.ended]
+        running += [orphan.started["id"] for orphan in self.orphans]
         bookkeeping: Json = {"turns": end.turns, "running": running}
         if end.titled:
             bookkeeping["titled"] = end.titled

@@ -22,7 +22,8 @@ import orjson
 from chatstream.errors import StorageFailed
 from chatstream.events import EventId, place, timestamp
 from chatstream.log.disk import Disk, cut_back
-from chatstream.log.records import VERSION, Json, committed_size
+from chatstream.log.lines import committed_size
+from chatstream.log.records import VERSION, Json
 from chatstream.log.reserve import refusal
 from chatstream.log.syncer import sync_folder
 
@@ -163,6 +164,8 @@ def _append(disk: Disk, user_id: str, entry: Json) -> None:
                     sync_folder(path.parent)
         except OSError:
             cut_back(fd, size)
+            if size == 0:
+                path.unlink()
             raise
     finally:
         os.close(fd)

@@ -16,6 +16,7 @@ from chatstream.errors import StorageFailed
 from chatstream.events import EventId, before, is_event_id, place
 from chatstream.log import records
 from chatstream.log.folder import live_files
+from chatstream.log.lines import committed_size, first_line
 from chatstream.log.records import Json
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def load(path: Path) -> FileState:
     except OSError as error:
         raise StorageFailed("The conversation's file cannot be opened.") from error
     try:
-        size = records.committed_size(fd)
+        size = committed_size(fd)
         created = _header(fd, size, path)
         _cut_torn_end(fd, size, path)
         return _read(fd, size, path, created) if size else FileState()
@@ -86,7 +87,7 @@ def _cut_torn_end(fd: int, size: int, path: Path) -> None:
 
 
 def _header(fd: int, size: int, path: Path) -> EventId | None:
-    record = records.parse(records.first_line(fd, size)) if size else None
+    record = records.parse(first_line(fd, size)) if size else None
     if record is not None and record["type"] == "log":
         if record.get("version") != records.VERSION:
             raise StorageFailed(

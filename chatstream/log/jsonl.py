@@ -88,6 +88,8 @@ class JsonlLog:
             self._conversations[address] = found
             self._conversations.move_to_end(address)
             self._trim()
+            if found.orphans:
+                await end_orphans(found)
             return found
         if (opening := self._opening.get(address)) is None:
             opening = asyncio.ensure_future(self._open(address))
@@ -105,7 +107,7 @@ class JsonlLog:
         self._disk.clock.raise_to(state.last)
         conversation = Conversation(self._disk, address, state)
         try:
-            await end_orphans(conversation, state.orphans)
+            await end_orphans(conversation)
         except BaseException:
             self._disk.rest(conversation.file)
             raise

@@ -15,6 +15,7 @@ from chatstream.events import EventId, place, timestamp
 from chatstream.log import records
 from chatstream.log.disk import Disk
 from chatstream.log.folder import conversation_files
+from chatstream.log.lines import committed_size, first_line
 from chatstream.log.records import Json
 
 TITLE_CHARS = 60
@@ -79,8 +80,8 @@ def read_entry(path: Path, upto: int | None = None) -> Entry | None:
     """Return what a list says of a file (up to `upto`), from its first lines and its last."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        size = records.committed_size(fd, upto)
-        header = records.parse(records.first_line(fd, size)) if size else None
+        size = committed_size(fd, upto)
+        header = records.parse(first_line(fd, size)) if size else None
         last = next(records.records_back(fd, size, 4096), None)
         data: Json | None = last.data if last else header
         if data is None:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 
+from chatstream.errors import StorageFailed, StorageFull, TurnEnded
 from chatstream.events import timestamp
 from chatstream.log.conversation import Conversation
 from chatstream.log.file_state import Orphan
@@ -17,24 +18,33 @@ from chatstream.log.records import Json
 logger = logging.getLogger(__name__)
 
 
-async def end_orphans(conversation: Conversation, orphans: list[Orphan]) -> None:
+async def end_orphans(conversation: Conversation) -> None:
     """
-    End turns that no process runs any more, as `turn.interrupted`. Before anybody reads.
+    End the turns of a conversation that no process runs any more, as `turn.interrupted`.
 
-    Raises:
-        StorageFull, StorageFailed: The next start, or opening, tries again.
+    What the disk refuses stays an orphan, to be ended when the conversation is next asked for,
+    or by the next start: until then it can be read, and is without its text.
     """
+    orphans, conversation.orphans = conversation.orphans, []
     turns = [LiveTurn.left(conversation, orphan) for orphan in orphans]
     conversation.running |= {turn.started_place: turn for turn in turns}
     ends = (
         turn.end("turn.interrupted", _interrupted(orphan))
         for turn, orphan in zip(turns, orphans, strict=True)
     )
-    for result in await asyncio.gather(*ends, return_exceptions=True):
-        if isinstance(result, BaseException):
+    results = await asyncio.gather(*ends, return_exceptions=True)
+    for turn, orphan, result in zip(turns, orphans, results, strict=True):
+        if isinstance(result, StorageFull | StorageFailed):
+            conversation.running.pop(turn.started_place, None)
+            turn.close(None)
+            conversation.orphans.append(orphan)
+            logger.error("turn not ended", extra={"code": result.code})
+        elif isinstance(result, TurnEnded):
+            continue  # by a clear, which tells of it
+        elif isinstance(result, BaseException):
             raise result
-    for turn in turns:
-        logger.warning("turn interrupted", extra={"turn_id": turn.turn_id})
+        else:
+            logger.warning("turn interrupted", extra={"turn_id": turn.turn_id})
 
 
 def _interrupted(orphan: Orphan) -> Json:

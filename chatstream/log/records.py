@@ -18,12 +18,11 @@ from typing import Any, NamedTuple
 import orjson
 
 from chatstream.events import TERMINAL_TYPES, Address, EventId, TurnId, before, is_event_id
+from chatstream.log.lines import BLOCK, line_around, lines_back
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-BLOCK = 64 * 1024
-_STEP = 4096
 
 # In a string every quote is escaped, so these bytes stand only between two fields.
 _BOOKKEEPING = b',"turns":'
@@ -120,32 +119,6 @@ def encoded(data: bytes) -> Encoded | None:
     return Encoded(record["id"], record.get("turn_id"), record["type"], public_json(data))
 
 
-def lines_back(fd: int, end: int, block: int = BLOCK) -> Iterator[tuple[int, bytes]]:
-    """
-    Yield (offset, line without newline) from `end` back to the beginning.
-
-    `end` lies behind a newline. Reads blocks: the newest lines of a long file cost what they are.
-    """
-    # The beginning of a line that is not yet whole, in the order in which it was read: backwards.
-    partial: list[bytes] = []
-    while end > 0:
-        start = max(0, end - block)
-        data = os.pread(fd, end - start, start)
-        if len(data) < end - start:
-            return
-        stop = len(data)
-        while (cut := data.rfind(b"\n", 0, stop)) >= 0:
-            whole = data[cut + 1 : stop] + b"".join(reversed(partial))
-            partial.clear()
-            if whole:
-                yield start + cut + 1, whole
-            stop = cut
-        partial.append(data[:stop])
-        end = start
-    if whole := b"".join(reversed(partial)):
-        yield 0, whole
-
-
 def records_back(fd: int, end: int, block: int = BLOCK) -> Iterator[Record]:
     """Yield the permanent records before `end`, newest first; damaged lines are passed over."""
     for start, data in lines_back(fd, end, block):
@@ -167,22 +140,6 @@ def _report(device: int, inode: int, offset: int) -> None:
     logger.warning("bad line", extra={"device": device, "inode": inode, "offset": offset})
 
 
-def committed_size(fd: int, upto: int | None = None) -> int:
-    """
-    Return where the last whole line ends (before `upto`, if given).
-
-    What lies behind the last line of a file was never acknowledged.
-    """
-    end = os.fstat(fd).st_size if upto is None else upto
-    while end > 0:
-        start = max(0, end - BLOCK)
-        cut = os.pread(fd, end - start, start).rfind(b"\n")
-        if cut >= 0:
-            return start + cut + 1
-        end = start
-    return 0
-
-
 def offset_after(fd: int, size: int, after: str) -> int:
     """
     Return the offset of the first line whose id is above `after`, by halving.
@@ -192,43 +149,16 @@ def offset_after(fd: int, size: int, after: str) -> int:
     low, high = 0, size
     while low < high:
         middle = (low + high) // 2
-        start, data = _line_around(fd, middle, size)
+        start, data = line_around(fd, middle, size)
         record = parse(data)
         while record is None and start + len(data) + 1 < high:
-            start, data = _line_around(fd, start + len(data) + 1, size)
+            start, data = line_around(fd, start + len(data) + 1, size)
             record = parse(data)
         if record is None or record["id"] > after:
-            high = _line_around(fd, middle, size)[0]
+            high = line_around(fd, middle, size)[0]
         else:
             low = start + len(data) + 1
     return low
-
-
-def _line_around(fd: int, offset: int, size: int) -> tuple[int, bytes]:
-    """Return the line that the byte at `offset` belongs to, and where it starts."""
-    start = offset
-    head: list[bytes] = []
-    step = _STEP
-    while start > 0:
-        begin = max(0, start - step)
-        data = os.pread(fd, start - begin, begin)
-        cut = data.rfind(b"\n")
-        head.append(data[cut + 1 :])
-        start = begin + cut + 1
-        if cut >= 0:
-            break
-        step *= 2
-    head.reverse()
-    step = _STEP
-    while offset < size:
-        data = os.pread(fd, step, offset)
-        cut = data.find(b"\n")
-        head.append(data if cut < 0 else data[:cut])
-        if cut >= 0 or not data:
-            break
-        offset += len(data)
-        step *= 2
-    return start, b"".join(head)
 
 
 def slice_after(
@@ -264,11 +194,6 @@ def slice_after(
     return found, place
 
 
-def first_line(fd: int, size: int) -> bytes:
-    """Return the first line, without its newline."""
-    return _line_around(fd, 0, size)[1]
-
-
 def first_records(fd: int, size: int, limit: int = BLOCK) -> Iterator[Json]:
     """Yield the permanent records at the beginning of a file, as far as a block holds them."""
     data = os.pread(fd, min(limit, size), 0)
@@ -284,7 +209,7 @@ def line_at(fd: int, size: int, identifier: EventId) -> Json | None:
     """Return the record with this id; None where its line is not there or damaged."""
     start = offset_after(fd, size, before(identifier))
     while start < size:
-        data = _line_around(fd, start, size)[1]
+        data = line_around(fd, start, size)[1]
         if (record := parse(data)) is not None:
             return record if record["id"] == identifier else None
         start += len(data) + 1  # a damaged line before it does not hide it

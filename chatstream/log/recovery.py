@@ -13,6 +13,7 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import orjson
 
@@ -20,7 +21,8 @@ from chatstream.errors import DataFolderError
 from chatstream.events import Address, EventId, place
 from chatstream.log import records, staging
 from chatstream.log.folder import FEEDBACK, Folder, live_files, put
-from chatstream.log.intents import Intent, finish_intent, remove_conversation, remove_user
+from chatstream.log.intents import Intent, Scope, finish_intent, remove_conversation, remove_user
+from chatstream.log.lines import committed_size, first_line
 from chatstream.log.records import Json, Record
 
 logger = logging.getLogger(__name__)
@@ -92,7 +94,7 @@ def _refuse_newer(folder: Folder, path: Path) -> None:
         beginning = os.pread(fd, len(_FEEDBACK_HEADER), 0)
         if beginning.startswith((_LOG_HEADER, _FEEDBACK_HEADER)) or not beginning:
             return
-        header = records.parse(records.first_line(fd, os.fstat(fd).st_size))
+        header = records.parse(first_line(fd, os.fstat(fd).st_size))
     finally:
         os.close(fd)
     version = header.get("version") if header and header["type"] in _HEADERS else None
@@ -124,6 +126,8 @@ def _finish(folder: Folder, path: Path, findings: Findings) -> None:
         intent: Intent = orjson.loads(path.read_bytes())
         address = Address(intent["user_id"], intent["conversation_id"])
         scope, identifier = intent["scope"], intent["id"]
+        if scope not in get_args(Scope) or not all(isinstance(name, str) for name in address):
+            raise ValueError(scope)  # nothing is erased on a guess
         findings.floor = max(findings.floor, place(identifier))
     except (ValueError, KeyError, TypeError):
         logger.error("unreadable intent", extra={"file": path.name})
@@ -226,13 +230,13 @@ def _survey_file(path: Path, has_live: bool, findings: Findings) -> None:
 
 def _look(fd: int) -> tuple[bool, Record | None]:
     size = os.fstat(fd).st_size
-    end = size if size and os.pread(fd, 1, size - 1) == b"\n" else records.committed_size(fd)
+    end = size if size and os.pread(fd, 1, size - 1) == b"\n" else committed_size(fd)
     last = next(records.records_back(fd, end, 4096), None)
     return end < size or (last is not None and bool(last.data.get("running"))), last
 
 
 def _address(fd: int) -> Address | None:
-    header = records.parse(records.first_line(fd, os.fstat(fd).st_size))
+    header = records.parse(first_line(fd, os.fstat(fd).st_size))
     if header is None or header["type"] != "log":
         return None
     return Address(header["user_id"], header["conversation_id"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import uvloop
 
 from tests.chaos.faults import FAULTS
-from tests.chaos.run import run
+from tests.chaos.run import FSYNC, run
 
 
 def main() -> int:
@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="repeats a run's plan")
     parser.add_argument("--seconds", type=float, default=60, help="how long the storm lasts")
     parser.add_argument("--fault", choices=sorted(FAULTS), help="plant a fault, to see it found")
-    parser.add_argument("--fsync", choices=("always", "terminal"), default="terminal")
+    parser.add_argument("--fsync", choices=FSYNC, help="else the seed chooses")
     parser.add_argument("--keep", type=Path, help="an empty folder for the data and the log")
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if given.seed is None else given.seed

@@ -8,37 +8,27 @@ section 2.
 from __future__ import annotations
 
 import asyncio
-import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from chatstream import history, subscriber
 from chatstream.errors import NotFound
 from chatstream.events import Address, EventId
+from chatstream.http import conversations
+from chatstream.http import versions as http_versions
 from chatstream.http.sse import EventStream, LogStream
-from chatstream.log import erase
-from chatstream.log.clock import IdClock
+from chatstream.log import records
 from chatstream.log.conversation import Conversation
 from chatstream.log.live_turn import LiveTurn
-from chatstream.log.records import Encoded
+from chatstream.log.records import Encoded, Record
 from chatstream.reply import Why
 from chatstream.subscriber import Subscriber
 from chatstream.turns import EndedTurn, TurnRunner
-
-
-class Fault(NamedTuple):
-    """What promise it breaks, and how."""
-
-    promise: int
-    plant: Callable[[], None]
-
-
-def put(owner: object, name: str, part: object) -> None:
-    """Put a broken part in the place of the right one, which must be there."""
-    getattr(owner, name)
-    setattr(owner, name, part)
+from chatstream.versions import AgainKind, AgainRequest, again
+from tests.chaos.planting import Fault, put
+from tests.chaos.storage_faults import STORAGE_FAULTS
 
 
 def lose_an_event() -> None:
@@ -61,27 +51,6 @@ def repeat_an_event() -> None:
         self.after -= 1
 
     put(Subscriber, "__init__", broken)
-
-
-def show_before_writing() -> None:
-    """Deltas are shown, and their live file is not written."""
-
-    def broken(self: LiveTurn, data: bytes) -> None:
-        self._written += len(data)
-
-    put(LiveTurn, "_write_live", broken)
-
-
-def begin_the_clock_anew() -> None:
-    """The clock believes the machine's, and neither its ceiling nor the logs."""
-    begin = IdClock.__init__
-
-    def broken(self: IdClock, *given: Any, **named: Any) -> None:
-        begin(self, *given, **named)
-        self._last = 0
-
-    put(IdClock, "__init__", broken)
-    put(IdClock, "raise_to", lambda self, number: None)
 
 
 def wait_for_readers() -> None:
@@ -136,20 +105,40 @@ def forget_what_started() -> None:
     put(Conversation, "load_recent", broken)
 
 
-def keep_a_copy() -> None:
-    """A clear leaves what was there under another name."""
-    write_aside = erase.write_aside
+def begin_without_the_text() -> None:
+    """A turn that goes on from another begins with nothing."""
 
-    async def broken(path: Path, *given: Any) -> int:
-        shutil.copy(path, path.with_suffix(".old"))
-        return await write_aside(path, *given)
+    def broken(kind: AgainKind, *given: Any) -> AgainRequest:
+        return again(kind, *given).model_copy(update={"partial": ""})
 
-    put(erase, "write_aside", broken)
+    put(http_versions, "again", broken)
 
 
-def keep_live_files() -> None:
-    """A clear leaves the running turns' text."""
-    put(erase, "remove_beside", lambda path: None)
+def show_what_was_replaced() -> None:
+    """The history has every turn, and knows nothing of those that replace others."""
+    records_back = records.records_back
+
+    def broken(*given: Any) -> Iterator[Record]:
+        for record in records_back(*given):
+            record.data.pop("replaced_id", None)
+            yield record
+
+    put(records, "records_back", broken)
+
+
+def leave_out_between_pages() -> None:
+    """A page goes on behind the message whose reply was the last page's first."""
+    read_place = history.read_place
+
+    def broken(text: str | None) -> history.Place | None:
+        return read_place(text and text.replace("r", "m"))
+
+    put(conversations, "read_place", broken)
+
+
+def believe_any_cursor() -> None:
+    """A cursor from before an erasure is gone on from."""
+    put(subscriber, "is_good", lambda conversation, cursor, last: True)
 
 
 def look_under_any_user() -> None:
@@ -179,16 +168,17 @@ def end_every_body_well() -> None:
     put(LogStream, "stream", broken)
 
 
-FAULTS = {
+FAULTS: dict[str, Fault] = {
     "lose-an-event": Fault(1, lose_an_event),
     "repeat-an-event": Fault(1, repeat_an_event),
-    "show-before-writing": Fault(2, show_before_writing),
-    "begin-the-clock-anew": Fault(3, begin_the_clock_anew),
-    "wait-for-readers": Fault(4, wait_for_readers),
+    "believe-any-cursor": Fault(1, believe_any_cursor),
+    "begin-without-the-text": Fault(1, begin_without_the_text),
+    "leave-out-between-pages": Fault(1, leave_out_between_pages, seconds=2),
+    "show-what-was-replaced": Fault(1, show_what_was_replaced),
+    "wait-for-readers": Fault(4, wait_for_readers, seconds=1),
     "stop-with-the-reader": Fault(5, stop_with_the_reader),
     "forget-what-started": Fault(6, forget_what_started),
-    "keep-a-copy": Fault(7, keep_a_copy),
-    "keep-live-files": Fault(7, keep_live_files),
     "look-under-any-user": Fault(8, look_under_any_user),
     "end-every-body-well": Fault(9, end_every_body_well),
+    **STORAGE_FAULTS,
 }

@@ -39,6 +39,19 @@ class Bell:
 
 
 @dataclass(eq=False)
+class Opinion:
+    """One rating that somebody sent, on a turn or on none."""
+
+    user: str
+    conversation: str | None
+    turn_id: str | None
+    rating: int
+    comments: str
+    acked: bool = False
+    erased: bool = False
+
+
+@dataclass(eq=False)
 class Turn:
     """
     One turn: what was asked, what the provider says, and what may have happened to it.
@@ -47,7 +60,11 @@ class Turn:
         text: All that the provider says.
         stopped: The server stopped while it may have been running.
         left: What its live file held when the server was killed.
-        torn: A power cut took a part of its live file.
+        torn: A power cut took a part of its live file that nobody had synced.
+        base: The turn that it replaces.
+        asked_as: The one that first asked what it asks, and whose text it has from the beginning.
+        may_hide: A turn that may hide it was asked for.
+        hidden: It is out of view: a turn that replaces it was acknowledged.
         shown: The most that anybody was shown before its end, in code points.
     """
 
@@ -66,6 +83,11 @@ class Turn:
     stopped: bool = False
     left: str | None = None
     torn: bool = False
+    base: Turn | None = None
+    kind: str | None = None
+    asked_as: Turn | None = None
+    may_hide: bool = False
+    hidden: bool = False
     shown: int = 0
     starts: set[str] = field(default_factory=set)
     terminal: Json | None = None
@@ -95,6 +117,7 @@ class Ledger:
     def __init__(self, promise: int | None = None) -> None:
         self.turns: dict[str, Turn] = {}
         self.ids: dict[str, tuple[object, ...]] = {}
+        self.opinions: list[Opinion] = []
         self.violations: list[str] = []
         self.figures: Counter[str] = Counter()
         self.bell = Bell()

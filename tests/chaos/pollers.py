@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import urlencode
 
-from tests.chaos.ledger import Json, Turn
+from tests.chaos.ledger import Json, Opinion, Turn
 from tests.chaos.world import Client, Room, World
 
 
@@ -40,34 +41,81 @@ class Poller(Client):
         await self._look_at_history()
 
     async def _look_at_history(self) -> None:
+        """Look at the last pages: nothing that had ended before is missing, wrong or hidden."""
         ended = [t for t in self.room.turns if t.terminal is not None]
-        messages: list[Json] = []
-        more: dict[str, str] = {}
-        while True:  # the last turns are large enough for several pages
-            _, answer, _ = await self.call("GET", f"/history?{self.room.query(**more)}")
-            messages = answer["history"] + messages
-            if not answer["has_more"]:
-                break
-            more["before"] = answer["before"]
-        shown: dict[tuple[str, str], Json] = {}
+        hidden = [t for t in self.room.turns if t.hidden]
+        rated = {o.turn_id: o for o in self.ledger.opinions if o.acked and not o.erased}
+        messages = await history(self, self.room, pages=self.rng.randrange(1, 4))
+        shown = {(message["turn_id"], message["role"]): message for message in messages}
         last = ""
         for message in messages:
             turn = self.ledger.turns[message["turn_id"]]
             if (turn.user, turn.conversation) != (self.room.user, self.room.name):
                 self.violate(8, f"the history has {turn.turn_id} of {turn.conversation}")
-            shown[turn.turn_id, message["role"]] = message
             if message["role"] == "user":
                 if message["id"] <= last or message["message"] != turn.message:
                     self.violate(1, f"the history has {turn.turn_id} out of place")
                 last = message["id"]
+        first = next((m["id"] for m in messages if m["role"] == "user"), "9")
         for turn in ended:
-            if turn.clear_asked or turn.terminal is None:
+            end = turn.terminal
+            if turn.clear_asked or turn.may_hide or end is None or end["started_id"] < first:
                 continue
             reply = shown.get((turn.turn_id, "assistant"), {"message": ""})
             if (turn.turn_id, "user") not in shown:
                 self.violate(2, f"the history lacks {turn.turn_id}")
-            elif reply["message"] != turn.terminal["text"]:
+            elif reply["message"] != end["text"]:
                 self.violate(1, f"the history has another text of {turn.turn_id}")
+            elif turn.turn_id in rated and end["text"]:
+                self._look_at_feedback(rated[turn.turn_id], reply["feedback"])
+        for turn in hidden:
+            if (turn.turn_id, "user") in shown:
+                self.violate(1, f"the history shows {turn.turn_id}, which was replaced")
+
+    def _look_at_feedback(self, rated: Opinion, found: Json | None) -> None:
+        """Look for a rating that was acknowledged, or one that was sent after it."""
+        later = [o.comments for o in self.ledger.opinions if o.turn_id == rated.turn_id]
+        later = later[later.index(rated.comments) :]
+        if found is None or found["comments"] not in later:
+            self.violate(2, f"{rated.turn_id} was rated {rated.comments}: {found}")
+
+
+async def history(client: Client, room: Room, pages: int | None = None) -> list[Json]:
+    """Read a history from its end, in pages of any size; some pages of it, or all."""
+    messages: list[Json] = []
+    more: dict[str, str] = {}
+    while pages is None or pages > 0:
+        # The last turns are so large that a page ends before its limit.
+        more["limit"] = str(client.rng.choice((1, 2, 3, 10, 100, 1000)))
+        _, answer, _ = await client.call("GET", f"/history?{room.query(**more)}")
+        if len(answer["history"]) > int(more["limit"]):
+            client.violate(1, f"a page of {more['limit']} has {len(answer['history'])}")
+        messages = answer["history"] + messages
+        if not answer["has_more"]:
+            break
+        more["before"] = answer["before"]
+        pages = None if pages is None else pages - 1
+    return messages
+
+
+class Historian(Client):
+    """Reads in the end what the server says of everything, to be held against the logs."""
+
+    def __init__(self, world: World, rooms: list[Room]) -> None:
+        super().__init__(world, "historian")
+        self._rooms = rooms
+        self.histories: dict[tuple[str, str], list[Json]] = {}
+        self.listed: dict[tuple[str, str], Json] = {}
+
+    async def run(self) -> None:
+        """Read each history whole, and each user's list of conversations."""
+        for room in self._rooms:
+            self.histories[room.user, room.name] = await history(self, room)
+        for user in dict.fromkeys(room.user for room in self._rooms):
+            query = urlencode({"user_id": user})
+            _, answer, _ = await self.call("GET", f"/conversations?{query}")
+            for entry in answer["conversations"]:
+                self.listed[user, entry["conversation_id"]] = entry
 
 
 class Stranger(Client):

@@ -76,11 +76,12 @@ class Proxy:
             raise
         return sock
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._forward(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         plan = self._plans.pop(writer.get_extra_info("peername")[1], Plan())
         try:
             there = await asyncio.open_connection("127.0.0.1", self.target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import socket
 import time
@@ -10,22 +11,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.audit import asked_once, audit
+from tests.chaos.audit import asked_once, audit, audit_answers, audit_views
+from tests.chaos.clearers import Clearer
 from tests.chaos.faults import FAULTS
 from tests.chaos.http import Manner, ask, events
 from tests.chaos.ledger import Ledger
+from tests.chaos.opinions import Namer
+from tests.chaos.pollers import Historian
 from tests.chaos.proxy import BREAKS, Proxy
 from tests.chaos.readers import ConversationReader
+from tests.chaos.redoing import Redoer
 from tests.chaos.server import ServerProcess, has_failed
 from tests.chaos.sockets import SocketReader
 from tests.chaos.view import View
 from tests.chaos.world import Client, Room, World
-from tests.chaos.writers import Clearer, Writer
+from tests.chaos.writers import Writer
 from tests.upstream import Upstream
 
 USERS = ("ann", "Ann/é")
 ROOMS = ("default", "feedback", "clear me", "CLEAR ME")
-LAST_SECONDS = 30.0
+LEAVER, LEFT = "leaver", ("default", "notes")
+"""A user who is erased now and then, with all their conversations."""
+FSYNC = ("always", "terminal", "never")
+HURRY = 3.0
+"""How much more often things happen where a planted fault is to be found soon."""
+LAST_SECONDS = 120.0
 """What everybody has to come to the end once the network is whole again."""
 HUGE, HUGE_TURNS = 240_000, 12
 """More than the buffers of a connection hold."""
@@ -37,33 +47,41 @@ class Report:
 
     seed: int
     seconds: float
+    fsync: str
     took: float
     figures: dict[str, int]
     violations: list[str]
 
     def __str__(self) -> str:
-        lines = [f"seed {self.seed}, {self.seconds:.0f} s of storm, {self.took:.0f} s in all"]
+        took = f"{self.seconds:.0f} s of storm, {self.took:.0f} s in all"
+        lines = [f"seed {self.seed}, fsync {self.fsync}, {took}"]
         lines += [f"{count:>9} {name}" for name, count in sorted(self.figures.items())]
         lines += [f"{len(self.violations):>9} violations", *self.violations[:20]]
         if self.violations:
             lines.append(
                 f"again: python -m tests.chaos --seed {self.seed} --seconds {self.seconds:.0f}"
+                f" --fsync {self.fsync}"
             )
         return "\n".join(lines)
 
 
 async def run(
-    seed: int, seconds: float, folder: Path, fault: str | None = None, fsync: str = "terminal"
+    seed: int, seconds: float, folder: Path, fault: str | None = None, fsync: str | None = None
 ) -> Report:
-    """Run for some seconds and to the end; with a planted fault, until it has been found."""
+    """
+    Run for some seconds and to the end; with a planted fault, until it has been found.
+
+    How the server syncs is the seed's choice too, unless it is given.
+    """
+    if fsync is None:
+        fsync = random.Random(f"{seed}/fsync").choice(FSYNC)
     began = time.monotonic()
     ledger = Ledger(FAULTS[fault].promise if fault else None)
     with Upstream() as upstream:
         server = ServerProcess(folder, ledger, seed, upstream.openai_url, fault, fsync)
         async with Proxy(server.port, ledger.figures) as proxy:
-            play = Play(World(seed, ledger, proxy), server)
+            play = Play(World(seed, ledger, proxy, HURRY if fault else 1.0), server)
             try:
-                await server.start()
                 playing = asyncio.ensure_future(play.play(seconds))
                 failing = asyncio.ensure_future(ledger.failed.wait())
                 waiting = [playing, failing] if fault else [playing]
@@ -72,11 +90,14 @@ async def run(
                     task.cancel()
                 done = await asyncio.gather(playing, failing, return_exceptions=True)
                 if isinstance(done[0], Exception):
-                    raise done[0]
+                    ledger.violate(0, f"the run broke: {done[0]!r}")
+                finished = done[0] is None
             finally:
                 await play.leave()
-        if not ledger.failed.is_set():
-            audit(server.data, ledger, play.views)
+        if finished:
+            logs = audit(server.data, ledger, play.rooms)
+            audit_views(logs, ledger, play.views)
+            audit_answers(logs, ledger, play.historian)
             asked_once([vars(asked) for asked in upstream.asked], ledger)
         if stack := has_failed(server.log):
             ledger.violate(0, f"the server's log has a stack: {stack}")
@@ -85,7 +106,8 @@ async def run(
         kind = turn.terminal["type"] if turn.terminal else "turn cleared, its end not seen"
         figures[kind] = figures.get(kind, 0) + 1
     figures["connections broken"] = sum(figures.get(name, 0) for name in BREAKS[1:])
-    return Report(seed, seconds, time.monotonic() - began, figures, ledger.violations)
+    took = time.monotonic() - began
+    return Report(seed, seconds, fsync, took, figures, ledger.violations)
 
 
 class Play:
@@ -106,6 +128,8 @@ class Play:
             for user in USERS
             for name in ROOMS
         ]
+        self.rooms += [Room(LEAVER, name, clearable=True, erasable=True) for name in LEFT]
+        self.historian = Historian(world, self.rooms)
         self.readers = [
             ConversationReader(
                 world, f"{kind} reader of {room.user}/{room.name}", room, drowsy=drowsy
@@ -115,8 +139,8 @@ class Play:
         ]
         self.sockets = [
             SocketReader(world, f"socket {number} of {user}", self._of(user))
-            for user in USERS
-            for number in range(2)
+            for user, sockets in ((USERS[0], 2), (USERS[1], 2), (LEAVER, 1))
+            for number in range(sockets)
         ]
         self.views: list[tuple[str, View]] = [(r.room.user, r.view) for r in self.readers]
         for client in self.sockets:
@@ -128,15 +152,21 @@ class Play:
     async def play(self, seconds: float) -> None:
         """Do it all: the storm, then the calm in which everybody must come to the end."""
         spawn = self.world.spawn
+        await self.server.start()
         for reader in self.readers:
             spawn(reader.run(), reader.name)
         for client in self.sockets:
             spawn(client.run(), client.name)
         for room in self.rooms:
             writer = Writer(self.world, room, self.sockets)
-            spawn(writer.run(), writer.name)
-            if room.clearable:
-                spawn(Clearer(self.world, room, self.server.data).run(), f"clearer of {room.name}")
+            roles: list[Writer | Redoer | Namer | Clearer] = [writer]
+            roles += [Redoer(self.world, room), Namer(self.world, room)]
+            if room.clearable and room.user != LEAVER:
+                roles.append(Clearer(self.world, [room], self.server.data, leaving=False))
+            for role in roles:
+                spawn(role.run(), role.name)
+        leaving = Clearer(self.world, self._of(LEAVER), self.server.data, leaving=True)
+        spawn(leaving.run(), leaving.name)
         await self._storm(time.monotonic() + seconds)
         self.world.resting.set()
         self.world.calm = True
@@ -146,18 +176,20 @@ class Play:
         for room in self.rooms:
             await self._last_turn(room)
         await self._expect(lambda: not self.world.tasks, "clients never came to the end")
+        await self.historian.run()
 
     async def _storm(self, until: float) -> None:
         while (left := until - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, self.rng.uniform(1.5, 5.0)))
+            await asyncio.sleep(min(left, self.rng.uniform(1.5, 5.0) / self.world.hurry))
             how = self.rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
             await self.server.stop(how)
             if how is signal.SIGKILL:
                 self.ledger.figures["kill -9"] += 1
-                self.server.lose_power(torn=self.rng.random() < 0.5)
+                self.server.lose_power(torn=self.rng.random() < 0.7)
             else:
                 self.ledger.figures["SIGTERM"] += 1
             await self.server.start()
+            self.ledger.figures["restarts"] += 1
 
     async def _stuck_reader(self) -> None:
         """A reader that takes nothing: turns go on and end; then it reads everything."""
@@ -168,6 +200,7 @@ class Play:
         sock = socket.socket()
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        patience = 10 / self.world.hurry
         where = "127.0.0.1", self.server.port  # not by the proxy, whose buffers are large
         await asyncio.get_running_loop().sock_connect(sock, where)
         async with ask(
@@ -178,7 +211,7 @@ class Play:
                 body = {**room.body, "turn_id": turn.turn_id, "message": turn.message}
                 await caller.call("POST", "/turns", body)
                 turn.acked = True
-                if not await turn.bell.until(lambda turn=turn: turn.over, 10):  # type: ignore[misc]
+                if not await turn.bell.until(lambda turn=turn: turn.over, patience):  # type: ignore[misc]
                     self.ledger.violate(4, f"{turn.turn_id} waits for a reader that is stuck")
                     return
             async for event in events(answer):

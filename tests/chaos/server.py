@@ -1,4 +1,4 @@
-"""The server's process: started, killed and stopped on one data folder, and what a crash leaves."""
+"""The server's process: started, killed and stopped on one data folder."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import socket
 import sys
 from pathlib import Path
 
-import orjson
-
-from tests.chaos.ledger import TERMINAL, Json, Ledger
+from tests.chaos.ledger import Ledger
+from tests.chaos.power import Power
+from tests.chaos.world import GOING_ON
 
 ROOT = Path(__file__).parent.parent.parent
 START_SECONDS = 20.0
 HOUR_NS = 3600 * 10**9
 
 
-def quiet_port(rng: random.Random) -> int:
+def quiet_port() -> int:
     """Return a free port outside the range of which the system gives clients theirs."""
     while True:
-        port = rng.randrange(20000, 32000)
+        port = random.SystemRandom().randrange(20000, 32000)
         with socket.socket() as listener:
             try:
                 listener.bind(("127.0.0.1", port))
@@ -40,24 +40,24 @@ class ServerProcess:
         self.data = folder / "data"
         self.log = folder / "server.log"
         self._ledger = ledger
-        # Of its own for each purpose, since how much is drawn for the files is left to the time.
         self._rng = random.Random(f"{seed}/starts")
-        self._power = random.Random(f"{seed}/power cuts")
-        self.port = quiet_port(random.Random(f"{seed}/port"))
+        self._power = Power(folder, ledger, seed, fsync)
+        self.port = quiet_port()
         self._back_ns = 0
-        self._fsync = fsync
+        self._fault = fault
         self._folder = folder
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("CHATSTREAM_", "OPENAI"))}
         self._environment = kept | {
             "PYTHONPATH": str(ROOT),
             "OPENAI_BASE_URL": upstream,
             "OPENAI_API_KEY": "k",
-            "OPENAI_MODEL": "m",
+            "OPENAI_MODEL": f"m!{GOING_ON}",
             "CHATSTREAM_HEARTBEAT": "1",
             "CHATSTREAM_CONTEXT_MESSAGES": "4",
             "CHATSTREAM_LOG_LEVEL": "WARNING",
             "CHATSTREAM_FSYNC": fsync,
             "CHAOS_FAULT": fault or "",
+            "CHAOS_SYNCS": str(self._power.notes),
         }
         self._process: asyncio.subprocess.Process
 
@@ -69,7 +69,9 @@ class ServerProcess:
         environment = self._environment | {
             "CHAOS_CLOCK_BACK_NS": str(self._back_ns),
             "CHATSTREAM_DRAIN_TIMEOUT": str(self._rng.choice((0, 0.3))),
+            "CHAOS_SLOW_SYNC": "0.2" if self._fault else str(self._rng.choice((0, 0.05, 0.2))),
         }
+        self._power.on()
         command = [sys.executable, "-m", "tests.chaos.serve", "serve", "--provider", "openai"]
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -106,49 +108,14 @@ class ServerProcess:
         if self._process.returncode != -how:
             self._ledger.violate(0, f"the server ended as {self._process.returncode}")
 
+    def lose_power(self, *, torn: bool) -> None:
+        """Leave of a killed server's files what a power cut does, if `torn`; note what is left."""
+        self._power.off(torn=torn)
+
     def _stopping(self) -> None:
         for turn in self._ledger.turns.values():
             if turn.terminal is None:
                 turn.stopped = True
-
-    def lose_power(self, *, torn: bool) -> None:
-        """
-        Make of a killed server's files what a power cut leaves, if `torn`: live files cut anywhere
-        (unless `always` has synced them), and half a record behind a log. Note what is left.
-        """
-        may_cut = torn and self._fsync != "always"
-        for log in sorted(self.data.glob("users/*/*.jsonl")):
-            if log.name.startswith("+"):
-                continue
-            whole = log.read_bytes().rpartition(b"\n")[0]
-            ended = {r["turn_id"] for r in _records(whole) if r["type"] in TERMINAL}
-            for live in sorted(log.parent.glob(f"{log.stem}.*.live")):
-                self._leave(live, ended, cut=may_cut and self._power.random() < 0.4)
-            if torn and self._power.random() < 0.4:
-                last = whole.splitlines()[-1]
-                with log.open("ab") as file:
-                    file.write(last[: self._power.randrange(1, len(last))])
-                self._ledger.figures["torn logs"] += 1
-
-    def _leave(self, live: Path, ended: set[str], *, cut: bool) -> None:
-        data = live.read_bytes()
-        first = next(iter(_records(data.rpartition(b"\n")[0])), None)
-        if first is None:
-            return
-        turn = self._ledger.turns[first["turn_id"]]
-        if cut:
-            data = data[: self._power.randrange(len(data))]
-            os.truncate(live, len(data))
-            turn.torn = True
-            self._ledger.figures["torn live files"] += 1
-        if turn.turn_id not in ended:
-            found = _records(data.rpartition(b"\n")[0])
-            texts = [r["text"] for r in found if r["type"] == "delta" and "kind" not in r]
-            turn.left = "".join(texts)
-
-
-def _records(data: bytes) -> list[Json]:
-    return [orjson.loads(line) for line in data.splitlines()]
 
 
 def has_failed(log: Path) -> str | None:

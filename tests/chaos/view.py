@@ -4,7 +4,23 @@ from __future__ import annotations
 
 import time
 
-from tests.chaos.ledger import TERMINAL, Json, Ledger
+from tests.chaos.ledger import TERMINAL, Json, Ledger, Turn
+
+
+class Shown:
+    """The turns in view, in order: a turn that replaces another takes some out of it."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, str] = {}
+        self.turns: list[str] = []
+
+    def start(self, event: Json) -> None:
+        """Take a turn's start."""
+        first = self._places.get(event.get("replaces", ""))
+        if first is not None:
+            self.turns = [turn for turn in self.turns if self._places[turn] < first]
+        self._places[event["turn_id"]] = event["id"]
+        self.turns.append(event["turn_id"])
 
 
 class View:
@@ -13,7 +29,9 @@ class View:
 
     Attributes:
         last_id: Its cursor; empty before the first `ready`.
-        texts: What it shows of each turn.
+        texts: What it has of each turn.
+        shown: The turns in view.
+        title: The title that it was last told.
         ended: The terminal events that it has.
         must_rewind: The conversation was erased: it has to be read anew.
     """
@@ -27,6 +45,8 @@ class View:
         self.texts: dict[str, str] = {}
         self.thoughts: dict[str, str] = {}
         self.ended: dict[str, Json] = {}
+        self.shown = Shown()
+        self.title: str | None = None
         self.cleared = False
         self.must_rewind = False
         self._erasable = erasable
@@ -44,8 +64,13 @@ class View:
         if rewind or self.must_rewind or cut_before_reset:
             self.must_rewind, self._elsewhere = False, None
             self.last_id = ""
-            self.texts.clear()
-            self.ended.clear()
+            self._forget()
+
+    def _forget(self) -> None:
+        for held in (self.texts, self.thoughts, self.ended):
+            held.clear()
+        self.shown = Shown()
+        self.title = None
 
     def take(self, event: Json) -> None:
         """Fold one event, as it came over whatever transport."""
@@ -83,10 +108,12 @@ class View:
             return
         self.last_id = identifier
         if kind == "history.cleared":
-            self.texts.clear()
-            self.thoughts.clear()
-            self.ended.clear()
+            self._forget()
             self.cleared = True
+            return
+        if kind == "conversation.renamed":
+            self._ledger.stands_for(identifier, (self.conversation, "", kind))
+            self.title = event["title"]
             return
         turn_id = event["turn_id"]
         turn = self._ledger.turns[turn_id]
@@ -106,11 +133,18 @@ class View:
             self._ledger.started(turn_id, identifier)
             if event["message"]["content"] != turn.message or turn_id in self.texts:
                 self._violate(1, f"{turn_id} starts again, or otherwise")
-            self.texts[turn_id] = self.thoughts[turn_id] = ""
+            self._start(turn, event)
         elif turn_id not in self.texts:
             self._violate(1, f"{kind} of {turn_id} without its start")
         elif kind in TERMINAL:
             self._end(turn_id, event)
+
+    def _start(self, turn: Turn, event: Json) -> None:
+        told = event.get("replaces"), event.get("kind")
+        if told != (turn.base and turn.base.turn_id, turn.kind):
+            self._violate(1, f"{turn.turn_id} is told to be {told}")
+        self.texts[turn.turn_id] = self.thoughts[turn.turn_id] = ""
+        self.shown.start(event)
 
     def _append(self, turn_id: str, event: Json) -> None:
         turn, text = self._ledger.turns[turn_id], event["text"]

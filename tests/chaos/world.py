@@ -6,6 +6,7 @@ import asyncio
 import random
 import socket
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -16,12 +17,20 @@ from tests.chaos.ledger import Json, Ledger, Turn
 from tests.chaos.proxy import Plan, Proxy, plan
 from tests.upstream import EMOJI, text_of
 
+GOING_ON = "pace=60,tokens=12"
+"""What the provider says where it is asked to go on: the script is the model's name then."""
+GOES_ON = text_of(12)
+
 
 @dataclass(eq=False)
 class Room:
     """
     One conversation. `lock` keeps starts and clears apart until each is answered, so that it is
     known which turns a clear erases.
+
+    Attributes:
+        titles: All that it was given since it was last cleared; the last one stands.
+        redoing: The turn that is being done again, while that is not answered.
     """
 
     user: str
@@ -31,6 +40,8 @@ class Room:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     turns: list[Turn] = field(default_factory=list)
     last: Turn | None = None
+    titles: list[str] = field(default_factory=list)
+    redoing: Turn | None = None
 
     def query(self, **more: str) -> str:
         """Return what names it in a URL."""
@@ -49,14 +60,16 @@ class World:
     Attributes:
         calm: No connection is broken any more.
         resting: Nothing new is begun.
+        hurry: What is done now and then is done this much more often.
     """
 
-    def __init__(self, seed: int, ledger: Ledger, proxy: Proxy) -> None:
+    def __init__(self, seed: int, ledger: Ledger, proxy: Proxy, hurry: float = 1.0) -> None:
         self.seed = seed
         self.ledger = ledger
         self.proxy = proxy
         self.calm = False
         self.resting = asyncio.Event()
+        self.hurry = hurry
         self.tasks: set[asyncio.Task[None]] = set()
         self._numbers = count()
 
@@ -100,16 +113,49 @@ class World:
         turn = Turn(
             room.user,
             room.name,
-            f"turn-{self.seed}-{number:06d}",
+            self._turn_id(number),
             marker,
             "!" + " ".join(steps),
             text,
             text_of(thoughts),
             may_fail,
         )
+        return self._take(room, turn)
+
+    def new_turn_like(self, room: Room, rng: random.Random, base: Turn, kind: str) -> Turn:
+        """Make a turn that does an ended one again: `regenerate`, `continue` or `edit`."""
+        if kind == "edit":
+            turn = self.new_turn(room, rng)
+        else:
+            asked = base.asked_as or base
+            turn = Turn(
+                room.user,
+                room.name,
+                self._turn_id(),
+                asked.marker,
+                asked.message,
+                asked.text,
+                asked.reasoning,
+                asked.may_fail,
+                asked_as=asked,
+            )
+            if kind == "continue":
+                assert base.terminal is not None
+                turn.text = base.terminal["text"] + GOES_ON
+                turn.reasoning, turn.may_fail = "", False
+            self._take(room, turn)
+        turn.base, turn.kind = base, kind
+        return turn
+
+    def _turn_id(self, number: int | None = None) -> str:
+        return f"turn-{self.seed}-{next(self._numbers) if number is None else number:06d}"
+
+    def _take(self, room: Room, turn: Turn) -> Turn:
         self.ledger.turns[turn.turn_id] = turn
         self.ledger.figures["turns"] += 1
         room.turns.append(turn)
+        if room.redoing is not None:
+            turn.may_hide = turn.cancel_asked = True
         return turn
 
 
@@ -134,6 +180,15 @@ class Client:
     async def rest(self) -> None:
         """Wait as a client does before it comes back, though shorter."""
         await asyncio.sleep(self.rng.uniform(0.02, 0.2))
+
+    async def some_time(self, shortest: float, longest: float) -> bool:
+        """Wait some seconds; False where the run rests."""
+        resting = self.world.resting
+        seconds = self.rng.uniform(shortest, longest) / self.world.hurry
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await resting.wait()
+        return not resting.is_set()
 
     def manner(self) -> Manner:
         """Draw how to read: some read slowly."""

@@ -1,16 +1,13 @@
-"""Clients that start turns, stop them, and clear conversations."""
+"""Clients that start turns."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-import time
-from pathlib import Path
 
-from tests.chaos.audit import find_cleared
+from tests.chaos.company import accompany
 from tests.chaos.http import CutError, ask
 from tests.chaos.ledger import Json, Turn
-from tests.chaos.pollers import Poller, Stranger
 from tests.chaos.readers import TurnReader
 from tests.chaos.sockets import SocketReader
 from tests.chaos.world import Client, Room, World
@@ -117,89 +114,8 @@ class Writer(Client):
             socket = self.rng.choice(self._sockets)
             starter = Starter(self.world, self.room, turn, self.rng, socket)
             starting = self.world.spawn(starter.run(), starter.name)
-            self._accompany(turn)
+            accompany(self.world, self.room, turn)
             patience = self.rng.choice((0.3, 5.0))
             await turn.bell.until(lambda turn=turn: turn.over, patience)  # type: ignore[misc]
             if not turn.acked:
                 await asyncio.wait([starting])
-
-    def _accompany(self, turn: Turn) -> None:
-        spawn, draw = self.world.spawn, self.rng.random
-        for number in range(self.rng.choice((0, 1, 2))):
-            reader = TurnReader(self.world, f"reader {number} of {turn.turn_id}", self.room, turn)
-            spawn(when_acked(turn, reader), reader.name)
-        if draw() < 0.25:
-            spawn(Canceller(self.world, self.room, turn).run(), f"canceller of {turn.turn_id}")
-        if draw() < 0.4:
-            spawn(Poller(self.world, self.room, turn).run(), f"poller of {turn.turn_id}")
-        if draw() < 0.3:
-            spawn(Stranger(self.world, self.room, turn).run(), f"stranger to {turn.turn_id}")
-
-
-async def when_acked(turn: Turn, reader: TurnReader) -> None:
-    """Read a turn once somebody has seen that it is there."""
-    await turn.bell.until(lambda: turn.shown > 0 or turn.over)
-    await reader.run()
-
-
-class Canceller(Client):
-    """Stops a turn from elsewhere, once it has come to some place."""
-
-    def __init__(self, world: World, room: Room, turn: Turn) -> None:
-        super().__init__(world, f"canceller of {turn.turn_id}")
-        self.room = room
-        self.turn = turn
-
-    async def run(self) -> None:
-        """Wait for some text, then cancel until that is answered."""
-        turn = self.turn
-        length = self.rng.randrange(1, len(turn.text))
-        await turn.bell.until(lambda: turn.shown >= length or turn.over)
-        turn.cancel_asked = True
-        status, answer, _ = await self.call("POST", f"/turns/{turn.turn_id}/cancel", self.room.body)
-        if status == 200:
-            if answer["status"] == "running":
-                self.violate(5, f"{turn.turn_id} runs on after its cancel")
-        elif not (status == 404 and turn.clear_asked):
-            self.violate(5, f"{status} for a cancel: {answer}")
-
-
-class Clearer(Client):
-    """Clears a conversation now and then, and looks for what should be gone."""
-
-    def __init__(self, world: World, room: Room, data: Path) -> None:
-        super().__init__(world, f"clearer of {room.user}/{room.name}")
-        self.room = room
-        self._data = data
-
-    async def run(self) -> None:
-        """Clear or erase until the run rests."""
-        resting = self.world.resting
-        while not resting.is_set():
-            try:
-                async with asyncio.timeout(self.rng.uniform(1.0, 4.0)):
-                    await resting.wait()
-            except TimeoutError:
-                await self._clear()
-
-    async def _clear(self) -> None:
-        async with self.room.lock:
-            turns = [t for t in self.room.turns if t.acked and not t.clear_asked]
-            for turn in turns:
-                turn.clear_asked = True
-            if self.room.erasable and self.rng.random() < 0.5:
-                await self._ask("DELETE", f"/conversations?{self.room.query()}", None)
-            else:
-                await self._ask("POST", "/history/clear", self.room.body)
-            for turn in turns:
-                turn.cleared_at = time.monotonic()
-                turn.bell.ring()
-            self.ledger.bell.ring()
-            find_cleared(self._data, self.ledger, turns)
-
-    async def _ask(self, method: str, target: str, body: Json | None) -> None:
-        status, answer, _ = await self.call(method, target, body)
-        # An erasure whose answer was lost finds nothing when it is asked for again.
-        if status != 200 and not (status == 404 and method == "DELETE"):
-            self.violate(7, f"{status} for a clear: {answer}")
-        self.ledger.figures["erasures" if method == "DELETE" else "clears"] += 1
