@@ -136,3 +136,11 @@ def test_what_the_readme_points_at_is_there() -> None:
         r"\]\((?!http)([^)#]+)\)|`((?:static|tests|chatstream)/[\w./]+)`", README
     ):
         assert (ROOT / (path[0] or path[1])).exists(), path
+
+
+def test_every_test_that_the_readme_names_is_there() -> None:
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", README)
+
+    assert len(named) > 5
+    for file, name in named:
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{file}::{name}"
