@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
 
+from chatstream.bench.processes import free_port
 from tests.upstream import Upstream
 
 COMMAND = Path(sys.executable).parent / "chatstream"
@@ -104,15 +104,6 @@ class ServerProcess:
             return httpx.get(self.url + "readyz", trust_env=False).status_code == 200
         except httpx.TransportError:
             return False
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on; a server must keep its own when it is restarted."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    assert isinstance(port, int)
-    return port
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import orjson
 import pytest
 from starlette.testclient import TestClient
 
+from chatstream.bench.processes import free_port
 from chatstream.settings import Settings, variable
 from tests.upstream import Upstream, text_of
 
@@ -23,14 +23,6 @@ TOKENS = 60
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        assert isinstance(port, int)
-        return port
 
 
 class Shell:

@@ -10,7 +10,8 @@ import httpx
 import orjson
 import pytest
 
-from tests.test_readme import CHATSTREAM, README, free_port
+from chatstream.bench.processes import free_port
+from tests.test_readme import CHATSTREAM, README
 
 SECTION = "A provider of your own"
 
