@@ -168,6 +168,7 @@ def fsck(repairs: bool, **given: Any) -> None:
 )
 @click.option("--flood", "part", flag_value="flood", help="the others' wait while one user floods")
 @click.option("--memory", "part", flag_value="memory", help="memory over many turns and users")
+@click.option("--providers", "part", flag_value="providers", help="reading a provider, and httpx")
 @click.option("--json", is_flag=True, help="print the figures as JSON")
 def bench(part: str | None, **given: Any) -> None:
     """

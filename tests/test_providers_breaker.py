@@ -232,3 +232,15 @@ def test_the_budget_runs_out_and_comes_back() -> None:
     clock.now += 1
 
     assert [budget.spend() for _ in range(4)] == [True, True, True, False]
+
+
+def test_who_has_somebody_else_to_ask_leaves_the_last_retries_to_those_who_have_not() -> None:
+    clock = Clock()
+    budget = Budget(clock)
+    while budget.spend():
+        pass
+
+    waits = [budget.book(1.0) for _ in range(10)]
+    assert waits[:5] == [0.0] * 5
+    assert waits[5:8] == [pytest.approx(n / 3) for n in (1, 2, 3)]
+    assert waits[8:] == [None, None]

@@ -251,15 +251,29 @@ async def test_another_model_of_a_broken_one_is_asked() -> None:
 
 async def test_a_breaker_that_opens_ends_the_retries() -> None:
     provider = Scripted(broken())
-    asking = Asking(provider, retries=10)
+    asking = Asking(provider, retries=10, start_timeout=3)
     await asking.failure()
 
     assert len(provider.requests) == CONSECUTIVE
     assert asking.state() == "open"
 
 
+async def test_a_turn_that_has_begun_waits_for_the_probe_where_it_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chatstream.providers.breaker.SHORTEST_OPEN", 0.1)
+    provider = Scripted(broken())
+    for _ in range(CONSECUTIVE - 1):
+        provider.then(broken())
+    provider.then("hello")
+    pieces, route = await Asking(provider, retries=10).answer()
+
+    assert pieces == [Text("hello"), Finish("stop")]
+    assert route.attempt == CONSECUTIVE + 1
+
+
 async def test_all_turns_together_have_one_budget_of_retries() -> None:
-    asking = Asking(Scripted(broken()), retries=3)
+    asking = Asking(Scripted(broken()), retries=3, start_timeout=0.05)
     used = 0
     for number in range(30):
         route = asking.route(f"model-{number}")

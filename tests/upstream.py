@@ -31,9 +31,10 @@ before it `retry-after=TEXT`, `retry-after=date+N`, `retry-after-ms=N`, `retry-i
 (an error body that never ends), `json` (an error body at 200), `html`. A script that cannot be
 played is answered by 418.
 
-Manner, for what follows: `pace=N` (tokens a second), `split=N` (N bytes a write), `split-at=N` (the
-body's first N bytes alone), `cut-at=N` (the connection ends after the body's first N bytes),
-`nl=crlf` or `cr`, `wait=SECONDS`, `gate` (until `open_gate`), `gzip`.
+Manner, for what follows: `pace=N` (tokens a second), `split=N` (N bytes a write), `drip=S` (a byte
+every S seconds), `split-at=N` (the body's first N bytes alone), `cut-at=N` (the connection ends
+after the body's first N bytes), `nl=crlf` or `cr`, `wait=SECONDS`, `gate` (until `open_gate`),
+`gzip`.
 
 `GET /__state` tells another process the counts and the requests.
 """

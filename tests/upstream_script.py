@@ -86,6 +86,7 @@ class Player:
         self._interval = 0.0
         self._next = 0.0
         self._split = 0
+        self._drip = 0.0
         self._split_at = 0
         self._left: int | None = None
         self._newline = b"\n"
@@ -291,6 +292,9 @@ class Player:
     async def do_split(self, value: str) -> None:
         self._split = int(value)
 
+    async def do_drip(self, value: str) -> None:
+        self._split, self._drip = 1, float(value)
+
     async def do_split_at(self, value: str) -> None:
         self._split_at = int(value)
 
@@ -324,7 +328,7 @@ class Player:
             piece = frame[start : start + step]
             self._transport.write(b"%x\r\n%s\r\n" % (len(piece), piece))
             if self._split:
-                await asyncio.sleep(0)
+                await asyncio.sleep(self._drip)
         if self._left == 0:
             self._transport.close()
             await self.do_hang("")

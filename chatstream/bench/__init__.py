@@ -9,5 +9,6 @@
     clients     the load: raw SSE and WebSocket readers that check every text
     streams     many chats at once, in turns between the servers
     endpoints   history, clear and feedback under twenty callers; memory
+    providers   reading a provider's stream, beside httpx and its lines
     report      tables, ratios and what makes them doubtful
 """

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 import uvloop
 
-from chatstream.bench import endpoints, flood, memory, report, streams
+from chatstream.bench import endpoints, flood, memory, providers, report, streams
 from chatstream.bench.noise import Noise
 from chatstream.bench.processes import BenchFailed
 from chatstream.bench.script import Script
@@ -39,7 +39,13 @@ def run(part: str, options: Options, write: Say, note: Say) -> None:
     """
     if sys.platform != "linux":
         raise BenchFailed("the CPU time of other processes is read as Linux tells it: not here")
-    parts = {"streams": _streams, "endpoints": _endpoints, "memory": _memory, "flood": _flood}
+    parts = {
+        "streams": _streams,
+        "endpoints": _endpoints,
+        "memory": _memory,
+        "flood": _flood,
+        "providers": _providers,
+    }
     with tempfile.TemporaryDirectory(prefix="chatstream-bench-") as folder:
         told, data = uvloop.run(parts[part](Path(folder), options, note))
     write(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode() if options.json else told)
@@ -79,3 +85,8 @@ async def _memory(folder: Path, options: Options, note: Say) -> tuple[str, dict[
 async def _flood(folder: Path, options: Options, note: Say) -> tuple[str, dict[str, Any]]:
     waits = await flood.measure(folder, note)
     return flood.table(waits), {"flood": flood.as_json(waits)}
+
+
+async def _providers(folder: Path, options: Options, note: Say) -> tuple[str, dict[str, Any]]:
+    costs = await providers.measure(folder, options.tokens, options.rounds, note)
+    return providers.table(costs), {"providers": providers.as_json(costs)}

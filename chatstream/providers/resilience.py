@@ -74,6 +74,8 @@ class Route:
         self._targets = targets
         self._user_id = user_id
         self._first = 0
+        self._left = [patience.retries + 1] * len(targets)
+        self._failure: ProviderError | None = None
         self._ticket: Ticket | None = None
         self._patience = patience
         self._budget = budget
@@ -136,20 +138,14 @@ class Route:
             ProviderError: The last attempt's, or the answer's own after its first content.
         """
         self._budget.asked()
-        failure: ProviderError | None = None
-        for target in self._targets[self._first :]:
-            for retry in range(self._patience.retries + 1):
-                if retry and not await self._again(target, retry, failure):
-                    break
-                try:
-                    if not await self._has_turn(target):
-                        failure = failure or _overloaded(self._patience.queue_timeout)
-                        break
-                    # Made before the breaker is entered: whoever enters must reach `_begin`.
-                    reply = target.provider.reply(replace(request, model=target.model))
-                    if not await _let_in(target.breaker):
-                        break
-                    self._ask(target)
+        number: int | None = self._first
+        while number is not None:
+            target = self._targets[number]
+            # Made before the breaker is entered: whoever enters must reach `_begin`.
+            reply = target.provider.reply(replace(request, model=target.model))
+            try:
+                if await self._may_ask(number):
+                    self._ask(number)
                     async with aclosing(reply) as pieces:
                         begun = await self._begin(target, pieces)
                         if not isinstance(begun, ProviderError):
@@ -162,54 +158,79 @@ class Route:
                                 target.breaker.cut()
                                 raise
                             return
-                    failure = begun
-                finally:
-                    self.leave()
-                logger.warning(
-                    "attempt failed",
-                    extra={
-                        "provider": self.name,
-                        "attempt": self.attempt,
-                        "code": failure.code,
-                    },
-                )
-                if not failure.retryable:
-                    break
-            if failure is not None and not (failure.retryable or failure.code == "provider_auth"):
-                break  # it is the request that was refused
-        raise failure or ProviderError(
+                    self._failed(number, begun)
+            finally:
+                self.leave()
+            number = await self._next(number)
+        raise self._failure or ProviderError(
             "No provider answers at the moment.", code="provider_unavailable", retryable=True
         )
 
-    async def _has_turn(self, target: Target) -> bool:
-        """Wait for a place at a target; False if that would be, or was, too long."""
+    async def _may_ask(self, number: int) -> bool:
+        """Wait for a place at a target, and for it to be worth asking; False if it was too long."""
+        target = self._targets[number]
         try:
             self._ticket = self._ticket or target.limiter.join(self._user_id)
+            admitted = await self._ticket.admitted(self._patience.queue_timeout)
         except Unavailable:
+            admitted = False
+        if not admitted:
+            self._left[number] = 0
+            self._failure = self._failure or _overloaded(self._patience.queue_timeout)
             return False
-        return await self._ticket.admitted(self._patience.queue_timeout)
+        return await _let_in(target.breaker)
 
-    def _ask(self, target: Target) -> None:
+    def _ask(self, number: int) -> None:
+        target = self._targets[number]
         self.name, self.model = target.provider.name, target.model
         self.attempt += 1
+        self._left[number] -= 1
         self.due = self._loop.time() + self._patience.first_token_timeout
 
-    async def _again(self, target: Target, retry: int, failure: ProviderError | None) -> bool:
-        """Wait for a retry's time; False if it is not worth waiting for, or not to be had."""
-        after = failure.retry_after if failure is not None else None
-        wait = backoff(retry, self._random, after)
-        if failure is not None and failure.code == "provider_rate_limited":
-            wait = max(wait, target.breaker.wait())
-        elif target.breaker.wait() > 0:
-            return False
-        others = self._targets[self._targets.index(target) + 1 :]
-        if wait > 1 and any(other.breaker.wait() == 0 for other in others):
-            return False
-        if self._loop.time() + wait >= self._start_due or not self._budget.spend():
-            return False
+    def _failed(self, number: int, failure: ProviderError) -> None:
+        """Take note of an attempt's failure. Raises what another attempt would not mend."""
+        logger.warning(
+            "attempt failed",
+            extra={"provider": self.name, "attempt": self.attempt, "code": failure.code},
+        )
+        if failure.code == "provider_auth":
+            self._left[number] = 0
+        elif not failure.retryable:
+            raise failure  # it is the request that was refused
+        self._failure = failure
+
+    async def _next(self, last: int) -> int | None:
+        """
+        Choose who is asked next, and wait for its time; None if there is nobody left to ask.
+
+        Whoever was asked last is asked again, if that can be soon; else the next who can be now;
+        else whoever can be soonest.
+        """
+        after = self._failure.retry_after if self._failure is not None else None
+        waits = {
+            number: target.breaker.wait()
+            for number, target in enumerate(self._targets)
+            if self._left[number]
+        }
+        fresh = [n for n in waits if self._left[n] > self._patience.retries]
+        if last in waits and last not in fresh:
+            retry = self._patience.retries + 1 - self._left[last]
+            waits[last] = max(waits[last], backoff(retry, self._random, after))
+        others = [n for n in fresh if n > last and waits[n] < SHORT_WAIT]
+        if others and (waits.get(last, SHORT_WAIT) >= SHORT_WAIT or not self._budget.spend()):
+            return others[0]
+        number = last if others else min(waits, key=waits.__getitem__, default=None)
+        if number is None:
+            return None
+        wait, room = waits[number], self._start_due - self._loop.time()
+        if not others and number not in fresh:
+            booked = self._budget.book(room)
+            wait = max(wait, room if booked is None else booked)
+        if wait >= room:
+            return None
         self.due = self._loop.time() + wait + self._patience.first_token_timeout
         await asyncio.sleep(wait)
-        return True
+        return number
 
     async def _begin(
         self, target: Target, pieces: AsyncGenerator[Piece, None]

@@ -10,6 +10,8 @@ LONGEST_BACKOFF: Final = 4.0
 BUDGET_SHARE: Final = 0.2
 BUDGET_PER_SECOND: Final = 3.0
 BUDGET_MOST: Final = 10.0
+BUDGET_KEPT: Final = 5.0
+"""What is left to those who have nobody else to ask."""
 
 
 def backoff(retry: int, random: Callable[[], float], retry_after: float | None = None) -> float:
@@ -42,11 +44,27 @@ class Budget:
         self._left = min(self._left + BUDGET_SHARE, BUDGET_MOST)
 
     def spend(self) -> bool:
-        """Take one retry; say whether there was one."""
-        now = self._clock()
-        filled = self._left + (now - self._filled) * BUDGET_PER_SECOND
-        self._left, self._filled = min(filled, BUDGET_MOST), now
-        if self._left < 1:
+        """Take one retry; say whether there was one to spare, for who can ask somebody else."""
+        self._fill()
+        if self._left < 1 + BUDGET_KEPT:
             return False
         self._left -= 1
         return True
+
+    def book(self, within: float) -> float | None:
+        """
+        Take one retry for who has nobody else to ask; return in how many seconds it may be made.
+
+        None, and none is taken, if that would be later than within so many.
+        """
+        self._fill()
+        wait = max(0.0, (1 - self._left) / BUDGET_PER_SECOND)
+        if wait > within:
+            return None
+        self._left -= 1
+        return wait
+
+    def _fill(self) -> None:
+        now = self._clock()
+        filled = self._left + (now - self._filled) * BUDGET_PER_SECOND
+        self._left, self._filled = min(filled, BUDGET_MOST), now
