@@ -1,5 +1,6 @@
 """Turns over real sockets: starting, following, resuming, stopping; and every way that they end."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from chatstream.errors import ProviderError, ProviderTimeout
 from chatstream.events import BEGINNING, Address, event_id, place
+from chatstream.http import turns as turns_edge
 from chatstream.providers import Finish, Reasoning, Text, Usage
 from chatstream.providers.scripted import Scripted, Step
 from tests.running import EVENT_STREAM, Frame, Gate, Running, Stream, fold, kinds
@@ -689,6 +691,24 @@ def test_a_turn_that_is_not_the_callers_does_not_exist(server: Running) -> None:
 
 
 # ---- replacing
+
+
+def test_a_turn_that_was_found_is_not_told_after_an_erasure_that_takes_it(server: Running) -> None:
+    ended(server)
+    where = Address("default", "default")
+
+    async def answer() -> int:
+        services = server.app.state.services
+        turn = await services.runner.get(where, TURN)
+        # An erasure of the user begins just then, and takes longer than this test.
+        services.log._erasing["default"] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(2):
+                return (await turns_edge._stream(services, where, turn, None)).status_code
+        finally:
+            services.log._erasing.pop("default").set_result(None)
+
+    assert server.call(answer()) == 200
 
 
 def test_an_edited_message_takes_the_old_turn_and_later_ones_out_of_view(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def accompany(world: World, room: Room, turn: Turn) -> None:
         reader = TurnReader(world, f"reader {number} of {turn.turn_id}", room, turn)
         spawn(_when_there(turn, reader), reader.name)
     for likely, kind in ((0.25, Canceller), (0.4, Poller), (0.3, Stranger), (0.3, Rater)):
-        if draw() < likely:
+        if draw() < likely * (world.hurry if kind is Rater else 1):
             client = kind(world, room, turn)
             spawn(client.run(), client.name)
 

@@ -63,6 +63,7 @@ class Turn:
         torn: A power cut took a part of its live file that nobody had synced.
         base: The turn that it replaces.
         asked_as: The one that first asked what it asks, and whose text it has from the beginning.
+        floor: The highest id that anybody had seen before it was asked for: it starts above that.
         may_hide: A turn that may hide it was asked for.
         hidden: It is out of view: a turn that replaces it was acknowledged.
         shown: The most that anybody was shown before its end, in code points.
@@ -87,6 +88,7 @@ class Turn:
     kind: str | None = None
     asked_as: Turn | None = None
     may_hide: bool = False
+    floor: str = ""
     hidden: bool = False
     shown: int = 0
     starts: set[str] = field(default_factory=set)
@@ -111,6 +113,7 @@ class Ledger:
 
     Attributes:
         ids: What each id that anybody saw stands for.
+        last: The highest of them.
         failed: Set at the first violation, or at the first of one promise.
     """
 
@@ -118,6 +121,7 @@ class Ledger:
         self.turns: dict[str, Turn] = {}
         self.ids: dict[str, tuple[object, ...]] = {}
         self.opinions: list[Opinion] = []
+        self.last = ""
         self.violations: list[str] = []
         self.figures: Counter[str] = Counter()
         self.bell = Bell()
@@ -132,6 +136,7 @@ class Ledger:
 
     def stands_for(self, identifier: str, meaning: tuple[object, ...]) -> None:
         """Check that an id means to everybody, over all restarts, the same event."""
+        self.last = max(self.last, identifier)
         known = self.ids.setdefault(identifier, meaning)
         if known != meaning:
             self.violate(3, f"{identifier} is {known} and {meaning}")
@@ -140,6 +145,8 @@ class Ledger:
         """Check that a turn starts once; after a clear it may start anew."""
         turn = self.turns[turn_id]
         turn.starts.add(identifier)
+        if identifier <= turn.floor:
+            self.violate(3, f"{turn_id} starts at {identifier}, asked for after {turn.floor}")
         if len(turn.starts) > 1 and not turn.clear_asked:
             self.violate(6, f"{turn_id} was started at {sorted(turn.starts)}")
 

@@ -11,12 +11,14 @@ class Fault(NamedTuple):
     What promise it breaks, and how.
 
     Attributes:
+        slow_sync: It is found where syncs take their time.
         seconds: How long a storm finds it, at most; what is found after it needs a short one.
     """
 
     promise: int
     plant: Callable[[], None]
-    seconds: float = 20
+    seconds: float = 60
+    slow_sync: bool = False
 
 
 def put(owner: object, name: str, part: object) -> None:

@@ -80,6 +80,8 @@ class Proxy:
         task = asyncio.ensure_future(self._forward(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Also where it is cancelled before it has begun.
+        task.add_done_callback(lambda _: writer.close())
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         plan = self._plans.pop(writer.get_extra_info("peername")[1], Plan())
@@ -95,9 +97,9 @@ class Proxy:
         finally:
             for pump in (up, down):
                 pump.cancel()
-            await asyncio.gather(up, down, return_exceptions=True)
             writer.close()
             there[1].transport.abort()
+            await asyncio.gather(up, down, return_exceptions=True)
 
     async def _up(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, plan: Plan

@@ -227,7 +227,7 @@ class Play:
         turn.acked = True
 
     async def _expect(self, condition: Callable[[], bool], otherwise: str) -> None:
-        deadline = time.monotonic() + LAST_SECONDS
+        deadline = time.monotonic() + LAST_SECONDS / self.world.hurry
         while not condition():
             if time.monotonic() > deadline:
                 self.ledger.violate(1, f"{otherwise}: {self._late()}")

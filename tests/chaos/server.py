@@ -10,6 +10,7 @@ import socket
 import sys
 from pathlib import Path
 
+from tests.chaos.faults import FAULTS
 from tests.chaos.ledger import Ledger
 from tests.chaos.power import Power
 from tests.chaos.world import GOING_ON
@@ -45,6 +46,9 @@ class ServerProcess:
         self.port = quiet_port()
         self._back_ns = 0
         self._fault = fault
+        self._sync_seconds: tuple[float, ...] = (0.0, 0.05, 0.2)
+        if fault:
+            self._sync_seconds = (0.2,) if FAULTS[fault].slow_sync else (0.0,)
         self._folder = folder
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("CHATSTREAM_", "OPENAI"))}
         self._environment = kept | {
@@ -63,13 +67,13 @@ class ServerProcess:
 
     async def start(self) -> None:
         """Start it, some starts in the past; returns once it answers."""
-        if self._rng.random() < 0.3:
+        if self._fault or self._rng.random() < 0.3:
             self._back_ns += self._rng.choice((self._rng.randrange(10**10), HOUR_NS))
             self._ledger.figures["clock set back"] += 1
         environment = self._environment | {
             "CHAOS_CLOCK_BACK_NS": str(self._back_ns),
             "CHATSTREAM_DRAIN_TIMEOUT": str(self._rng.choice((0, 0.3))),
-            "CHAOS_SLOW_SYNC": "0.2" if self._fault else str(self._rng.choice((0, 0.05, 0.2))),
+            "CHAOS_SLOW_SYNC": str(self._rng.choice(self._sync_seconds)),
         }
         self._power.on()
         command = [sys.executable, "-m", "tests.chaos.serve", "serve", "--provider", "openai"]

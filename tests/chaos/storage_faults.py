@@ -120,8 +120,8 @@ def lose_a_record() -> None:
 
 STORAGE_FAULTS: dict[str, Fault] = {
     "show-before-writing": Fault(2, show_before_writing),
-    "acknowledge-before-syncing": Fault(2, acknowledge_before_syncing),
-    "forget-to-sync": Fault(2, forget_to_sync),
+    "acknowledge-before-syncing": Fault(2, acknowledge_before_syncing, slow_sync=True),
+    "forget-to-sync": Fault(2, forget_to_sync, slow_sync=True),
     "forget-feedback": Fault(2, forget_feedback),
     "forget-titles": Fault(2, forget_titles),
     "lose-a-record": Fault(2, lose_a_record),

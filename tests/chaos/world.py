@@ -151,6 +151,7 @@ class World:
         return f"turn-{self.seed}-{next(self._numbers) if number is None else number:06d}"
 
     def _take(self, room: Room, turn: Turn) -> Turn:
+        turn.floor = self.ledger.last
         self.ledger.turns[turn.turn_id] = turn
         self.ledger.figures["turns"] += 1
         room.turns.append(turn)
