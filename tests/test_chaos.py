@@ -35,7 +35,8 @@ def reports(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Report]:
     """Run without a fault, and with each that a test of this session asks for."""
-    calls = [getattr(item, "callspec", None) for item in request.session.items]
+    own = [item for item in request.session.items if item.path == request.path]
+    calls = [getattr(item, "callspec", None) for item in own]
     wanted = {call.params["fault"] for call in calls if call and "fault" in call.params}
     found: dict[str, Report] = {}
     gate = asyncio.Semaphore(AT_ONCE)
