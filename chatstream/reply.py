@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from orjson import dumps
 
-from chatstream.errors import ChatstreamError, ProviderError, ProviderTimeout, TurnEnded
+from chatstream.errors import ChatstreamError, ProviderTimeout, TurnEnded
 from chatstream.events import DeltaKind, TerminalType, timestamp
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
@@ -33,6 +33,7 @@ from chatstream.providers import (
     Usage,
 )
 from chatstream.providers.answers import Answers, Share, Way
+from chatstream.providers.failures import unforeseen, without_end_mark
 from chatstream.providers.resilience import Route
 from chatstream.settings import Settings
 
@@ -167,8 +168,7 @@ class Reply:
             kind, fields = self._stopped()
         except Exception:
             logger.exception("turn failed")
-            unreadable = ProviderError("The provider's answer could not be read.", retryable=True)
-            kind, fields = "turn.failed", {"error": told(unreadable)}
+            kind, fields = "turn.failed", {"error": told(unforeseen())}
         finally:
             if self._timer is not None:
                 self._timer.cancel()
@@ -208,11 +208,7 @@ class Reply:
                 elif isinstance(piece, Finish):
                     reason = piece.reason
         if reason is None:
-            raise ProviderError(
-                "The provider's stream ended without its end mark.",
-                code="provider_cut",
-                retryable=True,
-            )
+            raise without_end_mark()
         return reason
 
     def _pieces(self) -> AsyncGenerator[Piece, None]:

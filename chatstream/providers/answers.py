@@ -16,8 +16,9 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final, NamedTuple, Protocol
 
-from chatstream.errors import ChatstreamError, ProviderError
+from chatstream.errors import ChatstreamError
 from chatstream.providers import Finish, Piece, ProviderRequest, Reasoning, Text, Usage
+from chatstream.providers.failures import unforeseen
 from chatstream.providers.resilience import Route
 
 logger = logging.getLogger(__name__)
@@ -208,10 +209,7 @@ class Flight:
             self.error, whole = error, False
         except Exception:
             logger.exception("shared request failed")
-            self.error, whole = (
-                ProviderError("The provider's answer could not be read.", retryable=True),
-                False,
-            )
+            self.error, whole = unforeseen(), False
         finally:
             self._end(whole and any(isinstance(piece, Text) for piece in self.pieces))
 

@@ -214,3 +214,15 @@ def _until(text: str | None) -> float | None:
 def _duration(text: object) -> float | None:
     parts = _DURATION.findall(text) if isinstance(text, str) else []
     return sum(float(number) * _UNITS[unit] for number, unit in parts) if parts else None
+
+
+def without_end_mark() -> ProviderError:
+    """Return what a clean end without the provider's own mark is: a cut."""
+    return ProviderError(
+        "The provider's stream ended without its end mark.", code="provider_cut", retryable=True
+    )
+
+
+def unforeseen() -> ProviderError:
+    """Return what is told of an error that nobody foresaw; the log has the error itself."""
+    return ProviderError("The provider's answer could not be read.", retryable=True)

@@ -19,7 +19,7 @@ from chatstream.errors import ProviderError, ProviderTimeout, Unavailable
 from chatstream.providers import Finish, Piece, Provider, ProviderRequest, Reasoning, Text
 from chatstream.providers.breaker import Breaker
 from chatstream.providers.concurrency import Limiter, Ticket
-from chatstream.providers.failures import MAX_RETRY_AFTER
+from chatstream.providers.failures import MAX_RETRY_AFTER, without_end_mark
 from chatstream.providers.retry import Budget, backoff
 
 logger = logging.getLogger(__name__)
@@ -246,11 +246,7 @@ class Route:
                         outcome = held
                         break
                 else:
-                    outcome = ProviderError(
-                        "The provider's stream ended without its end mark.",
-                        code="provider_cut",
-                        retryable=True,
-                    )
+                    outcome = without_end_mark()
         except ProviderError as error:
             outcome = error
         except TimeoutError:
