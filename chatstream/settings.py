@@ -198,16 +198,12 @@ class Settings(BaseSettings):
     @field_validator("allowed_hosts", "allowed_origins", "fallbacks", mode="before")
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return tuple(part.strip().lower() for part in value.split(",") if part.strip())
-        return value
+        return _parts(value.lower()) if isinstance(value, str) else value
 
     @field_validator("providers", mode="before")
     @classmethod
     def _split_paths(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
+        return _parts(value) if isinstance(value, str) else value
 
     @field_validator(
         "log_level", "log_format", "fsync", "store", "auth", "cache_scope", mode="before"
@@ -257,6 +253,10 @@ class Settings(BaseSettings):
         On loopback, with nobody asked who he is, all callers are one: limits are off unless set.
         """
         return name in self.model_fields_set or not self.on_loopback
+
+
+def _parts(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 def rate(text: str) -> tuple[int, int] | None:

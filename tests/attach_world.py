@@ -238,7 +238,7 @@ class World:
 
     async def erases(
         self,
-        how: Callable[[Conversation], Coroutine[Any, Any, None]],
+        how: Callable[[Conversation], Coroutine[Any, Any, object]],
         then: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         """Clear or erase at any moment, and go on with something once that is answered."""

@@ -704,7 +704,7 @@ def test_a_turn_that_was_found_is_not_told_after_an_erasure_that_takes_it(server
         services.log._erasing["default"] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(2):
-                return (await turns_edge._stream(services, where, turn, None)).status_code
+                return (await turns_edge._stream(services, turn, None)).status_code
         finally:
             services.log._erasing.pop("default").set_result(None)
 

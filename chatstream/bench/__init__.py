@@ -9,6 +9,7 @@
     clients     the load: raw SSE and WebSocket readers that check every text
     streams     many chats at once, in turns between the servers
     endpoints   history, clear and feedback under twenty callers; memory
+    flood       what one user's flood does to the others' first token
     providers   reading a provider's stream, beside httpx and its lines
     report      tables, ratios and what makes them doubtful
 """

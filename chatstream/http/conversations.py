@@ -10,7 +10,7 @@ from starlette.responses import Response
 from chatstream.errors import InvalidRequest, NotFound, StorageFailed, StorageFull
 from chatstream.events import is_event_id
 from chatstream.history import page, read_place
-from chatstream.http.requests import body, count, json, query
+from chatstream.http.requests import PRIVATE, body, count, json, query
 from chatstream.http.sse import CutStream, LogStream
 from chatstream.log.records import Json
 from chatstream.services import Services, services_of
@@ -26,7 +26,6 @@ from chatstream.validation import (
 )
 
 SUCCESS = {"status": "success"}
-PRIVATE = {"Cache-Control": "private, no-cache"}
 
 
 async def events(request: Request) -> Response:
@@ -155,12 +154,8 @@ async def erase(request: Request) -> Response:
     await count(request)
     asked = query(request, Addressed)
     log = services_of(request).log
-    conversation = await log.conversation(asked.address)
-    await conversation.settled()
-    if conversation.created is None:
-        await log.clear(conversation)
+    if not await log.erase(await log.conversation(asked.address)):
         raise NotFound("There is no such conversation.")
-    await log.erase(conversation)
     return json(SUCCESS)
 
 

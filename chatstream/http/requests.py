@@ -20,6 +20,9 @@ from chatstream.validation import TurnRequest, check_message, parse, turn_id_of_
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T", bound=TurnRequest)
 
+PRIVATE = {"Cache-Control": "private, no-cache"}
+"""Of what is a user's own: shared caches keep none of it, and others ask before they use it."""
+
 BODY_SECONDS = 30
 """A body that takes longer to arrive is not waited for: uvicorn has no deadline of its own."""
 

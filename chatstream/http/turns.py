@@ -31,7 +31,7 @@ async def chat(request: Request) -> Response:
     turn = await services.runner.start(asked)
     headers = {"Location": turn_path(request, asked.address, turn.turn_id), **limits}
     if "text/event-stream" in ",".join(request.headers.getlist("accept")).lower():
-        return await _stream(services, asked.address, turn, None, headers)
+        return await _stream(services, turn, None, headers)
     if isinstance(turn, LiveTurn):
         terminal = await _waited(request, turn)
     else:
@@ -150,20 +150,17 @@ async def events(request: Request) -> Response:
     cursor = request.headers.get("last-event-id") or asked.after
     try:
         turn = await services.runner.get(asked.address, request.path_params["turn_id"])
-        return await _stream(services, asked.address, turn, cursor)
+        return await _stream(services, turn, cursor)
     except (StorageFailed, StorageFull):
         return CutStream(services)
 
 
 async def _stream(
-    services: Services,
-    address: Address,
-    turn: Turn,
-    cursor: str | None,
-    headers: dict[str, str] | None = None,
+    services: Services, turn: Turn, cursor: str | None, headers: dict[str, str] | None = None
 ) -> Response:
     # Its own: to look it up again would be to wait for an erasure that takes the turn away.
     conversation = turn.conversation
+    address = conversation.address
     started_id = turn.started_id if isinstance(turn, LiveTurn) else EventId(turn.started["id"])
     where = start_of_turn(conversation, started_id, cursor, services.log.last_id)
     if isinstance(turn, LiveTurn):

@@ -5,11 +5,9 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chatstream.http.requests import count, json, query
+from chatstream.http.requests import PRIVATE, count, json, query
 from chatstream.services import services_of
 from chatstream.usage import UsageQuery, report
-
-PRIVATE = {"Cache-Control": "private, no-cache"}
 
 
 async def usage(request: Request) -> Response:

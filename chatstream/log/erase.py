@@ -56,26 +56,29 @@ async def clear(conversation: Conversation) -> None:
     await _erase(conversation, "clear", _rewrite)
 
 
-async def erase(conversation: Conversation) -> None:
+async def erase(conversation: Conversation) -> bool:
     """
     Erase a conversation, its file included; open streams are told as by `clear`.
+
+    Returns whether there was a file.
 
     Raises:
         StorageFailed: As `clear`.
     """
-    await _erase(conversation, "conversation", _remove)
+    return await _erase(conversation, "conversation", _remove)
 
 
-async def _erase(conversation: Conversation, scope: Scope, change: Change) -> None:
+async def _erase(conversation: Conversation, scope: Scope, change: Change) -> bool:
+    """Return whether there was a file."""
     disk = conversation.disk
     turns = await conversation.shut()
     events: list[Encoded] = []
     intent: Intent | None = None
     try:
-        if scope == "clear" and conversation.created is None:
+        if conversation.created is None:
             # What was put aside because nothing of it could be read is beside it all the same.
             await disk.run(partial(remove_beside, conversation.path))
-            return
+            return False
         intent = _intent(disk, scope, conversation.address)
         events = farewell(conversation, turns)
         await with_reserve(disk, partial(disk.run, partial(write_intent, disk.folder, intent)))
@@ -90,6 +93,7 @@ async def _erase(conversation: Conversation, scope: Scope, change: Change) -> No
         if conversation.gate is not None:
             conversation.open_gate()
     await _finish(disk, intent)
+    return True
 
 
 async def _finish(disk: Disk, intent: Intent) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from chatstream.errors import ChatstreamError, DataFolderError
@@ -33,6 +33,11 @@ from chatstream.log.usage import Usage
 from chatstream.log.usage_file import Counts
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+# In the class, `list` is its method.
+Conversations = list[Conversation]
+Entries = list[Entry]
 
 QUIET_CONVERSATIONS = 512
 """Conversations kept in memory that nobody reads or writes: opening one anew costs a file read."""
@@ -57,7 +62,7 @@ class JsonlLog:
         self._known: WeakValueDictionary[Address, Conversation] = WeakValueDictionary()
         self._opening: dict[Address, asyncio.Future[Conversation]] = {}
         self._erasing: dict[str, asyncio.Future[None]] = {}
-        self._erasures: set[asyncio.Task[None]] = set()
+        self._erasures: set[asyncio.Task[Any]] = set()
         self._erased_count = 0
         self._listing = Listing(disk)
         self._usage = Usage(disk)
@@ -125,9 +130,9 @@ class JsonlLog:
         """Erase what a conversation holds; see `erase.clear`. It goes on if the caller leaves."""
         await self._erase(erase.clear(conversation), conversation.address.user_id)
 
-    async def erase(self, conversation: Conversation) -> None:
+    async def erase(self, conversation: Conversation) -> bool:
         """Erase a conversation with its file; see `erase.erase`. As `clear`, it goes on."""
-        await self._erase(erase.erase(conversation), conversation.address.user_id)
+        return await self._erase(erase.erase(conversation), conversation.address.user_id)
 
     async def erase_user(self, user_id: str) -> None:
         """
@@ -138,19 +143,19 @@ class JsonlLog:
         """
         await self._erase(self._erase_user(user_id), user_id)
 
-    async def _erase(self, erasing: Coroutine[Any, Any, None], user_id: str) -> None:
-        async def told() -> None:
+    async def _erase(self, erasing: Coroutine[Any, Any, T], user_id: str) -> T:
+        async def told() -> T:
             try:
-                await erasing
+                return await erasing
             finally:
                 self.on_erased(user_id)
 
         task = asyncio.ensure_future(told())
         self._erasures.add(task)
         task.add_done_callback(self._erased)
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
 
-    def _erased(self, task: asyncio.Task[None]) -> None:
+    def _erased(self, task: asyncio.Task[Any]) -> None:
         self._erasures.discard(task)
         self._erased_count += 1
         if not task.cancelled():
@@ -164,7 +169,7 @@ class JsonlLog:
         try:
             if opening := [f for a, f in self._opening.items() if a.user_id == user_id]:
                 await asyncio.wait(opening)
-            conversations = [c for a, c in self._known.items() if a.user_id == user_id]
+            conversations = self._known_of(user_id)
             async with self.feedback.held(user_id):
                 await erase.erase_user(self._disk, user_id, conversations)
                 self.feedback.forget(user_id)
@@ -173,18 +178,15 @@ class JsonlLog:
             del self._erasing[user_id]
             done.set_result(None)
 
-    async def list(self, user_id: str) -> list[Entry]:
+    async def list(self, user_id: str) -> Entries:
         """Return a user's conversations, newest first; none as it was before an answered clear."""
-        while True:
-            erased = self._erased_count
-            shown = {
-                conversation.path: conversation.shown_size
-                for address, conversation in list(self._known.items())
-                if address.user_id == user_id and conversation.order.busy
-            }
-            found = await self._listing.read(user_id, shown)
-            if erased == self._erased_count:
-                return found
+
+        async def read() -> Entries:
+            mine = self._known_of(user_id)
+            shown = {found.path: found.shown_size for found in mine if found.order.busy}
+            return await self._listing.read(user_id, shown)
+
+        return await self._undisturbed(read)
 
     async def usage(self, user_id: str, first: str, last: str) -> Counts:
         """
@@ -194,15 +196,18 @@ class JsonlLog:
         """
 
         def shown() -> dict[str, int]:
-            return {
-                conversation.path.name: conversation.shown_size
-                for address, conversation in list(self._known.items())
-                if address.user_id == user_id
-            }
+            return {found.path.name: found.shown_size for found in self._known_of(user_id)}
 
+        return await self._undisturbed(partial(self._usage.read, user_id, shown, first, last))
+
+    def _known_of(self, user_id: str) -> Conversations:
+        return [found for address, found in self._known.items() if address.user_id == user_id]
+
+    async def _undisturbed(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Read, and again where an erasure ended meanwhile: what it took is not told of."""
         while True:
             erased = self._erased_count
-            found = await self._usage.read(user_id, shown, first, last)
+            found = await read()
             if erased == self._erased_count:
                 return found
 
