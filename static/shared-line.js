@@ -152,15 +152,11 @@ class Follower {
 
   /** Tell the leader, also a new one, where this tab is. */
   join() {
-    const { conversationId, after, follower } = {
-      conversationId: this.#conversationId,
-      after: this.#last,
-      follower: this.#id,
-    };
     this.#at = null;
     clearTimeout(this.#answer);
     this.#answer = setTimeout(() => this.goAlone(), ANSWER);
-    this.#post({ join: { conversationId, after, follower } });
+    const conversationId = this.#conversationId;
+    this.#post({ join: { conversationId, after: this.#last, follower: this.#id } });
   }
 
   leave() {

@@ -33,19 +33,15 @@ def limiter(most: int = 4, size: int = 100, seconds: float = 20, clock: Any = No
     return Limiter(clock or Clock(), most, Queue(size, seconds))
 
 
-def is_admitted(ticket: Ticket) -> bool:
-    return ticket.granted
-
-
 async def test_there_is_room_up_to_the_limit_and_then_one_waits() -> None:
     places = limiter(2)
     first, second, third = (places.join(user) for user in "abc")
 
-    assert is_admitted(first) and is_admitted(second) and not is_admitted(third)
+    assert first.granted and second.granted and not third.granted
     assert (places.in_use, places.queued) == (2, 1)
 
     first.release()
-    assert is_admitted(third)
+    assert third.granted
     assert (places.in_use, places.queued) == (2, 0)
 
 
@@ -53,8 +49,8 @@ async def test_one_user_alone_never_has_the_last_quarter() -> None:
     places = limiter(8)
     greedy = [places.join("greedy") for _ in range(20)]
 
-    assert sum(map(is_admitted, greedy)) == 6
-    assert all(is_admitted(places.join(user)) for user in ("one", "two"))
+    assert sum(ticket.granted for ticket in greedy) == 6
+    assert all(places.join(user).granted for user in ("one", "two"))
 
 
 async def test_whoever_has_the_fewest_running_is_next() -> None:
@@ -65,8 +61,8 @@ async def test_whoever_has_the_fewest_running_is_next() -> None:
 
     running[0].release()
 
-    assert is_admitted(modest)
-    assert not any(map(is_admitted, waiting))
+    assert modest.granted
+    assert not any(ticket.granted for ticket in waiting)
 
 
 async def test_users_with_as_many_running_take_turns() -> None:
@@ -76,7 +72,7 @@ async def test_users_with_as_many_running_take_turns() -> None:
     waiting = {(user, n): places.join(user) for n in range(2) for user in "ab"}
     while waiting:
         held.release()
-        name, held = next((name, t) for name, t in waiting.items() if is_admitted(t))
+        name, held = next((name, t) for name, t in waiting.items() if t.granted)
         del waiting[name]
         order.append(name)
 
@@ -242,7 +238,7 @@ class Machine(RuleBasedStateMachine):
         self.clock.now += seconds
 
     def running(self) -> list[Ticket]:
-        return [ticket for ticket in self.tickets if is_admitted(ticket)]
+        return [ticket for ticket in self.tickets if ticket.granted]
 
     @invariant()
     def holds(self) -> None:
@@ -282,6 +278,14 @@ async def read(route: Route) -> list[Any]:
     return [piece async for piece in route.reply(ASKED)]
 
 
+async def full(*others: Scripted, **given: Any) -> tuple[Providers, Any, Any]:
+    """Have a provider's only place taken; its reply stays open until it is closed."""
+    known, route = routes(Bounded("a", asyncio.Event()), *others, **given)
+    blocking = route("ada").reply(ASKED)
+    await anext(blocking)
+    return known, route, blocking
+
+
 async def test_an_adapters_own_bound_is_kept_and_given_back() -> None:
     gate = asyncio.Event()
     provider = Bounded("a", gate, "b")
@@ -298,10 +302,7 @@ async def test_an_adapters_own_bound_is_kept_and_given_back() -> None:
 
 
 async def test_a_turn_that_waits_too_long_fails_as_overloaded() -> None:
-    provider = Bounded("a", asyncio.Event())
-    _, route = routes(provider, queue_timeout=0.01)
-    blocking = route("ada").reply(ASKED)
-    await anext(blocking)
+    _, route, blocking = await full(queue_timeout=0.01)
 
     with pytest.raises(ProviderError) as failed:
         await read(route("bob"))
@@ -312,10 +313,7 @@ async def test_a_turn_that_waits_too_long_fails_as_overloaded() -> None:
 
 
 async def test_a_full_provider_leaves_the_turn_to_its_fallback() -> None:
-    full, other = Bounded("a", asyncio.Event()), Scripted("b", name="other")
-    _, route = routes(full, other, max_queued=0)
-    blocking = route("ada").reply(ASKED)
-    await anext(blocking)
+    _, route, blocking = await full(Scripted("b", name="other"), max_queued=0)
     turn = route("bob")
 
     turn.admit()
@@ -326,10 +324,7 @@ async def test_a_full_provider_leaves_the_turn_to_its_fallback() -> None:
 
 
 async def test_a_turn_is_refused_where_everyone_is_full() -> None:
-    provider = Bounded("a", asyncio.Event())
-    known, route = routes(provider, max_queued=0)
-    blocking = route("ada").reply(ASKED)
-    await anext(blocking)
+    known, route, blocking = await full(max_queued=0)
 
     with pytest.raises(Unavailable) as refused:
         route("bob").admit()

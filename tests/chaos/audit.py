@@ -42,8 +42,7 @@ def find_cleared(data: Path, ledger: Ledger, marks: list[str]) -> None:
 
 def _files(folder: Path) -> list[Path]:
     """Return all files below a folder, of which some may go meanwhile, folders too."""
-    walked = os.walk(folder, onerror=None)
-    return [Path(parent, name) for parent, _, names in walked for name in names]
+    return [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
 
 
 def audit(data: Path, ledger: Ledger, rooms: list[Room]) -> Logs:
