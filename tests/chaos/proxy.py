@@ -46,7 +46,7 @@ class Proxy:
         self.port = 0
         self._figures = figures
         self._plans: dict[int, Plan] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._server: asyncio.Server
 
     async def __aenter__(self) -> Self:
@@ -56,8 +56,9 @@ class Proxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for task in self._tasks:
+        for task, writer in self._tasks.items():
             task.cancel()
+            writer.transport.abort()  # what a client does not take is not waited for
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def dial(self, plan: Plan, receive_buffer: int | None = None) -> socket.socket:
@@ -78,8 +79,8 @@ class Proxy:
 
     def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(self._forward(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = writer
+        task.add_done_callback(self._tasks.pop)
         # Also where it is cancelled before it has begun.
         task.add_done_callback(lambda _: writer.close())
 

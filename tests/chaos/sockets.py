@@ -56,6 +56,7 @@ class SocketReader(Client):
         while not self.done:
             sock = await self.dial()
             address = f"ws://127.0.0.1:{self.world.proxy.port}/ws?user_id={self.rooms[0].user}"
+            socket: ClientConnection | None = None
             try:
                 async with connect(
                     address,
@@ -72,6 +73,9 @@ class SocketReader(Client):
                 pass
             finally:
                 self._socket = None
+                if socket is not None:
+                    # Where the run ends in the middle of its close, nobody else would.
+                    socket.transport.abort()
                 sock.close()
             await self.rest()
 
