@@ -9,7 +9,7 @@ A conversation is a log, and everything else is a view of it. The flow, in readi
 Layers, imports point down only (`tests/test_layers.py`)::
 
     composition  app, cli, server, terminal, bench/, importing, exporting, fsck
-    edge         http/ (a module per resource), websocket, subscription, frames
+    edge         http/ (a module per resource), websocket, socket_protocol, subscription, frames
     guards       auth, limits, services
     work         turns, reply, admission, versions, subscriber, history, pulse, usage
                  (writers and readers meet only at the log)

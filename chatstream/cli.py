@@ -167,6 +167,10 @@ def fsck(repairs: bool, **given: Any) -> None:
     "--endpoints", "part", flag_value="endpoints", help="history, clear, feedback instead"
 )
 @click.option("--flood", "part", flag_value="flood", help="the others' wait while one user floods")
+@click.option("--storm", "part", flag_value="storm", help="1,000 clients come back at once")
+@click.option("--idle", "part", flag_value="idle", help="memory of an idle subscriber")
+@click.option("--behind", "part", flag_value="behind", help="one that is 10,000 events behind")
+@click.option("--recovery", "part", flag_value="recovery", help="a start after a crash")
 @click.option("--memory", "part", flag_value="memory", help="memory over many turns and users")
 @click.option("--providers", "part", flag_value="providers", help="reading a provider, and httpx")
 @click.option("--json", is_flag=True, help="print the figures as JSON")

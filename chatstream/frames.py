@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
 Handler: TypeAlias = Callable[[Json, object], Awaitable[None]]
 MAX_REF_CHARS = 256
+TYPES = ("send", "subscribe", "unsubscribe", "cancel", "history", "feedback", "clear", "ping")
 
 
 class CancelFrame(Addressed):
@@ -49,19 +50,11 @@ class CancelFrame(Addressed):
 class Frames:
     """Carries out the frames of one session, one after the other."""
 
+    __slots__ = ("_session", "_services")
+
     def __init__(self, session: Session) -> None:
         self._session = session
         self._services = session.services
-        self._by_type: dict[str, Handler] = {
-            "send": self._send,
-            "subscribe": self._subscribe,
-            "unsubscribe": self._unsubscribe,
-            "cancel": self._cancel,
-            "history": self._history,
-            "feedback": self._feedback,
-            "clear": self._clear,
-            "ping": self._ping,
-        }
 
     async def take(self, text: str) -> None:
         """Carry out a frame, and answer it; whatever is wrong with it, the socket goes on."""
@@ -82,10 +75,9 @@ class Frames:
 
     def _handler(self, data: Json) -> Handler:
         kind = data.pop("type", None)
-        handler = self._by_type.get(kind) if isinstance(kind, str) else None
-        if handler is None:
-            known = ", ".join(self._by_type)
-            raise BadRequest(f"type: must be one of {known}", code="unknown_type")
+        if not isinstance(kind, str) or kind not in TYPES:
+            raise BadRequest(f"type: must be one of {', '.join(TYPES)}", code="unknown_type")
+        handler: Handler = getattr(self, f"_{kind}")
         return handler
 
     def _parse(self, model: type[M], data: Json) -> M:

@@ -24,6 +24,7 @@ import uvicorn
 from chatstream import pulse
 from chatstream.app import Chatstream
 from chatstream.listener import bind, told, url_of
+from chatstream.socket_protocol import SocketProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ def _config(app: Chatstream) -> uvicorn.Config:
         port=settings.port,
         loop="uvloop",
         http="httptools",
-        ws="websockets-sansio",
+        ws=SocketProtocol,
         ws_max_size=settings.max_body_bytes,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=CLOSE_SECONDS,

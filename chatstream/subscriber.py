@@ -94,6 +94,8 @@ class Subscriber:
         ended: Whether a turn's last event has been taken: nothing will follow.
     """
 
+    __slots__ = ("conversation", "after", "ended", "backlog_until", "_turn", "_wake")
+
     def __init__(
         self,
         conversation: Conversation,

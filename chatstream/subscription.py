@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from chatstream import wire
 from chatstream.log.conversation import Conversation
+from chatstream.log.tail import PIECE
 from chatstream.subscriber import Start, Subscriber
 
-SLICE = 16 * 1024
+SLICE = PIECE
 """What one conversation sends before the next has its turn."""
 
 
@@ -19,6 +20,8 @@ class Subscription:
     Attributes:
         held: How many answers must go out before its next event.
     """
+
+    __slots__ = ("name", "held", "_wake", "_told", "_waiting", "_subscriber")
 
     def __init__(
         self,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from contextlib import suppress
 
 import orjson
@@ -23,6 +22,7 @@ from chatstream.limits import Throttle
 from chatstream.log.conversation import Conversation
 from chatstream.log.records import Json
 from chatstream.services import services_of
+from chatstream.socket_protocol import FRAMES
 from chatstream.subscriber import Signal, Start
 from chatstream.subscription import Subscription
 from chatstream.validation import UserQuery
@@ -67,6 +67,12 @@ class Session:
         sending: Whether a send is waiting for the client right now.
     """
 
+    __slots__ = (
+        *("socket", "user_id", "services", "subscriptions", "spoke_at", "sending", "_answers"),
+        *("_ready", "_loop", "_signal", "_told", "_close", "_beat", "_left", "_busy", "_sender"),
+        *("_joins", "_throttle", "__weakref__"),
+    )
+
     def __init__(self, socket: WebSocket, user_id: str) -> None:
         self.socket = socket
         self.user_id = user_id
@@ -74,7 +80,7 @@ class Session:
         self.subscriptions: dict[str, Subscription] = {}
         self.spoke_at = 0.0
         self.sending = False
-        self._answers: deque[Json] = deque()
+        self._answers: list[Json] = []
         self._ready: dict[str, None] = {}
         self._loop = asyncio.get_running_loop()
         self._signal = Signal()
@@ -82,6 +88,7 @@ class Session:
         self._close: tuple[int, str] | None = None
         self._beat = self._left = self._busy = False
         self._sender: asyncio.Task[None] | None = None
+        self._joins = FRAMES in socket.scope.get("extensions", {})
         self._throttle = Throttle(FRAMES_AT_ONCE, FRAMES_PER_SECOND)
 
     async def run(self) -> None:
@@ -92,7 +99,11 @@ class Session:
         services.pulse.add(self)
         services.metrics.stream_opened("websocket")
         try:
-            await asyncio.wait((sender, receiver), return_when=asyncio.FIRST_COMPLETED)
+            # Either's end; `asyncio.wait` would keep twice as much for it meanwhile.
+            ended = Signal()
+            for task in (sender, receiver):
+                task.add_done_callback(lambda _: ended.set())
+            await ended.wait()
         finally:
             self._left = True
             services.pulse.remove(self)
@@ -132,7 +143,7 @@ class Session:
     async def _send_answers(self) -> None:
         while self._answers:
             await self._write(orjson.dumps(self._answers[0]))
-            self._answers.popleft()
+            del self._answers[0]
             self._told.set()
 
     async def _send_slice(self, name: str) -> None:
@@ -147,9 +158,8 @@ class Session:
             return
         await self._send_answers()  # one of them may be about what these frames tell
         if self.subscriptions.get(name) is subscription:
-            for frame in frames:
-                await self._write(frame)
             if frames:
+                await self._write(*frames)
                 subscription.wake()  # there may be more
 
     def _lost(self, subscription: Subscription, error: Exception) -> None:
@@ -159,12 +169,16 @@ class Session:
             self.unsubscribe(subscription.name)
         self.answer(problem(error) | {"conversation_id": subscription.name}, None)
 
-    async def _write(self, frame: bytes) -> None:
+    async def _write(self, *frames: bytes) -> None:
         self._beat = False
         self.sending = True
         self.spoke_at = self._loop.time()
         try:
-            await self.socket.send({"type": "websocket.send", "text": frame.decode()})
+            if len(frames) > 1 and self._joins:
+                await self.socket.send({"type": "websocket.send", "frames": frames})
+            else:
+                for frame in frames:
+                    await self.socket.send({"type": "websocket.send", "text": frame.decode()})
         except RuntimeError:  # the server has closed it, and is about to say so
             raise WebSocketDisconnect(1006) from None
         self.sending = False

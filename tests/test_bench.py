@@ -7,7 +7,7 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
-from chatstream.bench import processes, streams
+from chatstream.bench import behind, idle, processes, recovery, storm, streams
 from chatstream.bench.clients import Client, dechunked
 from chatstream.bench.noise import Noise
 from chatstream.bench.processes import BenchFailed
@@ -78,3 +78,42 @@ def test_a_noisy_machine_and_rounds_that_differ_are_told() -> None:
 
     assert noise.warnings([("relay", 1.2)]) == []
     assert noise.warnings([("relay", 3.0)]) == ["relay: the rounds differ by 3.0 times"]
+
+
+@pytest.mark.anyio
+async def test_who_is_behind_is_caught_up_in_few_writes(tmp_path: Path) -> None:
+    for found in await behind.measure(tmp_path, print, events=1_000):
+        assert found.received > 200_000, found
+        assert found.writes < 1_000 / 10, found
+
+
+@pytest.mark.anyio
+async def test_an_idle_subscriber_takes_little_memory(tmp_path: Path) -> None:
+    for found in await idle.measure(tmp_path, print, count=300):
+        # 24 KiB are the aim at 2,000; of few, what the allocator rounds up weighs more.
+        assert 1024 < found.bytes_each < 40 * 1024, found
+
+
+@pytest.mark.anyio
+async def test_clients_that_come_back_slow_no_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storm, "SECONDS", 0.5)
+    monkeypatch.setattr(storm, "BEHIND", 10)
+    monkeypatch.setattr(storm, "SCRIPT", Script(2_000, 40))
+
+    for found in await storm.measure(tmp_path, print, clients=50, turns=5):
+        assert len(found.tails) == 50
+        assert max(found.tails) < 2
+        assert sorted(found.paces)[2] > 0.6, found
+
+
+@pytest.mark.anyio
+async def test_a_start_after_a_crash_takes_little_longer_than_one_on_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "ROUNDS", 1)
+
+    empty, crashed = await recovery.measure(tmp_path, print, conversations=500, orphans=10)
+
+    assert min(crashed.seconds) < 3 * min(empty.seconds) + 1

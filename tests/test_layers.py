@@ -9,7 +9,7 @@ LAYERS = [
     "log providers",
     "turns admission ended_turn reply versions subscriber history pulse usage",
     "auth limits services",
-    "http websocket frames subscription",
+    "http websocket socket_protocol frames subscription",
     "app cli server listener terminal bench importing old_files exporting fsck",
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}

@@ -12,4 +12,9 @@
     flood       what one user's flood does to the others' first token
     providers   reading a provider's stream, beside httpx and its lines
     report      tables, ratios and what makes them doubtful
+    readers     subscribers by the thousand, over raw SSE and WebSocket
+    storm       a thousand of them come back at once; what running turns feel
+    idle        memory of one that has nothing to read
+    behind      in how many writes one that is behind is caught up
+    recovery    a start on what a crash left
 """

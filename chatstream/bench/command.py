@@ -5,19 +5,32 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 import uvloop
 
-from chatstream.bench import endpoints, flood, memory, providers, report, streams
+from chatstream.bench import (
+    behind,
+    endpoints,
+    flood,
+    idle,
+    memory,
+    providers,
+    recovery,
+    report,
+    storm,
+    streams,
+)
 from chatstream.bench.noise import Noise
 from chatstream.bench.processes import BenchFailed
 from chatstream.bench.script import Script
 
 Say = Callable[[str], None]
+Part = Callable[[Path, "Options", Say], Coroutine[Any, Any, tuple[str, dict[str, Any]]]]
 
 
 class Options(NamedTuple):
@@ -39,11 +52,15 @@ def run(part: str, options: Options, write: Say, note: Say) -> None:
     """
     if sys.platform != "linux":
         raise BenchFailed("the CPU time of other processes is read as Linux tells it: not here")
-    parts = {
+    parts: dict[str, Part] = {
         "streams": _streams,
         "endpoints": _endpoints,
         "memory": _memory,
         "flood": _flood,
+        "storm": partial(_subscribers, "storm"),
+        "idle": partial(_subscribers, "idle"),
+        "behind": partial(_subscribers, "behind"),
+        "recovery": partial(_subscribers, "recovery"),
         "providers": _providers,
     }
     with tempfile.TemporaryDirectory(prefix="chatstream-bench-") as folder:
@@ -90,3 +107,11 @@ async def _flood(folder: Path, options: Options, note: Say) -> tuple[str, dict[s
 async def _providers(folder: Path, options: Options, note: Say) -> tuple[str, dict[str, Any]]:
     costs = await providers.measure(folder, options.tokens, options.rounds, note)
     return providers.table(costs), {"providers": providers.as_json(costs)}
+
+
+async def _subscribers(
+    name: str, folder: Path, options: Options, note: Say
+) -> tuple[str, dict[str, Any]]:
+    part: Any = {"storm": storm, "idle": idle, "behind": behind, "recovery": recovery}[name]
+    found = await part.measure(folder, note)
+    return part.table(found), {name: part.as_json(found)}

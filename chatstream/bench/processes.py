@@ -44,6 +44,12 @@ class Server:
         pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
+    @property
+    def writes(self) -> int:
+        """How many times it has called `write`, on sockets and on files."""
+        told = Path(f"/proc/{self._process.pid}/io").read_text().split("\n")
+        return next(int(line.split()[1]) for line in told if line.startswith("syscw:"))
+
     async def ready(self, log: Path) -> None:
         """Wait until it takes connections. Raises BenchFailed."""
         for _ in range(int(START_SECONDS / 0.05)):
