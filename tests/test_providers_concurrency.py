@@ -9,7 +9,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from chatstream.errors import ProviderError, Unavailable
 from chatstream.providers import Finish, Message, ProviderRequest, Text
-from chatstream.providers.concurrency import DECREASE, Limiter, Queue, Ticket
+from chatstream.providers.concurrency import (
+    DECREASE,
+    LATELY,
+    TRIAL_SECONDS,
+    Limiter,
+    Queue,
+    Ticket,
+)
 from chatstream.providers.resilience import Route
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
@@ -166,7 +173,7 @@ async def test_other_failures_say_nothing_of_the_pace() -> None:
 async def test_a_round_of_answers_earns_one_place_more_up_to_the_most() -> None:
     places = limiter(10)
     ticket = places.join("a")
-    ticket.failed(TOO_OFTEN)
+    ticket.failed(TOO_OFTEN)  # alone: it is not that there were too many at once
     assert places.limit == 1
     ticket.began()
     assert places.limit == 2
@@ -189,6 +196,98 @@ async def test_a_limit_that_nobody_needs_does_not_rise() -> None:
     tickets[0].began()
 
     assert places.limit == before
+
+
+def refused_at(count: int, clock: Clock) -> tuple[Limiter, list[Ticket]]:
+    """Have a provider that bore all but one of so many users' requests; all have room again."""
+    places = limiter(100, clock=clock)
+    tickets = [places.join(str(n)) for n in range(count)]
+    refused = tickets.pop()
+    refused.failed(TOO_OFTEN)
+    refused.release()
+    for _ in range(10 * count):
+        tickets[0].began()
+    return places, tickets
+
+
+async def test_after_a_refusal_no_more_are_asked_at_once_than_were_borne() -> None:
+    clock = Clock()
+    places, tickets = refused_at(9, clock)
+    assert places.limit == 8
+
+    clock.now += TRIAL_SECONDS
+    for ticket in 2 * tickets:
+        ticket.began()
+    assert places.limit > 9
+
+
+async def test_a_trial_that_succeeds_is_followed_by_the_next() -> None:
+    clock = Clock()
+    places, tickets = refused_at(9, clock)
+    clock.now += TRIAL_SECONDS
+    for count in (9, 10, 11):
+        while places.limit < count:
+            tickets[0].began()
+        tickets.append(places.join(str(count)))
+        tickets[-1].began()
+        assert places.in_use == count
+    while places.limit < 12:
+        tickets[0].began()
+
+    places.join("one too many").failed(TOO_OFTEN)
+
+    assert places.limit == 11
+
+
+async def test_a_trial_is_made_by_whoever_has_most_and_costs_nobody_else() -> None:
+    clock = Clock()
+    places, tickets = refused_at(9, clock)
+    for ticket in tickets[:2]:
+        ticket.release()
+    clock.now += LATELY
+    for _ in range(2):
+        assert places.join("7").granted
+    while places.limit < 9:
+        tickets[7].began()
+
+    modest = [places.join("new"), places.join("6")]
+    trial = places.join("7")
+    assert [ticket.granted for ticket in (*modest, trial)] == [False, False, True]
+    trial.failed(TOO_OFTEN)
+    trial.release()
+
+    assert places.limit == 8
+    tickets[7].release()
+    assert modest[0].granted
+
+
+async def test_a_place_is_kept_for_each_user_who_was_here_lately() -> None:
+    clock = Clock()
+    places = limiter(8, clock=clock)
+    for user in "abc":
+        places.join(user).release()
+    greedy = [places.join("greedy") for _ in range(8)]
+    assert sum(ticket.granted for ticket in greedy) == 5
+    again = [places.join(user) for user in "abc"]
+    assert all(ticket.granted for ticket in again)
+    for ticket in again:
+        ticket.release()
+    assert places.in_use == 5
+
+    clock.now += LATELY
+    greedy[0].release()
+
+    assert places.in_use == places.share
+
+
+async def test_users_who_were_here_lately_keep_no_more_than_half_of_the_places() -> None:
+    places = limiter(8)
+    for number in range(20):
+        places.join(str(number)).release()
+
+    greedy = [places.join("greedy") for _ in range(8)]
+
+    assert sum(ticket.granted for ticket in greedy) == 4
 
 
 async def test_a_ticket_that_waits_too_long_says_so() -> None:
@@ -250,7 +349,8 @@ class Machine(RuleBasedStateMachine):
         held = Counter(ticket.user_id for ticket in running)
         if places.in_use < int(places.limit):
             waiting = {ticket.user_id for ticket in self.tickets if ticket not in running}
-            assert all(held[user] >= places.share for user in waiting)
+            # Only who has something running waits beside a free place, or where that is a trial.
+            assert all(held[user] or max(held.values()) > 1 for user in waiting)
 
 
 TestLimiter = Machine.TestCase

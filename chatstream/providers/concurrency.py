@@ -4,10 +4,14 @@ How many requests a provider is asked at once, and whose is next. No I/O.
 The limit follows what the provider bears, and is sampled at the first content, since how long a
 whole answer takes depends on its length: one more for each round of answers that began, seven
 tenths where it says that it is asked too often, or says nothing for too long. It starts at the
-most that is allowed, so that a provider which bears everything never makes anyone wait.
+most that is allowed, so that a provider which bears everything never makes anyone wait. How many it
+bore when it refused last is kept: after a while one more is tried, at the risk of whoever has most
+running, and a trial that fails costs nobody else.
 
-Users take turns: of those who wait, whoever has the fewest requests running is next. While there
-are four places or more, one user alone never has the last quarter of them, nor of the queue's.
+Users take turns: of those who wait, whoever has the fewest requests running is next. Whoever has
+one running already leaves a place free for each user who was here lately and has none, up to half
+of them. While there are four places or more, one user alone never has the last quarter of them,
+nor of the queue's.
 """
 
 from __future__ import annotations
@@ -26,6 +30,10 @@ SHARE: Final = 0.75
 SMOOTHING: Final = 0.2
 """How much one request says of how long the next will take."""
 LONGEST_RETRY_AFTER: Final = 120
+TRIAL_SECONDS: Final = 10.0
+"""After a refusal, so long no more are asked at once than were borne."""
+LATELY: Final = 30.0
+"""For so many seconds after a user's last answer a place is kept for the next."""
 TOO_MUCH: Final = frozenset({"provider_rate_limited", "first_token_timeout"})
 
 
@@ -56,6 +64,10 @@ class Limiter:
         self.queued = 0
         self._held: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()
+        # Users who have none running, and when their last one ended.
+        self._idle: OrderedDict[str, float] = OrderedDict()
+        self._borne = most
+        self._trial_at = 0.0
         self._decreases = 0
         self._seconds_held = 0.0
 
@@ -72,7 +84,7 @@ class Limiter:
             Unavailable: The queue is full, or would be too long a wait; says how long it would be.
         """
         ticket = Ticket(self, user_id)
-        if self.in_use < int(self.limit) and self._held[user_id] < self.share:
+        if self._has_place(user_id):
             self._grant(ticket)
             return ticket
         wait = self._expected_wait(user_id)
@@ -88,6 +100,21 @@ class Limiter:
         self.queued += 1
         return ticket
 
+    def _has_place(self, user_id: str) -> bool:
+        held, free = self._held[user_id], int(self.limit) - self.in_use
+        if free <= 0 or held >= self.share:
+            return False
+        if self.in_use >= self._borne and held + 1 < max(self._held.values()):
+            return False  # a trial is for whoever has most
+        return not held or free > min(self._expected_users(), int(self.limit) // 2)
+
+    def _expected_users(self) -> int:
+        """Count those who were here lately and have none running."""
+        now = self._clock()
+        while self._idle and next(iter(self._idle.values())) <= now - LATELY:
+            self._idle.popitem(last=False)
+        return len(self._idle)
+
     def _expected_wait(self, user_id: str) -> float:
         """Return the seconds that one more of this user would wait, as far as is known."""
         own = len(self._waiting.get(user_id, ())) + 1
@@ -97,19 +124,30 @@ class Limiter:
     def _grant(self, ticket: Ticket) -> None:
         self.in_use += 1
         self._held[ticket.user_id] += 1
-        ticket.grant(self._clock(), self._decreases)
+        self._idle.pop(ticket.user_id, None)
+        ticket.grant(self._clock(), self.in_use, self._decreases)
 
-    def began(self) -> None:
+    def began(self, place: int) -> None:
         """Count a first content. The limit only rises while it is made use of."""
+        self._borne = max(self._borne, place)
         if 2 * self.in_use >= self.limit:
-            self.limit = min(self.limit + 1 / self.limit, float(self._most))
+            most = self._most if self._clock() >= self._trial_at else self._borne
+            self.limit = max(self.limit, min(self.limit + 1 / self.limit, float(most)))
             self._serve()
 
-    def refused(self, decreases: int) -> None:
+    def refused(self, place: int, decreases: int) -> None:
         """Lower the limit, once for all requests that were sent before it was lowered last."""
-        if decreases == self._decreases:
-            self._decreases += 1
+        if decreases != self._decreases:
+            return
+        self._decreases += 1
+        if place > self._borne:
+            self.limit = float(self._borne)
+        else:
             self.limit = max(min(self.limit, float(self.in_use)) * DECREASE, 1.0)
+            if self.in_use == 1:
+                return  # that says nothing of how many at once
+            self._borne = min(self._borne, self.in_use - 1)
+        self._trial_at = self._clock() + TRIAL_SECONDS
 
     def leave(self, ticket: Ticket, granted_at: float | None) -> None:
         """Take a ticket back."""
@@ -122,14 +160,14 @@ class Limiter:
         self._held[user_id] -= 1
         if not self._held[user_id]:
             del self._held[user_id]
+            self._idle[user_id] = self._clock()
         held = self._clock() - granted_at
         self._seconds_held += SMOOTHING * (held - self._seconds_held)
         self._serve()
 
     def _serve(self) -> None:
         while self.in_use < int(self.limit):
-            share = self.share
-            waiting = [user for user in self._waiting if self._held[user] < share]
+            waiting = [user for user in self._waiting if self._has_place(user)]
             if not waiting:
                 return
             user_id = min(waiting, key=self._held.__getitem__)
@@ -151,6 +189,7 @@ class Ticket:
         self.user_id = user_id
         self._limiter = limiter
         self._granted_at: float | None = None
+        self._place = 0
         self._decreases = 0
         self._released = False
         self._turn: asyncio.Future[None] | None = None
@@ -171,21 +210,22 @@ class Ticket:
         """Whether it has its place."""
         return self._granted_at is not None
 
-    def grant(self, now: float, decreases: int) -> None:
-        """Give the place."""
+    def grant(self, now: float, place: int, decreases: int) -> None:
+        """Give the place: the how-manieth of those that are taken."""
         self._granted_at = now
+        self._place = place
         self._decreases = decreases
         if self._turn is not None and not self._turn.done():
             self._turn.set_result(None)
 
     def began(self) -> None:
         """The first content came."""
-        self._limiter.began()
+        self._limiter.began(self._place)
 
     def failed(self, error: ProviderError) -> None:
         """No content came; what the provider says of our pace lowers the limit."""
         if error.code in TOO_MUCH:
-            self._limiter.refused(self._decreases)
+            self._limiter.refused(self._place, self._decreases)
 
     def release(self) -> None:
         """Let go of it; again does nothing."""
