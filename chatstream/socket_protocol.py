@@ -33,6 +33,14 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if hasattr(self, "scope"):
             self.scope["extensions"][FRAMES] = {}
 
+    def shutdown(self) -> None:
+        """Tell the client that the server goes; one who has said that he leaves is told nothing."""
+        if self.transport.is_closing():
+            # What it has not read keeps it open; uvicorn would raise, and the rest be left undone.
+            self.stop_keepalive()
+        else:
+            super().shutdown()
+
     async def send(self, message: Any) -> None:
         """Send; many frames leave in one write."""
         frames = message.get("frames")

@@ -115,6 +115,11 @@ class Running:
         """Run a coroutine in the server's loop; returns what it returns."""
         return asyncio.run_coroutine_threadsafe(job, self._server.loop).result(SECONDS)
 
+    def transports(self, protocol: type) -> list[asyncio.Transport]:
+        """Return the connections that speak a protocol."""
+        connections = self._server.server_state.connections
+        return [c.transport for c in connections if isinstance(c, protocol)]
+
     @contextmanager
     def stream(self, method: str, path: str, **given: Any) -> Iterator[Stream]:
         """Open an SSE answer; leaving the block leaves the server too."""

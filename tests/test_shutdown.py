@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from asyncio import Transport
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,9 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Close, Frame, Opcode
 from websockets.sync.client import connect
 
+from chatstream.socket_protocol import SocketProtocol
 from chatstream.wire import RETRY_MS
+from tests.running import Running
 from tests.test_server import Program
 from tests.upstream import Upstream, text_of
 
@@ -80,6 +84,27 @@ def test_idle_streams_delay_no_end_and_are_cut_after_the_listener_is_closed(data
         assert not reader.data.endswith(b"0\r\n\r\n")
         assert RETRY_MS <= reader.retry <= 3 * RETRY_MS
     assert len({reader.retry for reader in readers}) > 1
+
+
+def test_a_socket_that_says_goodbye_and_reads_nothing_breaks_no_stop(data: Path) -> None:
+    with Running(data) as server:
+        for _ in range(40):  # more than what lies between takes
+            server.http.post("/chat", json={"message": 30_000 * "\N{PILE OF POO}"})
+        url = f"ws://127.0.0.1:{server.port}/ws"
+        with connect(url, proxy=None, max_queue=1, close_timeout=0) as ws:
+            ws.send('{"type":"subscribe","after":"0"}')
+            (transport,) = server.transports(SocketProtocol)
+            while not server.call(_waiting(transport)):
+                pass
+            ws.socket.sendall(Frame(Opcode.CLOSE, Close(1000, "").serialize()).serialize(mask=True))
+            while not transport.is_closing():
+                server.http.get("/healthz")
+            server.stop()
+
+
+async def _waiting(transport: Transport) -> bool:
+    """Say whether the client does not take what it is sent."""
+    return transport.get_write_buffer_size() > 0
 
 
 def test_while_turns_end_readers_of_every_kind_come_go_and_read_on(data: Path) -> None:
