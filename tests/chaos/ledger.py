@@ -77,7 +77,6 @@ class Turn:
     message: str
     text: str
     reasoning: str = ""
-    beginning: str = ""
     may_fail: bool = False
     acked: bool = False
     cancel_asked: bool = False
@@ -88,6 +87,7 @@ class Turn:
     torn: bool = False
     base: Turn | None = None
     kind: str | None = None
+    beginning: str = ""
     asked_as: Turn | None = None
     may_hide: bool = False
     floor: str = ""
