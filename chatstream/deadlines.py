@@ -37,6 +37,7 @@ class Deadlines:
         self._way = way
         self._stop = stop
         self._began = self._loop.time()
+        self._token_timeout = settings.token_timeout
         self._first: float | None = None
         self._due = self._began + settings.start_timeout
         self._last_due = self._began + settings.turn_timeout
@@ -56,7 +57,7 @@ class Deadlines:
     def content(self) -> bool:
         """Move the deadline, since content came; says whether it was the first."""
         now = self._loop.time()
-        self._due = now + self._settings.token_timeout
+        self._due = now + self._token_timeout
         if self._first is not None:
             return False
         self._first = now
