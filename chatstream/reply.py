@@ -1,6 +1,4 @@
-"""
-One turn's reply: the task that reads a provider and writes the log, up to its end.
-"""
+"""One turn's reply: the task that reads a provider and writes the log, up to its end."""
 
 from __future__ import annotations
 
@@ -65,7 +63,6 @@ class Reply:
         self._route = route
         self._answers = answers
         self._share: Share | None = None
-        self._asked = route.name
         self.partial = beginning
         self.task: asyncio.Task[None] | None = None
         self._request = request
@@ -104,7 +101,7 @@ class Reply:
         """Return how it went, for the metrics."""
         usage = None if self._cached else self._usage
         return Outcome(
-            asked=self._asked,
+            asked=self.fields["request"]["provider"],
             provider=self.way.name,
             attempts=0 if self._cached else self.way.attempt,
             status=self._ending.status,
