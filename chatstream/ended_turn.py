@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from chatstream.errors import Conflict, NotFound
 from chatstream.events import TurnId
 from chatstream.history import public
 from chatstream.log.conversation import Conversation
@@ -20,11 +21,43 @@ class EndedTurn:
     started: Json
     terminal: Json
 
+    def snapshot(self) -> Json:
+        """Return it as `GET /turns/{turn_id}` shows it."""
+        started = {k: v for k, v in self.started.items() if k not in ("type", "id")}
+        terminal = {k: v for k, v in self.terminal.items() if k not in ("type", "id")}
+        status = self.terminal["type"].removeprefix("turn.")
+        return started | terminal | {"status": status, "last_id": self.terminal["id"]}
+
 
 async def find_records(conversation: Conversation, turn_id: str) -> list[Json]:
     """Return a turn's records, its start first; one whose start is damaged is not there."""
     found = await conversation.find(turn_id) if is_turn_id(turn_id) else []
     return found if found and found[0]["type"] == "turn.started" else []
+
+
+async def known(conversation: Conversation, turn_id: TurnId, body: str) -> EndedTurn:
+    """
+    Return the turn that a start of a used id attaches to.
+
+    Raises:
+        Conflict: It was another body that started it.
+        NotFound: The conversation was cleared since its id was looked up.
+    """
+    found = await find_records(conversation, turn_id)
+    if not found:
+        raise NotFound("The conversation was cleared meanwhile.")
+    if found[0].get("body") != body:
+        raise other_body(turn_id)
+    return ended(conversation, turn_id, found)
+
+
+def other_body(turn_id: str) -> Conflict:
+    """Return the refusal of a used id."""
+    return Conflict(
+        f"turn_id: {turn_id} was already used with another body",
+        code="turn_id_used",
+        turn_id=turn_id,
+    )
 
 
 def ended(conversation: Conversation, turn_id: TurnId, found: list[Json]) -> EndedTurn:

@@ -9,31 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from contextlib import suppress
 from functools import partial
 
 import orjson
 
 from chatstream.admission import Admission, Slot
-from chatstream.ended_turn import EndedTurn, ended, find_records
-from chatstream.errors import BadRequest, Conflict, NotFound, TooManyRequests, Unavailable
-from chatstream.events import Address, EventId, TurnId, timestamp
+from chatstream.ended_turn import EndedTurn, ended, find_records, known, other_body
+from chatstream.ending import Why
+from chatstream.errors import NotFound, TooManyRequests, Unavailable
+from chatstream.events import Address, EventId, TurnId
 from chatstream.history import context
 from chatstream.log.conversation import Conversation
 from chatstream.log.jsonl import JsonlLog
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
 from chatstream.metrics import Metrics
-from chatstream.providers import Message, ProviderRequest
+from chatstream.providers import Message
 from chatstream.providers.answers import Answers
-from chatstream.providers.resilience import Route
 from chatstream.providers.routing import Providers
-from chatstream.reply import Reply, Why
+from chatstream.reply import Reply
 from chatstream.settings import Settings
+from chatstream.starting import Starting
 from chatstream.turn_ids import new_turn_id
 from chatstream.validation import ReplacingTurnRequest, TurnRequest
-from chatstream.versions import AgainRequest
 
 logger = logging.getLogger(__name__)
 
@@ -90,60 +89,31 @@ class TurnRunner:
         conversation = await self._log.conversation(request.address)
         turn_id = TurnId(request.turn_id or new_turn_id())
         body = request.fingerprint()
+        starting = Starting(request, self._providers, self._settings, self._admission)
+        epoch = conversation.epoch
         try:
-            route = self._providers.route(
-                request.provider, request.model, self._settings, request.user_id
-            )
-        except BadRequest:
-            # A start that was taken stands, whoever can be asked now.
-            if turn_id in await conversation.load_recent():
-                return await self._known(conversation, turn_id, body)
-            raise
-        fields: Json = {
-            "message": {"role": "user", "content": request.message},
-            "request": {"provider": route.name, "model": route.model}
-            | request.model_dump(include={"temperature", "max_tokens"}, exclude_none=True),
-            "created_at": timestamp(time.time_ns() // 1_000_000),
-        }
-        system = request.system if request.system is not None else self._settings.system_prompt
-        if system is not None:
-            fields["request"]["system"] = system
-        replaced = await self._replaced(conversation, request, turn_id)
-        if replaced is not None:
-            kind = request.kind if isinstance(request, AgainRequest) else "edit"
-            fields |= {"replaces": getattr(request, "replaces", None), "kind": kind}
-        slot = Slot(self._admission, request.user_id)
-        reply: Reply | None = None
-        try:
-            started = await conversation.start(
-                turn_id, body, fields, replaced=replaced, admit=partial(_admit, route, slot)
-            )
+            replaced = await self._replaced(conversation, request, turn_id, starting)
+
+            def begin() -> Json:
+                if replaced is not None and conversation.epoch != epoch:
+                    raise _nothing_to_replace()  # what was cleared must not come back with this
+                return starting.take()
+
+            started = await conversation.start(turn_id, body, begin, replaced=replaced)
             if isinstance(started, str):
-                return await self._known(conversation, turn_id, body)
+                return await known(conversation, turn_id, body)
             if started.body != body:
-                raise self._other_body(turn_id)
-            if not (started.ended or started in self.running):
-                reply = self._reply(started, request, fields, route)
-                self._run(started, reply, replaced, slot.pass_on())
+                raise other_body(turn_id)
+            if started.ended or started in self.running:
+                return started
+            if (reply := starting.reply(started, self._answers)) is not None:
+                self._run(started, reply, replaced, starting.slot.pass_on())
             return started
         except (Unavailable, TooManyRequests) as error:
             self._metrics.turn_refused(error.code)
             raise
         finally:
-            slot.give_back()
-            if reply is None:
-                route.leave()
-
-    def _reply(self, turn: LiveTurn, request: TurnRequest, fields: Json, route: Route) -> Reply:
-        asked = ProviderRequest(
-            messages=(),
-            model=fields["request"]["model"],
-            system=fields["request"].get("system"),
-            temperature=request.temperature,
-            max_tokens=request.max_tokens,
-        )
-        partial_text = request.partial if isinstance(request, AgainRequest) else ""
-        return Reply(turn, fields, route, asked, self._settings, partial_text, self._answers)
+            starting.leave()
 
     def _run(self, turn: LiveTurn, reply: Reply, replaced: EventId | None, slot: Slot) -> None:
         conversation = turn.conversation
@@ -166,7 +136,7 @@ class TurnRunner:
         self._metrics.turn_ended(reply.outcome())
 
     async def _replaced(
-        self, conversation: Conversation, request: TurnRequest, turn_id: str
+        self, conversation: Conversation, request: TurnRequest, turn_id: str, starting: Starting
     ) -> EventId | None:
         """Return where the turn that is replaced started; what ran since then is cancelled."""
         if not isinstance(request, ReplacingTurnRequest) or request.replaces is None:
@@ -176,30 +146,14 @@ class TurnRunner:
         elif found := await find_records(conversation, request.replaces):
             started_id = found[0]["id"]
         else:
-            raise NotFound("replaces: there is no such turn in this conversation.")
-        known = conversation.live(turn_id) is not None
-        if not (known or turn_id in await conversation.load_recent()):
-            self._admission.check_open()  # nothing is cancelled for what cannot start
+            raise _nothing_to_replace()
+        runs = conversation.live(turn_id) is not None
+        if not (runs or turn_id in await conversation.load_recent()):
+            starting.check()  # nothing is cancelled for what cannot start
             for turn in list(conversation.running.values()):
                 if turn.started_id >= started_id:
                     await self.cancel(conversation.address, turn.turn_id)
         return started_id
-
-    async def _known(self, conversation: Conversation, turn_id: TurnId, body: str) -> EndedTurn:
-        found = await find_records(conversation, turn_id)
-        if not found:
-            raise NotFound("The conversation was cleared meanwhile.")
-        if found[0].get("body") != body:
-            raise self._other_body(turn_id)
-        return ended(conversation, turn_id, found)
-
-    @staticmethod
-    def _other_body(turn_id: str) -> Conflict:
-        return Conflict(
-            f"turn_id: {turn_id} was already used with another body",
-            code="turn_id_used",
-            turn_id=turn_id,
-        )
 
     async def get(self, address: Address, turn_id: str) -> LiveTurn | EndedTurn:
         """
@@ -251,9 +205,7 @@ class TurnRunner:
     def snapshot(self, turn: LiveTurn | EndedTurn) -> Json:
         """Return a turn as `GET /turns/{turn_id}` shows it."""
         if isinstance(turn, EndedTurn):
-            kind = turn.terminal["type"].removeprefix("turn.")
-            shown = {k: v for k, v in turn.terminal.items() if k not in ("type", "id")}
-            return _about(turn.started) | shown | {"status": kind, "last_id": turn.terminal["id"]}
+            return turn.snapshot()
         conversation = turn.conversation
         reply = self.running.get(turn)
         upto = conversation.visible
@@ -289,10 +241,5 @@ class TurnRunner:
         await self._admission.idle.wait()
 
 
-def _admit(route: Route, slot: Slot) -> None:
-    route.admit()
-    slot.take()
-
-
-def _about(started: Json) -> Json:
-    return {k: v for k, v in started.items() if k not in ("type", "id")}
+def _nothing_to_replace() -> NotFound:
+    return NotFound("replaces: there is no such turn in this conversation.")

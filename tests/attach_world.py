@@ -231,7 +231,7 @@ class World:
         conversation = await self.log.conversation(ADDRESS)
         fields = {"message": {"role": "user", "content": turn_id}, **FIELDS}
         self.words[turn_id] = ""
-        turn = await conversation.start(TurnId(turn_id), "body", fields, admit=lambda: None)
+        turn = await conversation.start(TurnId(turn_id), "body", lambda: fields)
         assert isinstance(turn, LiveTurn)
         self.turns.setdefault(turn_id, (turn, conversation.epoch))
         return turn

@@ -24,8 +24,12 @@ async def start(
 ) -> LiveTurn:
     """Start a turn that is new."""
     conversation = await log.conversation(address)
-    fields = {"message": {"role": "user", "content": content}, **FIELDS}
-    turn = await conversation.start(TurnId(turn_id), "body", fields, admit=log.admit)
+
+    def begin() -> dict[str, Any]:
+        log.admit()
+        return {"message": {"role": "user", "content": content}, **FIELDS}
+
+    turn = await conversation.start(TurnId(turn_id), "body", begin)
     assert isinstance(turn, LiveTurn)
     return turn
 

@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from chatstream import fsck
+from chatstream.damage import TORN
 from tests.damage import (
     BAD,
     FEEDBACK,
@@ -52,7 +53,7 @@ def test_a_bad_line_is_passed_over_and_hides_nothing_else(killed: Path, tmp_path
 
 def test_a_torn_end_is_cut_off_and_nothing_before_it(killed: Path, tmp_path: Path) -> None:
     damages = {
-        name: Damage(LOG, lambda lines, bad=bad: [*lines, bad], [f"{LOG}:7: {fsck.TORN}"])  # type: ignore[misc]
+        name: Damage(LOG, lambda lines, bad=bad: [*lines, bad], [f"{LOG}:7: {TORN}"])  # type: ignore[misc]
         for name, bad in BAD.items()
         if bad
     }
@@ -121,7 +122,7 @@ def test_a_file_without_any_record_is_a_conversation_that_begins_anew(
     }
     damages = {
         str(data[:20]): Damage(
-            LOG, whole(data), [t.format(LOG=LOG, TORN=fsck.TORN) for t in lines] + [stray], []
+            LOG, whole(data), [t.format(LOG=LOG, TORN=TORN) for t in lines] + [stray], []
         )
         for data, lines in files.items()
     }
@@ -167,7 +168,7 @@ def test_a_live_file_gives_back_its_whole_lines(killed: Path, tmp_path: Path) ->
     count = len(lines_of(live))
 
     def torn(at: int) -> list[str]:
-        return [f"{live.name}:{at}: {fsck.TORN}"]
+        return [f"{live.name}:{at}: {TORN}"]
 
     def bad(at: int) -> list[str]:
         return [f"{live.name}:{at}: bad line: the text ends before it"]
@@ -206,7 +207,7 @@ def test_a_bad_line_of_feedback_hides_no_other(killed: Path, tmp_path: Path) -> 
 
 
 def test_feedback_keeps_its_whole_lines(killed: Path, tmp_path: Path) -> None:
-    bad, torn = "{}:{}: bad line", f"{{}}:{{}}: {fsck.TORN}"
+    bad, torn = "{}:{}: bad line", f"{{}}:{{}}: {TORN}"
     none: list[int | None] = [None, None]
     damages = {
         "no newline": Damage(

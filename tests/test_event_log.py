@@ -131,9 +131,7 @@ async def test_one_id_starts_one_turn_also_after_it_was_forgotten_from_memory(
     await both[0].end("turn.completed", {})
 
     conversation = both[0].conversation
-    assert await conversation.start(TurnId("turn-0001"), "b", {}, admit=log.admit) == (
-        both[0].started_id
-    )
+    assert await conversation.start(TurnId("turn-0001"), "b", dict) == (both[0].started_id)
     assert conversation.turns == 1
 
 

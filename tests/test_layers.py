@@ -7,10 +7,11 @@ PACKAGE = Path(__file__).parent.parent / "chatstream"
 LAYERS = [
     "errors events settings wire validation turn_ids metrics logs prices",
     "log providers",
-    "turns admission ended_turn reply versions subscriber history pulse usage",
+    "turns starting reply deadlines ending admission ended_turn versions"
+    " subscriber history pulse usage",
     "auth limits services",
     "http websocket socket_protocol frames subscription",
-    "app cli server listener terminal bench importing old_files exporting fsck",
+    "app cli server listener terminal bench importing old_files exporting fsck damage",
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}
 APART = {("turns", "subscriber"), ("subscriber", "turns"), ("log", "providers")}

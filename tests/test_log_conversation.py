@@ -175,7 +175,7 @@ async def test_the_last_thousand_ids_are_known_over_a_restart(tmp_path: Path) ->
         conversation = await log.conversation(ADDRESS)
         known = await conversation.load_recent()
         assert len(known) == RECENT_TURNS
-        again = await conversation.start(TurnId("turn-0001"), "body", {}, admit=log.admit)
+        again = await conversation.start(TurnId("turn-0001"), "body", dict)
         assert again == known["turn-0001"]
         assert conversation.turns == RECENT_TURNS + 1
 

@@ -57,7 +57,7 @@ async def test_one_that_is_in_use_is_found_again_after_it_was_forgotten(
         for number in range(5):
             await log.conversation(Address("u", str(number)))
         await turn.end("turn.completed", {})
-        await held.start(turn.turn_id, "body", {}, admit=log.admit)
+        await held.start(turn.turn_id, "body", dict)
 
         assert kinds(await everything(held)) == ["turn.started", "turn.completed"]
 

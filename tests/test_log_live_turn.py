@@ -57,6 +57,36 @@ async def test_deltas_that_the_disk_refuses_are_shown_once_it_takes_them(
     assert orjson.loads(events[-1].json)["text"] == "ab"
 
 
+async def test_what_the_disk_refuses_keeps_its_kind_and_its_order(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "RETRY_SECONDS", 0.01)
+    turn = await start(log)
+
+    async def think_aloud() -> None:
+        for text in ("a", "b"):
+            await say(turn, text)
+            turn.write(text.upper(), "reasoning")
+            await asyncio.sleep(0)
+
+    with monkeypatch.context() as patch:
+        fail(patch, "pwrite", errno.EIO, lambda fd: True)
+        await think_aloud()
+    assert (turn.text(), turn.text("reasoning")) == (b"ab", b"AB")
+    await until(lambda: turn.text("reasoning", turn.conversation.visible) == b"AB")
+    await think_aloud()
+
+    found = [orjson.loads(event.json) for event in await everything(turn.conversation)][1:]
+    assert [(e["text"], e.get("kind")) for e in found] == 2 * [
+        ("a", None),
+        ("A", "reasoning"),
+        ("b", None),
+        ("B", "reasoning"),
+    ]
+    end = orjson.loads((await turn.end("turn.completed", {})).json)
+    assert (end["text"], end["reasoning"]) == ("abab", "ABAB")
+
+
 async def test_the_live_file_goes_with_the_end(tmp_path: Path) -> None:
     async with open_log(tmp_path, "terminal") as log:
         turn = await start(log)

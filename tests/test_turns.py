@@ -6,12 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from chatstream.errors import Conflict, NotFound, StorageFull, TooManyRequests, Unavailable
+from chatstream.errors import (
+    BadRequest,
+    Conflict,
+    NotFound,
+    StorageFull,
+    TooManyRequests,
+    Unavailable,
+)
 from chatstream.events import Address
 from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.live_turn import LiveTurn
+from chatstream.metrics import Metrics
+from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
-from chatstream.turns import EndedTurn
+from chatstream.settings import Settings
+from chatstream.turns import EndedTurn, TurnRunner
 from tests.logged import ADDRESS, asked, finish, run_with, say
 
 pytestmark = pytest.mark.anyio
@@ -263,3 +273,43 @@ async def test_a_turn_whose_end_is_damaged_reads_as_interrupted_and_whose_start_
     assert runner.snapshot(found)["status"] == "interrupted"
     with pytest.raises(NotFound):
         await runner.get(ADDRESS, "turn-0002")
+
+
+async def test_a_start_that_was_taken_stands_when_its_provider_is_gone(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    gate = asyncio.Event()
+    own = Scripted("a", gate, name="own")
+    providers = Providers({"own": own, "scripted": Scripted("b")}, "scripted")
+    settings = Settings(_env_file=None, data_dir=tmp_path)
+    runner = TurnRunner(log, providers, settings, Metrics())
+    turn = await runner.start(asked(provider="own"))
+    del providers.by_name["own"]
+
+    assert await runner.start(asked(provider="own")) is turn
+    gate.set()
+    ended = await finish(runner, turn)
+    assert await runner.start(asked(provider="own")) == ended
+    assert len(own.requests) == 1
+    with pytest.raises(Conflict):
+        await runner.start(asked("another", provider="own"))
+
+
+async def test_a_start_with_an_unknown_provider_uses_no_id_up_and_cancels_nothing(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    gate = asyncio.Event()
+    runner = run_with(log, Scripted("a", gate), tmp_path)
+    with pytest.raises(BadRequest) as caught:
+        await runner.start(asked(turn_id="turn-0002", provider="gone"))
+    assert (caught.value.status, caught.value.code) == (400, "unknown_provider")
+    assert (await log.conversation(ADDRESS)).created is None
+    first = await runner.start(asked())
+
+    with pytest.raises(BadRequest):
+        await runner.start(asked(turn_id="turn-0002", provider="gone", replaces="turn-0001"))
+
+    assert not first.done.done()  # type: ignore[union-attr]
+    gate.set()
+    await finish(runner, first)
+    assert (await say(runner, "now", "turn-0002")).terminal["type"] == "turn.completed"

@@ -1,12 +1,21 @@
 """Turns done again, with a real log and a scripted provider."""
 
+import asyncio
+import os
+import shutil
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
-from chatstream.errors import Conflict, ProviderError
-from chatstream.events import Address
+from chatstream import turns
+from chatstream.errors import Conflict, NotFound, ProviderError, StorageFailed, Unavailable
+from chatstream.events import Address, EventId, place
+from chatstream.history import page
+from chatstream.log.conversation import Conversation
 from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.live_turn import LiveTurn
 from chatstream.metrics import Metrics
@@ -16,8 +25,10 @@ from chatstream.providers.scripted import Scripted
 from chatstream.settings import Settings
 from chatstream.turns import EndedTurn, TurnRunner
 from chatstream.validation import ReplacingTurnRequest, TurnRequest
-from chatstream.versions import AgainBody, AgainKind, again, versions
-from tests.running import Running
+from chatstream.versions import AgainBody, AgainKind, AgainRequest, again, versions
+from tests.log_steps import contents, everything
+from tests.logged import finish, run_with, say
+from tests.running import Frame, Running, fold
 
 pytestmark = pytest.mark.anyio
 ADDRESS = Address("default", "default")
@@ -27,19 +38,6 @@ ADDRESS = Address("default", "default")
 async def log(tmp_path: Path) -> AsyncIterator[JsonlLog]:
     async with open_log(tmp_path, "terminal") as log:
         yield log
-
-
-def run_with(log: JsonlLog, provider: Scripted, tmp_path: Path) -> TurnRunner:
-    settings = Settings(data_dir=tmp_path)
-    return TurnRunner(log, Providers({"scripted": provider}, "scripted"), settings, Metrics())
-
-
-async def finish(runner: TurnRunner, turn: LiveTurn | EndedTurn) -> EndedTurn:
-    if isinstance(turn, LiveTurn):
-        await runner.wait(turn)
-    ended = await runner.get(ADDRESS, turn.turn_id)
-    assert isinstance(ended, EndedTurn)
-    return ended
 
 
 async def do_again(runner: TurnRunner, kind: AgainKind, turn: EndedTurn, new: str) -> EndedTurn:
@@ -153,3 +151,214 @@ def test_the_history_says_what_a_turn_replaced(tmp_path: Path) -> None:
 
     assert (message["turn_id"], message["replaces"]) == (new["turn_id"], "turn-0001")
     assert "replaces" not in reply
+
+
+# ---- the text that a turn goes on from
+
+
+async def half(runner: TurnRunner) -> EndedTurn:
+    """Run a turn that fails with half an answer."""
+    return await say(runner, "q", "turn-0001")
+
+
+def going_on(turn: EndedTurn, new: str = "turn-0002") -> AgainRequest:
+    return again("continue", AgainBody(turn_id=new), turn.started, turn.terminal)
+
+
+async def shown(log: JsonlLog) -> list[str]:
+    """Return the messages of the history."""
+    ratings = await log.feedback.ratings(ADDRESS.user_id)
+    found = await page(await log.conversation(ADDRESS), ratings, 10, None)
+    return [item["message"] for item in orjson.loads(orjson.dumps(found.messages))]
+
+
+@pytest.mark.parametrize("steps", [*range(8), None])
+async def test_a_continued_turn_that_is_stopped_at_any_moment_keeps_what_it_goes_on_from(
+    log: JsonlLog, tmp_path: Path, steps: int | None
+) -> None:
+    provider = Scripted("half an ", ValueError("died")).then(asyncio.Event())
+    runner = run_with(log, provider, tmp_path)
+    await runner.start(going_on(await half(runner)))
+    if steps is None:
+        await runner.drain(0)  # the server stops
+    else:
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await runner.cancel(ADDRESS, "turn-0002")
+
+    assert await shown(log) == ["q", "half an "]
+    found = await runner.get(ADDRESS, "turn-0002")
+    assert runner.snapshot(found)["text"] == "half an "
+    another = Scripted("next")
+    await say(run_with(log, another, tmp_path), "r", "turn-0003")
+    assert another.requests[0].messages[1] == Message("assistant", "half an ")
+
+
+@pytest.mark.parametrize("code", ["provider_auth", "overloaded"])
+async def test_a_continued_turn_that_a_provider_refuses_keeps_what_it_goes_on_from(
+    log: JsonlLog, tmp_path: Path, code: str
+) -> None:
+    provider = Scripted("half an ", ValueError("died")).then(ProviderError("no", code=code))
+    runner = run_with(log, provider, tmp_path)
+
+    ended = await do_again(runner, "continue", await half(runner), "turn-0002")
+
+    assert (ended.terminal["type"], ended.terminal["text"]) == ("turn.failed", "half an ")
+    assert await shown(log) == ["q", "half an "]
+
+
+async def test_a_continued_turn_whose_context_cannot_be_read_keeps_what_it_goes_on_from(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = run_with(log, Scripted("half an ", ValueError("died")), tmp_path)
+    wanted = going_on(await half(runner))
+
+    async def unreadable(*_: object) -> list[Message]:
+        raise StorageFailed("The conversation's file cannot be read.")
+
+    monkeypatch.setattr(turns, "context", unreadable)
+    ended = await finish(runner, await runner.start(wanted))
+
+    assert (ended.terminal["type"], ended.terminal["text"]) == ("turn.failed", "half an ")
+
+
+async def test_where_no_provider_can_be_asked_the_turn_that_was_to_go_on_stays_in_view(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    provider = Scripted("half an ", ValueError("died"))
+    runner = run_with(log, provider, tmp_path, max_turns=1)
+    wanted = going_on(await half(runner))
+    other = TurnRequest(message="q", turn_id="turn-0009", conversation_id="other")
+    provider.then(asyncio.Event())
+    held = await runner.start(other)
+
+    with pytest.raises(Unavailable):
+        await runner.start(wanted)
+    assert await shown(log) == ["q", "half an "]
+    await runner.cancel(other.address, held.turn_id)
+
+
+async def test_no_death_at_any_moment_loses_what_a_turn_goes_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies the folder after each change on the disk: each copy is what a `kill -9` leaves."""
+    root = tmp_path / "data"
+    async with open_log(root, "terminal") as log:
+        provider = Scripted("half an ", ValueError("died")).then("ans", "wer")
+        runner = run_with(log, provider, root)
+        wanted = going_on(await half(runner))
+        with monkeypatch.context() as patch:
+            copies = copied_at_each_change(patch, root, tmp_path)
+            await finish(runner, await runner.start(wanted))
+        copies += torn(copies)
+
+    texts = [await text_after_death(copy) for copy in copies]
+
+    assert {"half an ", "half an answer"} <= set(texts)
+    assert all(text.startswith("half an ") for text in texts), texts
+
+
+def copied_at_each_change(patch: pytest.MonkeyPatch, root: Path, parent: Path) -> list[Path]:
+    """Have every write and removal leave a copy of the folder behind."""
+    copies: list[Path] = []
+    lock = threading.RLock()
+
+    def watch(name: str) -> None:
+        real = getattr(os, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            with lock:
+                result = real(*arguments, **named)
+                target = parent / f"copy-{len(copies)}"
+                ignored = shutil.ignore_patterns("reserve", "lock")
+                copies.append(shutil.copytree(root, target, ignore=ignored))
+                return result
+
+        patch.setattr(os, name, call)
+
+    watch("pwrite")
+    watch("unlink")
+    return copies
+
+
+def torn(copies: list[Path]) -> list[Path]:
+    """Return more copies: with the live file cut off, as a power cut may leave it."""
+    found = []
+    for copy in copies:
+        for live in copy.rglob("*.live"):
+            for part in (0, 1, 2):
+                target = copy.with_name(f"{copy.name}-torn-{part}")
+                shutil.copytree(copy, target)
+                os.truncate(target / live.relative_to(copy), live.stat().st_size * part // 3)
+                found.append(target)
+    return found
+
+
+async def text_after_death(root: Path) -> str:
+    """Start on what a death left; return the answer that everybody sees of the only question."""
+    async with open_log(root, "terminal") as log:
+        provider = Scripted("next")
+        runner = run_with(log, provider, root)
+        conversation = await log.conversation(ADDRESS)
+        question, text = await shown(log)
+        events = [Frame(e.id, orjson.loads(e.json)) for e in await everything(conversation)]
+        (now,) = fold(events).values()
+        assert (question, now["text"]) == ("q", text)
+        last = await runner.get(ADDRESS, events[-1].data["turn_id"])
+        assert runner.snapshot(last)["text"] == text
+        for number, event in enumerate(events, 1):
+            rest = await everything(conversation, place(EventId(event.data["id"])))
+            later = [Frame(e.id, orjson.loads(e.json)) for e in rest]
+            assert fold([*events[:number], *later]) == fold(events)
+        await say(runner, "r", "turn-0003")
+        assert provider.requests[0].messages[1] == Message("assistant", text)
+    return text
+
+
+async def test_what_was_cleared_does_not_come_back_with_a_turn_that_goes_on_from_it(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = Scripted("half an ", ValueError("died")).then("answer")
+    runner = run_with(log, provider, tmp_path)
+    wanted = going_on(await half(runner))
+    start = Conversation.start
+
+    async def cleared_first(self: Conversation, *given: Any, **named: Any) -> LiveTurn | EventId:
+        await log.clear(self)
+        return await start(self, *given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Conversation, "start", cleared_first)
+        with pytest.raises(NotFound):
+            await runner.start(wanted)
+
+    assert b"half an " not in contents(tmp_path)
+    assert len(provider.requests) == 1
+
+
+# ---- a provider that is gone
+
+
+@pytest.mark.parametrize("kind", ["regenerate", "continue"])
+async def test_a_turn_whose_provider_is_gone_is_done_again_by_the_default_one(
+    log: JsonlLog, tmp_path: Path, kind: AgainKind
+) -> None:
+    gone, here = Scripted("half an ", ValueError("died"), name="gone"), Scripted("answer")
+    providers = Providers({"gone": gone, "scripted": here}, "scripted")
+    runner = TurnRunner(log, providers, Settings(data_dir=tmp_path), Metrics())
+    asked = TurnRequest(
+        message="q", turn_id="turn-0001", provider="gone", model="its own", temperature=0.5
+    )
+    first = await finish(runner, await runner.start(asked))
+    del providers.by_name["gone"]
+
+    second = await do_again(runner, kind, first, "turn-0002")
+
+    assert second.terminal["text"] == ("answer" if kind == "regenerate" else "half an answer")
+    assert second.started["request"] == {
+        "provider": "scripted",
+        "model": "scripted",
+        "temperature": 0.5,
+    }
+    assert await do_again(runner, kind, first, "turn-0002") == second
+    assert len(here.requests) == 1

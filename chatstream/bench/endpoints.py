@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ async def fill(log: JsonlLog, user_id: str, conversation_id: str, turns: int) ->
         message = {"role": "user", "content": f"Question {number}: tell me about the sea."}
         started = {"message": message, "request": {}, "created_at": "2026-01-01T00:00:00.000Z"}
         turn_id = TurnId(f"turn-{number:08}")
-        turn = await conversation.start(turn_id, "", started, admit=_always)
+        turn = await conversation.start(turn_id, "", partial(dict, started))
         if not isinstance(turn, str):
             await turn.end("turn.completed", {**_END, "text": Script(30, 0).text})
 
@@ -85,10 +86,6 @@ _END: dict[str, Any] = {
     "finish_reason": "stop",
     "cached": False,
 }
-
-
-def _always() -> None:
-    """Admit every turn."""
 
 
 def table(timings: Sequence[Timing]) -> str:

@@ -84,7 +84,7 @@ async def _run(log: JsonlLog, number: int) -> LiveTurn:
     conversation = await log.conversation(address)
     message = {"role": "user", "content": "Tell me about the sea."}
     fields = {"message": message, "request": {}, "created_at": "2026-01-01T00:00:00.000Z"}
-    turn = await conversation.start(TurnId("turn-orphan"), "", fields, admit=lambda: None)
+    turn = await conversation.start(TurnId("turn-orphan"), "", lambda: fields)
     assert isinstance(turn, LiveTurn)
     for count in range(TOKENS):
         turn.write(token(count))

@@ -94,17 +94,17 @@ class Conversation(Journal):
         self,
         turn_id: TurnId,
         body: str,
-        fields: Json,
+        begin: Callable[[], Json],
         *,
         replaced: EventId | None = None,
-        admit: Callable[[], None],
     ) -> LiveTurn | EventId:
         """
         Begin a turn: returns it once `turn.started` is durable.
 
         A turn of this id that was started before is returned instead: running, or where it
-        started. Nothing is awaited between that look and the append, nor after `admit`, which
-        may refuse by raising. A caller that is cancelled may leave a turn that runs.
+        started. Only for one that is new `begin` is called, maybe more than once: it returns what
+        `turn.started` says, or refuses by raising. Nothing is awaited between that look and the
+        append, nor after `begin`. A caller that is cancelled may leave a turn that runs.
 
         Raises:
             StorageFull, StorageFailed: Nothing was started.
@@ -119,7 +119,7 @@ class Conversation(Journal):
                     continue
                 if turn_id in recent:
                     return recent[turn_id]
-                admit()
+                fields = begin()
                 if self.created is not None:
                     break
                 await self.file.make()

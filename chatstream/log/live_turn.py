@@ -58,6 +58,8 @@ class LiveTurn:
         self.live_path = conversation.path.with_suffix(f".{started_id}.live")
         self._runs: list[DeltaRun] = []
         self._waiting: list[bytes] = []
+        # What the disk has refused, oldest first; neighbours are of two kinds.
+        self._refused: list[tuple[DeltaKind, bytes]] = []
         self._kind: DeltaKind = "text"
         self._fd = -1
         self._written = 0
@@ -104,29 +106,48 @@ class LiveTurn:
     def flush(self) -> None:
         """Write what waits to the live file, then show it; where it cannot be, try again later."""
         self._scheduled = False
-        if not self._waiting or self.ended:
+        if self.ended:
             return
-        escaped = b"".join(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
-        if self._mute:
-            self._waiting = [escaped]
+        if self._mute or self._refused:
+            self._put_behind()
+        elif self._waiting:
+            escaped = b"".join(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
+            if self._shown(self._kind, escaped):
+                self._waiting.clear()
+            else:
+                self._put_behind()
+                return
+        while self._refused and not self._mute and self._shown(*self._refused[0]):
+            del self._refused[0]
+
+    def _put_behind(self) -> None:
+        """Have what waits follow what was refused, each with its kind."""
+        if not self._waiting:
             return
+        escaped = b"".join(self._waiting)
+        self._waiting.clear()
+        if self._refused and self._refused[-1][0] == self._kind:
+            escaped = self._refused.pop()[1] + escaped
+        self._refused.append((self._kind, escaped))
+
+    def _shown(self, kind: DeltaKind, escaped: bytes) -> bool:
+        """Write a delta and show it; where the disk refuses it, it is flushed again later."""
         conversation = self.conversation
-        run = conversation.tail.run(self.turn_id, self._kind)
+        run = conversation.tail.run(self.turn_id, kind)
         try:
             identifier = conversation.disk.next_id()
             json = run.encode(identifier, escaped)
             self._write_live(json + b"\n")
         except ChatstreamError as error:
             logger.warning("delta not written", extra={"code": error.code})
-            self._waiting = [escaped]
             self._scheduled = True
             conversation.disk.flush_later(self)
-            return
-        self._waiting.clear()
+            return False
         conversation.tail.extend(run, identifier, escaped, json)
         if not self._runs or self._runs[-1] is not run:
             self._runs.append(run)
         conversation.wrote_live(identifier, self._fd, self._silence)
+        return True
 
     def mark(self, fields: Json) -> None:
         """
@@ -177,8 +198,9 @@ class LiveTurn:
         for run in self._runs:
             if run.kind == kind:
                 parts.append(run.text if upto is None else run.until(upto))
-        if upto is None and kind == self._kind:
-            parts += self._waiting
+        if upto is None:
+            parts += [escaped for refused, escaped in self._refused if refused == kind]
+            parts += self._waiting if kind == self._kind else ()
         return b"".join(parts)
 
     def _silence(self) -> None:
@@ -191,6 +213,7 @@ class LiveTurn:
         """Let go: the turn has ended with this event, or will have none from this process."""
         self.ended = True
         self._waiting.clear()
+        self._refused.clear()
         if self._fd >= 0:
             self.conversation.order.close(self._fd)
             self._fd = -1

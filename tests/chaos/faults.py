@@ -14,6 +14,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from chatstream import history, subscriber
+from chatstream.ending import Why
 from chatstream.errors import NotFound
 from chatstream.events import Address, EventId
 from chatstream.http import conversations
@@ -23,7 +24,6 @@ from chatstream.log import records
 from chatstream.log.conversation import Conversation
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Encoded, Record
-from chatstream.reply import Why
 from chatstream.subscriber import Subscriber
 from chatstream.turns import EndedTurn, TurnRunner
 from chatstream.versions import AgainKind, AgainRequest, again

@@ -57,7 +57,8 @@ class Turn:
     One turn: what was asked, what the provider says, and what may have happened to it.
 
     Attributes:
-        text: All that the provider says.
+        text: All that the provider says, after what the turn goes on from.
+        beginning: What it goes on from.
         stopped: The server stopped while it may have been running.
         left: What its live file held when the server was killed.
         torn: A power cut took a part of its live file that nobody had synced.
@@ -86,6 +87,7 @@ class Turn:
     torn: bool = False
     base: Turn | None = None
     kind: str | None = None
+    beginning: str = ""
     asked_as: Turn | None = None
     may_hide: bool = False
     floor: str = ""
@@ -171,6 +173,8 @@ class Ledger:
             return
         if not turn.text.startswith(text):
             self.violate(1, f"{told} has another text: {text[-80:]!r}")
+        if not text.startswith(turn.beginning):
+            self.violate(2, f"{told} ends as {kind} without what it goes on from: {text[:80]!r}")
         if not turn.reasoning.startswith(event.get("reasoning", "")):
             self.violate(1, f"{told} has other thoughts: {event['reasoning'][-80:]!r}")
         if len(text) < turn.shown and not turn.torn:
@@ -186,7 +190,7 @@ class Ledger:
                 self.violate(5, f"{told} was cancelled, and nobody asked for it")
         elif not turn.stopped:
             self.violate(5, f"{told} was interrupted by nothing")
-        elif turn.left is not None and turn.left != text:
+        elif turn.left is not None and (turn.left or turn.beginning) != text:
             self.violate(2, f"{told} was left at {len(turn.left)}, recovered at {len(text)}")
 
 

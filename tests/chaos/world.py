@@ -141,7 +141,8 @@ class World:
             )
             if kind == "continue":
                 assert base.terminal is not None
-                turn.text = base.terminal["text"] + GOES_ON
+                turn.beginning = base.terminal["text"]
+                turn.text = turn.beginning + GOES_ON
                 turn.reasoning, turn.may_fail = "", False
             self._take(room, turn)
         turn.base, turn.kind = base, kind
