@@ -90,8 +90,13 @@ class TurnRequest(Addressed):
         given = self.model_dump(
             exclude={"user_id", "conversation_id", "turn_id"}, exclude_unset=True
         )
-        data = orjson.dumps(given, option=orjson.OPT_SORT_KEYS)
-        return hashlib.sha256(data).hexdigest()[:32]
+        return fingerprint_of(given)
+
+
+def fingerprint_of(given: dict[str, Any]) -> str:
+    """Return the same for the same fields with the same values."""
+    data = orjson.dumps(given, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 class ReplacingTurnRequest(TurnRequest):

@@ -1,5 +1,6 @@
 """Turns done again, with a real log and a scripted provider."""
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from chatstream.settings import Settings
 from chatstream.turns import EndedTurn, TurnRunner
 from chatstream.validation import ReplacingTurnRequest, TurnRequest
 from chatstream.versions import AgainBody, AgainKind, again, versions
-from tests.running import Running
+from tests.running import Gate, Running
 
 pytestmark = pytest.mark.anyio
 ADDRESS = Address("default", "default")
@@ -43,7 +44,7 @@ async def finish(runner: TurnRunner, turn: LiveTurn | EndedTurn) -> EndedTurn:
 
 
 async def do_again(runner: TurnRunner, kind: AgainKind, turn: EndedTurn, new: str) -> EndedTurn:
-    wanted = again(kind, AgainBody(turn_id=new), turn.started, turn.terminal)
+    wanted = again(kind, AgainBody(turn_id=new), turn.started, turn.terminal, {"scripted"})
     return await finish(runner, await runner.start(wanted))
 
 
@@ -97,12 +98,12 @@ async def test_a_running_turn_and_one_without_text_are_refused(
     log: JsonlLog, tmp_path: Path
 ) -> None:
     with pytest.raises(Conflict, match="running"):
-        again("regenerate", AgainBody(), {}, None)
+        again("regenerate", AgainBody(), {}, None, ())
 
     runner = run_with(log, Scripted(ValueError("died")), tmp_path)
     empty = await finish(runner, await runner.start(TurnRequest(message="q", turn_id="turn-0001")))
     with pytest.raises(Conflict, match="no text"):
-        again("continue", AgainBody(), empty.started, empty.terminal)
+        again("continue", AgainBody(), empty.started, empty.terminal, ())
 
 
 async def test_versions_are_a_turns_family_whichever_member_is_asked(
@@ -123,6 +124,65 @@ async def test_versions_are_a_turns_family_whichever_member_is_asked(
         assert [v["text"] for v in found] == ["1", "2", "3"]
         assert [v["kind"] for v in found] == [None, "regenerate", "edit"]
     assert [v["turn_id"] for v in await versions(conversation, "turn-other")] == ["turn-other"]
+
+
+async def test_what_was_made_of_one_turn_twice_is_one_family(log: JsonlLog, tmp_path: Path) -> None:
+    runner = run_with(log, Scripted("a"), tmp_path)
+    first = await finish(runner, await runner.start(TurnRequest(message="q", turn_id="turn-0001")))
+    for new in ("turn-0002", "turn-0003"):
+        await do_again(runner, "regenerate", first, new)
+
+    conversation = await log.conversation(ADDRESS)
+    for member in ("turn-0001", "turn-0002", "turn-0003"):
+        found = await versions(conversation, member)
+        assert [v["turn_id"] for v in found] == ["turn-0001", "turn-0002", "turn-0003"]
+
+
+async def test_a_bad_line_among_versions_hides_only_itself(log: JsonlLog, tmp_path: Path) -> None:
+    runner = run_with(log, Scripted("a"), tmp_path)
+    turn = await finish(runner, await runner.start(TurnRequest(message="q", turn_id="turn-0001")))
+    await do_again(runner, "regenerate", turn, "turn-0002")
+    conversation = await log.conversation(ADDRESS)
+    data = conversation.path.read_bytes()
+    conversation.path.write_bytes(data.replace(b'"kind":"regenerate"', b'"kind":"regenerat\xff"'))
+
+    assert [v["turn_id"] for v in await versions(conversation, "turn-0001")] == ["turn-0001"]
+
+
+@pytest.mark.parametrize("kind", ["regenerate", "continue"])
+def test_a_turn_whose_provider_is_here_no_more_is_done_again_by_the_default_one(
+    tmp_path: Path, kind: str
+) -> None:
+    path, body = f"/turns/turn-0001/{kind}", {"turn_id": "turn-0002"}
+    gone = Scripted("half", ProviderError("died"), name="gone")
+    with Running(tmp_path, gone) as server:
+        server.http.post("/chat", json={"message": "q", "turn_id": "turn-0001"})
+    other = Scripted("whole", model="m")
+    with Running(tmp_path, other) as server:
+        new = server.http.post(path, json=body)
+        server.events(new.json()["events"])
+    with Running(tmp_path, gone) as server:
+        repeated = server.http.post(path, json=body)
+
+    assert (new.status_code, repeated.status_code) == (202, 202)
+    assert [asked.model for asked in other.requests] == ["m"]
+    assert len(gone.requests) == 1
+
+
+def test_a_continued_turn_that_dies_at_once_still_has_what_had_come(tmp_path: Path) -> None:
+    half = Scripted("half", ProviderError("died")).then(Gate())
+    with Running(tmp_path / "a", half) as server:
+        server.http.post("/chat", json={"message": "q", "turn_id": "turn-0001"})
+        server.http.post("/turns/turn-0001/continue", json={"turn_id": "turn-0002"})
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+    for live in (tmp_path / "b").rglob("*.live"):
+        live.unlink()
+    with Running(tmp_path / "b") as server:
+        turn = server.http.get("/turns/turn-0002").json()
+        shown = server.http.get("/history").json()["history"]
+
+    assert (turn["status"], turn["text"]) == ("interrupted", "half")
+    assert [message["message"] for message in shown] == ["q", "half"]
 
 
 @pytest.mark.parametrize("kind", ["regenerate", "continue"])

@@ -26,12 +26,13 @@ async def go_on(request: Request) -> Response:
 async def _again(request: Request, kind: AgainKind) -> Response:
     limits = await count(request, "chat")
     asked = await keyed_body(request, AgainBody)
-    runner = services_of(request).runner
+    services = services_of(request)
+    runner, providers = services.runner, services.providers.by_name
     turn = await runner.get(asked.address, request.path_params["turn_id"])
     if isinstance(turn, LiveTurn):
-        wanted = again(kind, asked, {}, None)
+        wanted = again(kind, asked, {}, None, providers)
     else:
-        wanted = again(kind, asked, turn.started, turn.terminal)
+        wanted = again(kind, asked, turn.started, turn.terminal, providers)
     new = await runner.start(wanted)
     headers = {"Location": turn_path(request, asked.address, new.turn_id), **limits}
     return json(started(request, asked.address, new.turn_id), 202, headers)

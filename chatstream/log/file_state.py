@@ -123,19 +123,19 @@ def _orphans(fd: int, size: int, path: Path, running: list[EventId]) -> list[Orp
     for started_id in filter(is_event_id, running):
         stray = strays.pop(started_id, path.with_suffix(f".{started_id}.live"))
         if (started := records.line_at(fd, size, started_id)) is not None:
-            found.append(_orphan(started, stray))
+            found.append(_orphan(fd, size, started, stray))
     for name, stray in sorted(strays.items()):
         started = records.line_at(fd, size, EventId(name)) if is_event_id(name) else None
         if started is not None and len(records.find_turn(fd, size, started["turn_id"])) == 1:
             # Its terminal line is damaged, and what it said is still here.
-            found.append(_orphan(started, stray))
+            found.append(_orphan(fd, size, started, stray))
         else:
             # Its terminal event was durable, and only the removal was cut short.
             stray.unlink(missing_ok=True)
     return found
 
 
-def _orphan(started: Json, live_path: Path) -> Orphan:
+def _orphan(fd: int, size: int, started: Json, live_path: Path) -> Orphan:
     text, reasoning, answering = [], [], {}
     try:
         data = live_path.read_bytes()
@@ -154,4 +154,8 @@ def _orphan(started: Json, live_path: Path) -> Orphan:
             reasoning.append(record["text"])
         else:
             text.append(record["text"])
+    if not text and started.get("kind") == "continue":
+        # It died before its first delta, which is what the turn had that it took out of view.
+        continued = records.find_turn(fd, size, started.get("replaces", ""))
+        text = [record.data.get("text", "") for record in continued[:1]]
     return Orphan(started, "".join(text), "".join(reasoning), answering, live_path)
