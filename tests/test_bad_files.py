@@ -77,6 +77,7 @@ def test_a_damaged_record_takes_only_what_it_said(killed: Path, tmp_path: Path) 
     }
     # Good JSON that says what it cannot.
     for at, pattern, new in [
+        (5, rb'"id":"\d{13}', b'"id":"9999999999999'),
         (4, rb'"text":"\w+"', b'"text":5'),
         (4, rb'"turns":\d+', b'"turns":null'),
         (4, rb'"running":\[\]', b'"running":5'),
