@@ -27,7 +27,9 @@ TERMINAL_TYPES: frozenset[str] = frozenset(
 TurnStatus = Literal["running", "completed", "failed", "cancelled", "interrupted"]
 DeltaKind = Literal["text", "reasoning"]
 
-_ID = re.compile(r"[0-9]{13}-[0-9]{4}", re.ASCII)
+# One from the last years that 13 digits can count (2255 to 2286) is damage: the clock of a whole
+# data folder would go on from it, until it has no digits left.
+_ID = re.compile(r"[0-8][0-9]{12}-[0-9]{4}", re.ASCII)
 
 
 class Address(NamedTuple):

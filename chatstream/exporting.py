@@ -8,11 +8,13 @@ a state that it had. A running turn has its message only.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from chatstream.errors import NotFound
+from chatstream.errors import NotFound, StorageFailed
 from chatstream.events import Address
 from chatstream.history import messages
 from chatstream.log import records
@@ -24,6 +26,7 @@ from chatstream.validation import Addressed, parse
 
 Format = Literal["jsonl", "markdown"]
 OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_LINE_END = re.compile(r"\r\n?|\n")
 
 
 def export(
@@ -34,14 +37,22 @@ def export(
 
     As `jsonl` each begins with its line of type `log`; its permanent events follow, in order, as
     clients get them, and after all conversations the user's feedback. As `markdown`: the messages
-    in view.
+    in view, each quoted, so that nothing in one reaches out of it.
 
     Raises:
         NotFound: There is nothing of that name.
         InvalidRequest: It cannot be a name.
+        StorageFailed: Something of it cannot be read; also while it is iterated.
     """
     parse(Addressed, {"user_id": user_id, "conversation_id": conversation_id})
     folder = Folder(root)
+    with _readable():
+        return _found(folder, user_id, conversation_id, format)
+
+
+def _found(
+    folder: Folder, user_id: str, conversation_id: str | None, format: Format
+) -> Iterator[bytes]:
     if conversation_id is None:
         paths = sorted(conversation_files(folder.user(user_id)), key=_created)
     else:
@@ -54,10 +65,20 @@ def export(
 
 
 def _parts(paths: list[Path], feedback: Path | None, format: Format) -> Iterator[bytes]:
-    for path in paths:
-        yield from _events(path) if format == "jsonl" else _markdown(path)
-    if feedback is not None:
-        yield from _events(feedback)
+    with _readable():
+        for path in paths:
+            yield from _events(path) if format == "jsonl" else _markdown(path)
+        if feedback is not None:
+            yield from _events(feedback)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        name = os.path.basename(str(error.filename or ""))
+        raise StorageFailed(f"{name} cannot be read: {error.strerror}") from error
 
 
 def _created(path: Path) -> str:
@@ -107,5 +128,8 @@ def _section(item: Json) -> str:
     # A reply says how it ended; a message says it where there is no reply.
     if item["status"] != "completed":
         facts.append(item["status"])
-    told = ", ".join(fact for fact in facts if fact)
-    return f"## {item['role'].capitalize()} ({told})\n\n{item['message']}\n\n"
+    told = ", ".join(" ".join(fact.split()) for fact in facts if fact)
+    # Quoted, no fence, comment or heading in a message reaches what follows it.
+    lines = _LINE_END.split(item["message"])
+    quoted = "\n".join(f"> {line}" if line else ">" for line in lines)
+    return f"## {item['role'].capitalize()} ({told})\n\n{quoted}\n\n"

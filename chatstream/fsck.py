@@ -120,16 +120,20 @@ def _check_top(root: Path) -> Iterator[Problem]:
 
 def _check_user(folder: Path) -> Iterator[Problem]:
     # The live files before the conversations: a turn begins in its conversation's file.
-    names = [entry.name for entry in _entries(folder)]
+    entries = _entries(folder)
+    names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+    for other in sorted({entry.name for entry in entries}.difference(names)):
+        yield Problem(f"users/{folder.name}/{other}", None, "no regular file")
     stems = {name.removesuffix(".jsonl") for name in names if name.endswith(".jsonl")}
     running: dict[str, list[str]] = {}
     for name in names:
         shown = f"users/{folder.name}/{name}"
         stem, _, kind = name.partition(".")
         if name == FEEDBACK:
-            yield from check_lines(folder / name, shown, "feedback_log", [])
+            yield from _told(check_lines(folder / name, shown, "feedback_log", []), shown)
         elif kind == "jsonl":
-            yield from check_lines(folder / name, shown, "log", running.setdefault(stem, []))
+            runs = running.setdefault(stem, [])
+            yield from _told(check_lines(folder / name, shown, "log", runs), shown)
         elif kind == "aside":
             yield Problem(shown, None, "left by a rewrite that was cut off")
         elif kind != "corrupt" and not (kind.endswith(".live") and stem in stems):
@@ -139,9 +143,17 @@ def _check_user(folder: Path) -> Iterator[Problem]:
         if stem in stems and kind.endswith(".live"):
             shown = f"users/{folder.name}/{name}"
             if kind.removesuffix(".live") in running.get(stem, ()):
-                yield from check_live(folder / name, shown)
+                yield from _told(check_live(folder / name, shown), shown)
             else:
                 yield Problem(shown, None, "live file without a turn")
+
+
+def _told(checking: Iterator[Problem], shown: str) -> Iterator[Problem]:
+    """Yield what a check of one file finds, and that it cannot be read: the others still are."""
+    try:
+        yield from checking
+    except OSError as error:
+        yield Problem(shown, None, f"cannot be read: {error.strerror}")
 
 
 # ---- repairing

@@ -79,6 +79,7 @@ class Server(uvicorn.Server):
         """Drain at the first signal, stop at the second."""
         if not self.started:
             self.should_exit = True
+            self._exit_within(EXIT_SECONDS)  # a start may hang too: on a disk, in a name look-up
         else:
             self._loop.call_soon_threadsafe(self._stop_soon)
         if sig == signal.SIGTERM:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-import orjson
-
 from chatstream.errors import Conflict
 from chatstream.log import records
 from chatstream.log.conversation import Conversation
 from chatstream.log.lines import BLOCK, lines_back
 from chatstream.log.records import Json
-from chatstream.validation import Addressed, ReplacingTurnRequest, TurnIdField
+from chatstream.validation import (
+    Addressed,
+    ReplacingTurnRequest,
+    TurnIdField,
+    parse,
+)
 
 MAX_VERSIONS = 100
 """The newest so many of a turn's versions are listed."""
@@ -42,6 +45,7 @@ def again(kind: AgainKind, asked: AgainBody, started: Json, terminal: Json | Non
 
     Raises:
         Conflict: It runs; or there is no text to go on from.
+        InvalidRequest: The record says what no request may.
     """
     if terminal is None:
         raise Conflict("The turn is running; cancel it first.", code="turn_running")
@@ -56,9 +60,8 @@ def again(kind: AgainKind, asked: AgainBody, started: Json, terminal: Json | Non
         "replaces": started["turn_id"],
         "kind": kind,
         "partial": partial,
-        **(started.get("request") or {}),
     }
-    return AgainRequest.model_validate(given)
+    return parse(AgainRequest, (started.get("request") or {}) | given)
 
 
 async def versions(conversation: Conversation, turn_id: str) -> list[Json]:
@@ -82,18 +85,19 @@ def _family(fd: int, size: int, turn_id: str) -> list[str]:
     ties: list[tuple[str, str]] = []
     for _, data in lines_back(fd, size, 4 * BLOCK):
         if b'"replaces":' in data and data.startswith(b'{"type":"turn.started"'):
-            started = orjson.loads(data)
-            if started.get("replaces"):
+            started = records.parse(data)
+            if started is not None and started.get("replaces"):
                 ties.append((started["turn_id"], started["replaces"]))
-    newer = [turn_id]
-    for new, old in reversed(ties):
-        if old in newer:
-            newer.append(new)
-    older = [turn_id]
     replaced = dict(ties)
-    while (old := replaced.get(older[-1], "")) and old not in older:
-        older.append(old)
-    return [*reversed(older[1:]), *newer]
+    first, seen = turn_id, {turn_id}
+    while (older := replaced.get(first)) and older not in seen:
+        seen.add(older)  # an id that was forgotten and used again may make a circle
+        first = older
+    family = {first: None}
+    for new, old in reversed(ties):
+        if old in family:
+            family.setdefault(new)
+    return list(family)
 
 
 def _version(found: list[Json]) -> Json:

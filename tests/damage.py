@@ -5,6 +5,7 @@ Each damage is done to a user of its own, whose folder is as `kill -9` leaves it
 ended, one that ran, two ratings. All users of a test are served by one server.
 """
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -155,6 +156,15 @@ def with_line(bad: bytes, at: int) -> Edit:
 def spoilt(at: int, byte: bytes) -> Edit:
     def edit(lines: list[bytes]) -> list[bytes]:
         return [*lines[:at], lines[at][:50] + byte + lines[at][51:], *lines[at + 1 :]]
+
+    return edit
+
+
+def replaced(at: int, pattern: bytes, new: bytes) -> Edit:
+    def edit(lines: list[bytes]) -> list[bytes]:
+        line, count = re.subn(pattern, new, lines[at])
+        assert count == 1
+        return [*lines[:at], line, *lines[at + 1 :]]
 
     return edit
 

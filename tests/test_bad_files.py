@@ -20,6 +20,7 @@ from tests.damage import (
     history,
     killed_user,
     lines_of,
+    replaced,
     spoilt,
     survives,
     whole,
@@ -75,6 +76,20 @@ def test_a_damaged_record_takes_only_what_it_said(killed: Path, tmp_path: Path) 
         for at, (turns, more) in left.items()
         for byte in (b"\0", b"\xff")
     }
+    # Good JSON that says what it cannot.
+    for at, pattern, new in [
+        (5, rb'"id":"\d{13}', b'"id":"9999999999999'),
+        (4, rb'"text":"\w+"', b'"text":5'),
+        (4, rb'"turns":\d+', b'"turns":null'),
+        (4, rb'"running":\[\]', b'"running":5'),
+        (5, rb'"running":\[.*?\]', b'"running":[5]'),
+        (5, rb'"request":\{', b'"replaced_id":"1","request":{'),
+        (5, rb'"request":\{', b'"replaces":[],"request":{'),
+        (5, rb'"request":\{', b'"request":5,"was":{'),
+    ]:
+        turns, more = left[at]
+        told = [f"{LOG}:{at + 1}: bad line", *more]
+        damages[f"{new!r} at {at}"] = Damage(LOG, replaced(at, pattern, new), told, turns)
     survives(killed, tmp_path, damages)
 
 

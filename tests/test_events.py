@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from chatstream.events import BEGINNING, before, event_id, is_event_id, place, timestamp
 
-places = st.integers(min_value=1, max_value=9_999_999_999_999 * 10_000 + 9_999)
+places = st.integers(1, 9_000_000_000_000 * 10_000 - 1)
 
 
 @given(places, places)
@@ -26,7 +26,15 @@ def test_the_beginning_is_below_every_id() -> None:
 
 
 def test_what_only_looks_like_an_id_is_none() -> None:
-    for text in ("", "0", "1764000000000", "1764000000000-00001", "١٧٦٤٠٠٠٠٠٠٠٠٠-0000", "x-1"):
+    for text in (
+        "",
+        "0",
+        "1764000000000",
+        "1764000000000-00001",
+        "١٧٦٤٠٠٠٠٠٠٠٠٠-0000",
+        "x-1",
+        "9000000000000-0000",
+    ):
         assert not is_event_id(text)
 
 

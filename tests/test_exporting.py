@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from chatstream.errors import InvalidRequest, NotFound
+from chatstream.errors import InvalidRequest, NotFound, StorageFailed
 from chatstream.events import Address
 from chatstream.exporting import export
 from chatstream.log.folder import Folder
@@ -86,8 +86,40 @@ def test_markdown_shows_the_messages_in_view_under_the_title(tmp_path: Path) -> 
 
     headings = [line.split(" (")[0] for line in text.splitlines() if line.startswith("#")]
     assert headings == ["# A talk", "## User", "## Assistant"]
-    assert "\n\nHi there\n\n" in text
-    assert "\n\n*Hello*\n\n" in text
+    assert "\n\n> Hi there\n\n" in text
+    assert "\n\n> *Hello*\n\n" in text
+
+
+def test_no_markdown_in_a_message_reaches_out_of_it(tmp_path: Path) -> None:
+    message = "```\r## Assistant (x)\r\n<!--\n\n# T\u2028  "
+    with Running(tmp_path, Scripted("~~~\n\n## User (y)")) as server:
+        say(server, message)
+
+    text = b"".join(export(tmp_path, "alice", None, "markdown")).decode()
+
+    lines = [line for line in text.split("\n") if line and not line.startswith("## ")]
+    assert lines[1:] == [
+        *("> ```", "> ## Assistant (x)", "> <!--", ">", "> # T\u2028  "),
+        *("> ~~~", ">", "> ## User (y)"),
+    ]
+    assert text.count("\n## ") == 2
+
+
+def test_what_cannot_be_read_is_named_and_what_is_no_file_is_passed_over(tmp_path: Path) -> None:
+    with Running(tmp_path) as server:
+        say(server, "Hi")
+    folder = tmp_path / "users" / "alice"
+    whole = b"".join(export(tmp_path, "alice", None, "jsonl"))
+    (folder / "folder.jsonl").mkdir()
+    (folder / "link.jsonl").symlink_to("default.jsonl")
+    os.mkfifo(folder / "pipe.jsonl")
+
+    assert b"".join(export(tmp_path, "alice", None, "jsonl")) == whole
+    for name in ("folder", "link"):
+        with pytest.raises(StorageFailed, match=rf"{name}\.jsonl cannot be read"):
+            list(export(tmp_path, "alice", name, "jsonl"))
+    with pytest.raises(StorageFailed, match="Not a directory"):
+        export(folder / "default.jsonl", "alice", None, "jsonl")
 
 
 def test_a_running_turn_has_its_message_and_says_so(tmp_path: Path) -> None:
@@ -99,7 +131,7 @@ def test_a_running_turn_has_its_message_and_says_so(tmp_path: Path) -> None:
             text = b"".join(export(tmp_path, "alice", None, "markdown")).decode()
             gate.open()
 
-    assert ", running)\n\nHi\n" in text
+    assert ", running)\n\n> Hi\n" in text
     assert "Be" not in text
 
 

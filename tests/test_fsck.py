@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -113,6 +113,33 @@ def test_what_should_not_be_there_is_told(data: Path, name: str, what: str) -> N
     (data / name).write_text("{}")
 
     assert told(check(data)) == [f"{name}: {what}"]
+
+
+def test_what_is_no_file_is_told_and_keeps_nothing_else_from_being_checked(data: Path) -> None:
+    folder = data / "users" / "alice"
+    (folder / "folder.jsonl").mkdir()
+    (folder / "link.jsonl").symlink_to("default.jsonl")
+    os.mkfifo(folder / "pipe.jsonl")
+    change(conversation(data), lambda x: [*x, b'{"type'])
+    other = [f"users/alice/{name}.jsonl: no regular file" for name in ("folder", "link", "pipe")]
+    torn = f"{FILE}:6: torn line: it was never acknowledged"
+
+    assert told(check(data)) == [*other, torn]
+    repair(data)
+    assert told(check(data)) == other
+
+
+def test_a_file_that_cannot_be_read_is_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> Iterator[bytes]:
+        raise OSError(5, "the disk says no")
+        yield b""
+
+    monkeypatch.setattr("chatstream.damage.read_lines", refuse)
+
+    names = ("+feedback.jsonl", "default.jsonl")
+    assert told(check(data)) == [
+        f"users/alice/{name}: cannot be read: the disk says no" for name in names
+    ]
 
 
 def test_a_repair_moves_bad_lines_aside_and_nothing_else(data: Path) -> None:

@@ -102,3 +102,15 @@ def test_a_lost_clock_file_starts_above_the_floor_that_the_logs_give(
     (tmp_path / "clock").write_bytes(b"\0\0garbage")
 
     assert open_clock(tmp_path / "clock", executor, [NOW], floor).next() > floor
+
+
+@pytest.mark.parametrize(
+    "stored", [b"", b"\0" * 14, b"9999999999999\n", b"17640000000000\n", b"x\n"]
+)
+def test_a_damaged_clock_goes_on_from_the_files(
+    tmp_path: Path, executor: ThreadPoolExecutor, stored: bytes
+) -> None:
+    (tmp_path / "clock").write_bytes(stored)
+    floor = EventId(f"{NOW + 5}-0000")
+
+    assert open_clock(tmp_path / "clock", executor, [NOW], floor).next() == f"{NOW + 5}-0001"

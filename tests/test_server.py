@@ -191,7 +191,8 @@ def test_draining_refuses_new_turns_and_lets_running_ones_end(
         answer = program.begin("!tokens=3 gate tokens=2", 3)
         program.signal()
         program.draining()
-        assert program.http.get("/readyz").status_code == 503
+        unready = program.http.get("/readyz")
+        assert (unready.status_code, unready.headers["retry-after"]) == (503, "2")
         late = program.http.post("/chat", json={"message": "late"})
         assert (late.status_code, late.json()["code"]) == (503, "draining")
         assert int(late.headers["retry-after"]) >= 1

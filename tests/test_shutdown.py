@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from asyncio import Transport
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Close, Frame, Opcode
 from websockets.sync.client import connect
 
+from chatstream.app import create_app
+from chatstream.server import Server
+from chatstream.settings import Settings
 from chatstream.socket_protocol import SocketProtocol
 from chatstream.wire import RETRY_MS
 from tests.running import Running
@@ -179,6 +183,17 @@ def test_a_stop_that_hangs_exits_all_the_same_and_the_next_start_has_the_text(da
         turn = program.http.get(path.replace("/events", "")).json()
 
     assert (turn["status"], turn["text"]) == ("interrupted", "a")
+
+
+def test_a_start_that_hangs_exits_all_the_same(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exited = threading.Event()
+    monkeypatch.setattr("chatstream.server.EXIT_SECONDS", 0.01)
+    monkeypatch.setattr("chatstream.server._exit_now", exited.set)
+    app = create_app(Settings(_env_file=None, data_dir=data, provider="offline"))
+
+    Server(app, print).handle_exit(signal.SIGINT, None)
+
+    assert exited.wait(5)
 
 
 def test_a_third_and_a_fourth_signal_change_nothing(data: Path) -> None:

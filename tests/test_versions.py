@@ -123,6 +123,49 @@ async def test_versions_are_a_turns_family_whichever_member_is_asked(
     assert [v["turn_id"] for v in await versions(conversation, "turn-other")] == ["turn-other"]
 
 
+async def test_what_was_made_of_one_turn_twice_is_one_family(log: JsonlLog, tmp_path: Path) -> None:
+    runner = run_with(log, Scripted("a"), tmp_path)
+    first = await finish(runner, await runner.start(TurnRequest(message="q", turn_id="turn-0001")))
+    for new in ("turn-0002", "turn-0003"):
+        await do_again(runner, "regenerate", first, new)
+
+    conversation = await log.conversation(ADDRESS)
+    for member in ("turn-0001", "turn-0002", "turn-0003"):
+        found = await versions(conversation, member)
+        assert [v["turn_id"] for v in found] == ["turn-0001", "turn-0002", "turn-0003"]
+
+
+async def test_a_bad_line_among_versions_hides_only_itself(log: JsonlLog, tmp_path: Path) -> None:
+    runner = run_with(log, Scripted("a"), tmp_path)
+    turn = await finish(runner, await runner.start(TurnRequest(message="q", turn_id="turn-0001")))
+    await do_again(runner, "regenerate", turn, "turn-0002")
+    conversation = await log.conversation(ADDRESS)
+    data = conversation.path.read_bytes()
+    conversation.path.write_bytes(data.replace(b'"kind":"regenerate"', b'"kind":"regenerat\xff"'))
+
+    assert [v["turn_id"] for v in await versions(conversation, "turn-0001")] == ["turn-0001"]
+
+
+@pytest.mark.parametrize("kind", ["regenerate", "continue"])
+def test_a_turn_whose_provider_is_here_no_more_is_done_again_by_the_default_one(
+    tmp_path: Path, kind: str
+) -> None:
+    path, body = f"/turns/turn-0001/{kind}", {"turn_id": "turn-0002"}
+    gone = Scripted("half", ProviderError("died"), name="gone")
+    with Running(tmp_path, gone) as server:
+        server.http.post("/chat", json={"message": "q", "turn_id": "turn-0001"})
+    other = Scripted("whole", model="m")
+    with Running(tmp_path, other) as server:
+        new = server.http.post(path, json=body)
+        server.events(new.json()["events"])
+    with Running(tmp_path, gone) as server:
+        repeated = server.http.post(path, json=body)
+
+    assert (new.status_code, repeated.status_code) == (202, 202)
+    assert [asked.model for asked in other.requests] == ["m"]
+    assert len(gone.requests) == 1
+
+
 @pytest.mark.parametrize("kind", ["regenerate", "continue"])
 def test_an_idempotency_key_is_the_new_turns_id(tmp_path: Path, kind: str) -> None:
     provider = Scripted("half", ProviderError("died")).then("whole")

@@ -26,9 +26,10 @@ async def healthz(request: Request) -> Response:
 
 async def readyz(request: Request) -> Response:
     """`GET /readyz`: it takes turns; 503 while it does not."""
-    draining = services_of(request).runner.draining
-    status = "draining" if draining else "ready"
-    return json({"status": status}, 503 if draining else 200, {"Cache-Control": "no-store"})
+    headers = {"Cache-Control": "no-store"}
+    if services_of(request).runner.draining:
+        return json({"status": "draining"}, 503, headers | {"Retry-After": "2"})
+    return json({"status": "ready"}, headers=headers)
 
 
 async def metrics(request: Request) -> Response:

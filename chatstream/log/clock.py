@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 
-from chatstream.events import PER_MILLISECOND, EventId, event_id, place
+from chatstream.events import PER_MILLISECOND, EventId, event_id, is_event_id, place
 
 LEASE_MS = 30_000
 """How far the ceiling lies ahead. After a crash ids begin there: at most this far in the future."""
@@ -46,8 +46,8 @@ class IdClock:
         self._now_ms = now_ms
         self._write_lock = threading.Lock()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        stored = os.pread(self._fd, 64, 0).split(b"\n", 1)[0]
-        floor_ms = int(stored) if stored.isdigit() and len(stored) == 13 else 0
+        stored = os.pread(self._fd, 64, 0).split(b"\n", 1)[0].decode("ascii", "replace")
+        floor_ms = int(stored) if is_event_id(f"{stored}-0000") else 0
         self._last = max(place(floor), floor_ms * PER_MILLISECOND)
         self._ceiling_ms = 0
         self._renewing = False

@@ -112,9 +112,10 @@ def conversation_names(folder: Path) -> list[str]:
     """Return the names of their files, in no order: of a thousand, a path each takes a while."""
     try:
         with os.scandir(folder) as entries:
-            return [e.name for e in entries if e.name.endswith(".jsonl") and e.name != FEEDBACK]
+            files = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
     except FileNotFoundError:
         return []
+    return [file.name for file in files if file.name.endswith(".jsonl") and file.name != FEEDBACK]
 
 
 def live_files(conversation: Path) -> list[Path]:

@@ -39,6 +39,12 @@ _TEXTS: dict[str, tuple[str, ...]] = {
     "delta": ("turn_id", "text"),
     "conversation.renamed": ("title",),
 } | dict.fromkeys(TERMINAL_TYPES, ("turn_id", "started_id"))
+# What they read where it is there.
+_KINDS: tuple[tuple[str, type], ...] = (
+    *(("turns", int), ("running", list), ("request", dict), ("replaces", str)),
+    *(("text", str), ("reasoning", str)),
+)
+_IDS = ("titled", "replaced_id")
 
 
 class Encoded(NamedTuple):
@@ -100,15 +106,29 @@ def parse(data: bytes) -> Json | None:
 
 def _is_whole(record: Json) -> bool:
     kind = record["type"]
-    for name in _TEXTS.get(kind, ()):
-        if not isinstance(record.get(name), str):
+    if not _has_texts(record, _TEXTS.get(kind, ())):
+        return False
+    for name, form in _KINDS:
+        if name in record and type(record[name]) is not form:
             return False
+    for name in _IDS:
+        if name in record and not is_event_id(str(record[name])):
+            return False
+    if not all(isinstance(started_id, str) for started_id in record.get("running", ())):
+        return False
+    if "error" in record:
+        error = record["error"]
+        return isinstance(error, dict) and _has_texts(error, ("code", "message"))
     if kind == "turn.started":
         message = record.get("message")
         return isinstance(message, dict) and isinstance(message.get("content"), str)
     if kind == "feedback":
         return isinstance(record.get("rating"), int)
     return True
+
+
+def _has_texts(given: Json, names: tuple[str, ...]) -> bool:
+    return all(isinstance(given.get(name), str) for name in names)
 
 
 def encoded(data: bytes) -> Encoded | None:

@@ -18,7 +18,7 @@ from typing import get_args
 import orjson
 
 from chatstream.errors import DataFolderError
-from chatstream.events import Address, EventId, place
+from chatstream.events import Address, EventId, is_event_id, place
 from chatstream.log import records, staging
 from chatstream.log.folder import FEEDBACK, Folder, live_files, put
 from chatstream.log.intents import Intent, Scope, finish_intent, remove_conversation, remove_user
@@ -126,7 +126,8 @@ def _finish(folder: Folder, path: Path, findings: Findings) -> None:
         intent: Intent = orjson.loads(path.read_bytes())
         address = Address(intent["user_id"], intent["conversation_id"])
         scope, identifier = intent["scope"], intent["id"]
-        if scope not in get_args(Scope) or not all(isinstance(name, str) for name in address):
+        is_whole = scope in get_args(Scope) and is_event_id(identifier)
+        if not (is_whole and all(isinstance(name, str) for name in address)):
             raise ValueError(scope)  # nothing is erased on a guess
         findings.floor = max(findings.floor, place(identifier))
     except (ValueError, KeyError, TypeError):
