@@ -124,7 +124,7 @@ class Reply:
 
     def outcome(self) -> Outcome:
         """Return how it went, for the metrics."""
-        usage = None if self._cached else self._usage
+        usage = self._counted
         return Outcome(
             asked=self._asked,
             provider=self.way.name,
@@ -223,6 +223,11 @@ class Reply:
     def _cached(self) -> bool:
         return self._share is not None and self._share.cached
 
+    @property
+    def _counted(self) -> Usage | None:
+        """What it took, as far as it is known; nothing where another turn counts it."""
+        return Usage(0, 0) if self._cached else self._usage
+
     def _answering(self) -> None:
         self._first = self._loop.time()
         # From here on the deadline only moves away; this once it may have come nearer.
@@ -279,7 +284,7 @@ class Reply:
         return "lost" if event is None else event.type.removeprefix("turn.")
 
     def _terminal(self) -> Json:
-        usage = self._usage
+        usage = self._counted
         return {
             "usage": usage
             and {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
