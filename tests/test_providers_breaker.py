@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -397,6 +397,7 @@ class Watched(RuleBasedStateMachine):
 
 
 TestBreaker = Watched.TestCase
+TestBreaker.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 @given(st.integers(1, 50), st.floats(0, 1), st.none() | st.floats(0, 120))

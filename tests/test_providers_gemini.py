@@ -216,6 +216,7 @@ async def test_the_time_to_wait_is_found_in_the_body(
             "stop",
         ),
         ({"usageMetadata": {"promptTokenCount": 4}}, [Usage(4, 0)], None),
+        ({"usageMetadata": {"candidatesTokenCount": None}}, [Usage(0, 0)], None),
     ],
 )
 async def test_a_frame_is_read_as_far_as_it_goes(

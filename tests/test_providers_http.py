@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator
 
 import anyio
 import httpx
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chatstream.errors import ProviderError, ProviderTimeout
 from chatstream.providers import Finish, Piece, Text, Usage, failures
@@ -18,6 +21,19 @@ from tests.asking import FORMS, Adapter, answer, ask, failure, make
 from tests.upstream import EMOJI, Upstream, text_of, token
 
 pytestmark = pytest.mark.anyio
+ERROR_KEYS = st.sampled_from(
+    ("error", "code", "status", "message", "details", "type", "reason", "retryDelay", "metadata")
+)
+DATES = st.sampled_from(
+    (
+        "Mon, 01 Jan 0001 00:00:00 -0000",
+        "Fri, 31 Dec 9999 23:59:59 -2359",
+        "Mon, 31 Feb 2026 25:61:61 GMT",
+        "1e999",
+        "-inf",
+        "Mon,",
+    )
+)
 
 
 @pytest.fixture(params=FORMS)
@@ -223,6 +239,31 @@ async def test_any_error_body_makes_an_error(body: bytes) -> None:
     error = failures.explain("openai", 500, failures.error_object(body), {})
 
     assert (error.code, error.message) == ("provider_error", "openai failed (status 500).")
+
+
+async def test_a_message_that_was_flagged_is_refused_and_not_the_key() -> None:
+    body = b'{"error":{"code":403,"message":"x","metadata":{"reasons":["y"],"flagged_input":"z"}}}'
+    error = failures.explain("openai", 403, failures.error_object(body), {})
+
+    assert (error.code, error.retryable) == ("content_refused", False)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-10, 10**12) | st.text(max_size=10),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ERROR_KEYS, inner, max_size=4),
+        max_leaves=8,
+    ),
+    st.text(max_size=20) | DATES,
+    st.none() | st.integers(300, 599),
+)
+def test_whatever_a_provider_says_of_its_failure_is_an_error(
+    body: object, retry_after: str, status: int | None
+) -> None:
+    told = failures.error_object(orjson.dumps(body))
+    for name in ("retry-after", "retry-after-ms"):
+        error = failures.explain("openai", status, told, {name: retry_after})
+        assert error.retry_after is None or 0 <= error.retry_after <= 120
 
 
 # The connection

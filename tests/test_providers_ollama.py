@@ -95,6 +95,10 @@ async def test_an_error_line_is_an_error_after_the_text(provider: Adapter, endin
     assert error.code == "provider_error"
 
 
+def test_a_count_that_is_not_told_is_none_at_all() -> None:
+    assert OllamaAnswer().take({"done": True, "eval_count": None}) == [Usage(0, 0)]
+
+
 async def test_a_model_that_is_not_there_is_not_asked_for_again(provider: Adapter) -> None:
     _, error = await failure(provider, "!status=404")
 

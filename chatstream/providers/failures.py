@@ -140,6 +140,10 @@ def words(error: Mapping[str, Any]) -> frozenset[str]:
     """Return the codes in an error: identifiers alone, safe to log."""
     found = [error.get(key) for key in ("type", "code", "status")]
     found += [detail.get("reason") for detail in _details(error)]
+    metadata = error.get("metadata")
+    if isinstance(metadata, dict) and "flagged_input" in metadata:
+        # OpenRouter's, at status 403: it is the message that is refused, not the key.
+        found.append("content_filter")
     return frozenset(
         word.lower() for word in found if isinstance(word, str) and re.fullmatch(r"\w{1,64}", word)
     )

@@ -106,8 +106,9 @@ class GeminiAnswer:
             # A count of nothing is left out; thoughts are paid for as output.
             pieces.append(
                 Usage(
-                    usage.get("promptTokenCount", 0),
-                    usage.get("candidatesTokenCount", 0) + usage.get("thoughtsTokenCount", 0),
+                    usage.get("promptTokenCount") or 0,
+                    (usage.get("candidatesTokenCount") or 0)
+                    + (usage.get("thoughtsTokenCount") or 0),
                 )
             )
         return pieces

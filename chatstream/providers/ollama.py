@@ -74,7 +74,8 @@ class OllamaAnswer:
             self.finish = FINISH.get(chunk.get("done_reason") or "stop", "other")
             if "eval_count" in chunk or "prompt_eval_count" in chunk:
                 # A prompt that was still in memory is not counted again.
-                pieces.append(Usage(chunk.get("prompt_eval_count", 0), chunk.get("eval_count", 0)))
+                counts = chunk.get("prompt_eval_count") or 0, chunk.get("eval_count") or 0
+                pieces.append(Usage(*counts))
         return pieces
 
 
