@@ -108,7 +108,11 @@ async def test_stop_reasons_are_ours(provider: Adapter, theirs: str, ours: str) 
     "ending",
     ["finish done eof", "finish done cut", "finish done hang", "finish done error", "linger"],
 )
-async def test_an_answer_is_whole_once_its_stop_was_seen(provider: Adapter, ending: str) -> None:
+async def test_an_answer_is_whole_once_its_stop_was_seen(
+    provider: Adapter, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatstream.providers.http.END_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.DRAIN_SECONDS", 0.05)
     pieces = await answer(provider, f"!say=x {ending}")
 
     assert [p for p in pieces if not isinstance(p, Usage)] == [Text("x"), Finish("stop")]

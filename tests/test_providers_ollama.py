@@ -73,7 +73,11 @@ async def test_done_reasons_are_ours(provider: Adapter, theirs: str, ours: str) 
 
 
 @pytest.mark.parametrize("ending", ["finish eof", "finish cut", "finish hang", "finish error"])
-async def test_an_answer_is_whole_once_it_is_done(provider: Adapter, ending: str) -> None:
+async def test_an_answer_is_whole_once_it_is_done(
+    provider: Adapter, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatstream.providers.http.END_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.DRAIN_SECONDS", 0.05)
     assert await answer(provider, f"!say=x {ending}") == [Text("x"), Finish("stop")]
 
 
