@@ -6,6 +6,7 @@ import pytest
 
 from chatstream.errors import ProviderError
 from chatstream.providers.model_list import AGAIN_SECONDS, KEPT_SECONDS, ModelList
+from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
 
 pytestmark = pytest.mark.anyio
@@ -149,6 +150,19 @@ async def test_a_list_that_hangs_keeps_only_the_first_and_not_for_long(
     await models.aclose()
     await models.aclose()
     assert (provider.asked, provider.running_lists) == (1, 0)
+
+
+async def test_a_list_that_is_asked_for_ends_with_the_providers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chatstream.providers.model_list.WAIT_SECONDS", 0.01)
+    provider = Listing(asyncio.Event())
+    providers = Providers({"scripted": provider}, "scripted")
+    await providers.list_models("scripted")
+    assert provider.running_lists == 1
+    await providers.aclose()
+
+    assert provider.running_lists == 0
 
 
 async def test_a_list_that_hangs_for_ever_is_given_up(

@@ -155,3 +155,13 @@ def test_every_whole_line_comes_out(lines: list[bytes]) -> None:
 @pytest.mark.parametrize("rest", [b'{"a":{"b":1}', b'{"done":', b'{"a":1', b"[1", b"x"])
 def test_a_last_line_that_was_cut_is_dropped(rest: bytes) -> None:
     assert decoded([b'{"a":1}\n' + rest]) == ([b'{"a":1}'], False)
+
+
+def test_a_line_without_end_hits_the_limit() -> None:
+    decoder = LineDecoder(100)
+
+    with pytest.raises(ProviderError, match="100 bytes"):
+        for _ in range(200):
+            decoder.feed(b"x")
+    with pytest.raises(ProviderError):
+        decoder.close()
