@@ -99,7 +99,7 @@ class Reply:
 
     def outcome(self) -> Outcome:
         """Return how it went, for the metrics."""
-        usage = None if self._cached else self._usage
+        usage = self._counted
         return Outcome(
             asked=self.fields["request"]["provider"],
             provider=self.way.name,
@@ -189,6 +189,11 @@ class Reply:
     def _cached(self) -> bool:
         return self._share is not None and self._share.cached
 
+    @property
+    def _counted(self) -> Usage | None:
+        """What it took, as far as it is known; nothing where another turn counts it."""
+        return Usage(0, 0) if self._cached else self._usage
+
     def _answering(self) -> None:
         way = self.way
         try:
@@ -199,7 +204,7 @@ class Reply:
             logger.warning("turn.answering not written")  # the terminal event says who answered
 
     def _terminal(self) -> Json:
-        usage, ttft = self._usage, self._deadlines.ttft
+        usage, ttft = self._counted, self._deadlines.ttft
         return {
             "usage": usage
             and {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},

@@ -28,14 +28,10 @@ from unittest.mock import patch
 import aiohttp
 import orjson
 
-from chatstream.errors import ProviderError
 from chatstream.providers import Closes, Finish, Piece, Provider, ProviderRequest, Reasoning, Text
-from chatstream.providers.anthropic import AnthropicProvider
-from chatstream.providers.breaker import Breaker
-from chatstream.providers.gemini import GeminiProvider
-from chatstream.providers.ollama import OllamaProvider
-from chatstream.providers.openai import OpenAIProvider
+from chatstream.providers.breaker import Change
 from chatstream.providers.routing import Providers
+from tests.asking import make
 from tests.running import EVENT_STREAM, Running
 from tests.upstream import Asked, Upstream, text_of
 from tests.upstream_script import question
@@ -279,29 +275,15 @@ def _events(body: bytes) -> list[dict[str, Any]]:
 @contextmanager
 def counted(figures: Figures) -> Iterator[None]:
     """Count how often breakers open, and are parked, in the block."""
-    opens, fails = Breaker._open, Breaker.failed
 
-    def opening(breaker: Breaker) -> None:
-        figures.openings += 1
-        opens(breaker)
+    def changed(provider: str, model: str, change: Change) -> None:
+        if change.state == "open":
+            parked = change.why == "provider_rate_limited"
+            figures.parkings += parked
+            figures.openings += not parked
 
-    def failing(breaker: Breaker, error: ProviderError) -> None:
-        figures.parkings += error.code == "provider_rate_limited"
-        fails(breaker, error)
-
-    with patch.object(Breaker, "_open", opening), patch.object(Breaker, "failed", failing):
+    with patch("chatstream.providers.breakers._log", changed):
         yield
-
-
-def adapters(url: str) -> dict[str, Provider]:
-    """Return an adapter of each wire form, asking the upstream."""
-    given: dict[str, Any] = {"api_key": "k", "model": "m", "connect_timeout": 1}
-    return {
-        "openai": OpenAIProvider(base_url=f"{url}/v1", **given),
-        "gemini": GeminiProvider(base_url=url, **given),
-        "anthropic": AnthropicProvider(base_url=url, **given),
-        "ollama": OllamaProvider(address=url, model="m", connect_timeout=1),
-    }
 
 
 def run(
@@ -324,8 +306,9 @@ def run(
     providers: dict[str, Provider] = {}
     routing = Providers(providers, names[0])
     with Upstream(faults) as upstream, counted(figures):
-        made = adapters(upstream.url)
-        providers |= {name: Watched(made[name], routing.state) for name in names}
+        for name in names:
+            adapter = make(name, upstream.url, connect_timeout=1)
+            providers[name] = Watched(adapter, routing.state)
         settings = {
             "fallbacks": names[1:],
             "connect_timeout": 1,

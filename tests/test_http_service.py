@@ -1,5 +1,6 @@
 """The server about itself, over real sockets; and its description against its routes."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +9,12 @@ from typing import Any
 import pytest
 from starlette.routing import Route
 
+from chatstream.errors import ProviderError
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
+from tests.asking import FORMS, make
 from tests.running import Gate, Running
+from tests.upstream import MODELS, Upstream
 
 HTTP_METHODS = {"get", "post", "patch", "delete"}
 
@@ -47,6 +51,38 @@ def test_providers_are_listed_with_models_default_and_state(tmp_path: Path) -> N
             {"name": "b", "models": ["scripted"], "default": True, "state": "closed"},
         ]
     }
+
+
+def test_the_lists_of_models_are_asked_for_once(tmp_path: Path, upstream: Upstream) -> None:
+    given = Providers({form: make(form, upstream.url) for form in FORMS}, FORMS[0])
+    with Running(tmp_path, given) as server:
+        shown = [server.http.get("/providers").json()["providers"] for _ in range(3)]
+
+    assert shown == [shown[0]] * 3
+    assert {tuple(provider["models"]) for provider in shown[0]} == {("m", *MODELS)}
+    assert len(upstream.asked) == len(FORMS)
+
+
+def test_a_provider_that_does_not_list_its_models_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatstream.providers.model_list.WAIT_SECONDS", 0.05)
+
+    class Hangs(Scripted):
+        async def models(self) -> list[str]:
+            await asyncio.Event().wait()
+            return []
+
+    class Fails(Scripted):
+        async def models(self) -> list[str]:
+            raise ProviderError("no")
+
+    given = {"a": Hangs(name="a"), "b": Fails(name="b"), "c": Scripted(name="c")}
+    with Running(tmp_path, Providers(dict(given), "a")) as server:
+        shown = [server.http.get("/providers").json()["providers"] for _ in range(2)]
+
+    assert shown == [shown[0]] * 2
+    assert [provider["models"] for provider in shown[0]] == [["scripted"]] * 3
 
 
 def test_a_turn_is_answered_by_the_provider_that_it_names(tmp_path: Path) -> None:

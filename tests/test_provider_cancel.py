@@ -20,12 +20,6 @@ AT_ONCE = 50
 
 
 @pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
 def server(tmp_path: Path, upstream: Upstream) -> Iterator[Running]:
     provider = OpenAIProvider(
         base_url=upstream.openai_url, api_key="k", model="m", connect_timeout=5

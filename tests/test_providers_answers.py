@@ -63,7 +63,7 @@ async def test_the_same_question_gets_the_kept_answer_without_a_request() -> Non
     share = asking.share()
     pieces = await asking.read(share)
 
-    assert pieces == [Reasoning("hm"), Text("hello"), Usage(0, 0), Finish("stop")]
+    assert pieces == [Reasoning("hm"), Text("hello"), Finish("stop")]
     assert (share.cached, share.lookup, share.way.name) == (True, "hit", "scripted")
     assert len(provider.requests) == 1
     assert asking.in_use == 0
@@ -173,11 +173,8 @@ async def test_the_same_questions_at_once_share_one_request() -> None:
     answers = await asyncio.gather(*readers)
 
     assert len(provider.requests) == 1
-    for answer in answers:
-        assert [p for p in answer if isinstance(p, Text)] == [Text("he"), Text("llo")]
+    assert answers == [[Text("he"), Text("llo"), Usage(1, 2), Finish("stop")]] * 5
     assert sorted(share.cached for share in shares) == [False, True, True, True, True]
-    used = [[p for p in answer if isinstance(p, Usage)][-1] for answer in answers]
-    assert sorted(use.output_tokens for use in used) == [0, 0, 0, 0, 2]
     assert asking.in_use == 0
 
 
@@ -359,6 +356,52 @@ def test_turns_of_two_conversations_share_a_request_until_the_last_is_cancelled(
     assert (frames[-1].type, frames[-1].data["text"]) == ("turn.completed", "hello")
     assert frames[-1].data["cached"] is False
     assert len(provider.requests) == 1
+
+
+CANCELLED = ("", "0", "2", "01", "012")
+"""Which of three turns that share a request are cancelled: the first asked, the others joined."""
+
+
+@pytest.mark.parametrize("how", ["completed", "failed", "interrupted"])
+def test_the_tokens_of_a_shared_request_are_counted_once_however_its_turns_end(
+    tmp_path: Path, how: str
+) -> None:
+    gate = Gate()
+    steps = ("llo", ProviderError("broke")) if how == "failed" else ("llo", Usage(5, 3))
+    provider = Scripted("he", Usage(5, 1), gate, *steps)
+    turns = [(user, number) for user in CANCELLED for number in "012"]
+    with Running(tmp_path, provider, cache_ttl=60) as server:
+        started = {}
+        for user, number in turns:
+            body = {"message": "q", "user_id": f"u{user}", "conversation_id": number}
+            started[user, number] = server.http.post("/turns", json=body).json()
+        for turn in started.values():
+            with server.stream("GET", turn["events"]) as stream:
+                stream.until("delta")
+        for user, number in turns:
+            if number in user:
+                where = {"user_id": f"u{user}", "conversation_id": number}
+                path = f"/turns/{started[user, number]['turn_id']}/cancel"
+                server.http.post(path, json=where)
+        if how == "interrupted":
+            server.stop()
+            server.start()
+        else:
+            gate.open()
+        ends = {key: server.events(turn["events"])[-1].data for key, turn in started.items()}
+        totals = {
+            user: server.http.get("/usage", params={"user_id": f"u{user}"}).json()["total"]
+            for user in CANCELLED
+        }
+
+    assert len(provider.requests) == len(CANCELLED)
+    for (user, number), end in ends.items():
+        assert end["type"] == f"turn.{'cancelled' if number in user else how}"
+        assert end["usage"] is not None
+    for user, total in totals.items():
+        came = 3 if how == "completed" and user != "012" else 1
+        counts = (total["turns"], total["unknown"], total["input_tokens"], total["output_tokens"])
+        assert counts == (3, 0, 5, came)
 
 
 def test_a_turn_that_waits_for_room_has_started_and_can_be_cancelled(tmp_path: Path) -> None:

@@ -1,53 +1,25 @@
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
-from chatstream.errors import ProviderError
-from chatstream.providers import Finish, Message, Piece, ProviderRequest, Reasoning, Text, Usage
-from chatstream.providers.anthropic import AnthropicAnswer, AnthropicProvider
-from tests.upstream import EMOJI, MODELS, Upstream, token
+from chatstream.providers import Finish, Message, ProviderRequest, Reasoning, Text, Usage
+from chatstream.providers.anthropic import AnthropicAnswer
+from tests.asking import KEY, Adapter, answer, ask, failure, make
+from tests.upstream import EMOJI, Upstream, token
 
 pytestmark = pytest.mark.anyio
-KEY = "sk-ant-very-secret"
 
 
 @pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def provider(upstream: Upstream) -> AsyncIterator[AnthropicProvider]:
-    provider = AnthropicProvider(
-        base_url=upstream.url, api_key=KEY, model="m", connect_timeout=5, version="2024-01-02"
-    )
+async def provider(upstream: Upstream) -> AsyncIterator[Adapter]:
+    provider = make("anthropic", upstream.url, version="2024-01-02")
     yield provider
     await provider.aclose()
 
 
-def ask(*script: str) -> ProviderRequest:
-    roles = ("user", "assistant")
-    messages = [Message(roles[n % 2], text) for n, text in enumerate(script)]  # type: ignore[arg-type]
-    return ProviderRequest(messages=messages, model="m")
-
-
-async def answer(provider: AnthropicProvider, script: str) -> list[Piece]:
-    return [piece async for piece in provider.reply(ask(script))]
-
-
-async def failure(provider: AnthropicProvider, script: str) -> tuple[list[Piece], ProviderError]:
-    pieces: list[Piece] = []
-    with pytest.raises(ProviderError) as caught:
-        async for piece in provider.reply(ask(script)):
-            pieces.append(piece)
-    return pieces, caught.value
-
-
 async def test_a_question_is_asked_in_anthropics_form(
-    upstream: Upstream, provider: AnthropicProvider
+    upstream: Upstream, provider: Adapter
 ) -> None:
     request = ProviderRequest(
         messages=[Message("user", "a"), Message("assistant", " "), Message("user", "c")],
@@ -76,7 +48,7 @@ async def test_a_question_is_asked_in_anthropics_form(
 
 
 async def test_an_answer_always_has_a_greatest_length(
-    upstream: Upstream, provider: AnthropicProvider
+    upstream: Upstream, provider: Adapter
 ) -> None:
     await answer(provider, "hello")
 
@@ -85,7 +57,7 @@ async def test_an_answer_always_has_a_greatest_length(
 
 
 async def test_the_beginning_of_an_answer_is_passed_on_without_white_space_at_its_end(
-    upstream: Upstream, provider: AnthropicProvider
+    upstream: Upstream, provider: Adapter
 ) -> None:
     provider_says = ask("go on", "It is \n")
     asked = ProviderRequest(messages=provider_says.messages, model="!say=%20%0A,say=%0Aso")
@@ -96,9 +68,7 @@ async def test_the_beginning_of_an_answer_is_passed_on_without_white_space_at_it
 
 
 @pytest.mark.parametrize("manner", ["", "split=3 ", "split=1 ", "nl=crlf ", "nl=cr ", "gzip "])
-async def test_an_answer_is_the_same_however_it_is_cut(
-    provider: AnthropicProvider, manner: str
-) -> None:
+async def test_an_answer_is_the_same_however_it_is_cut(provider: Adapter, manner: str) -> None:
     assert await answer(provider, f"!{manner}role emoji reason=1 empty tokens=1") == [
         Usage(7, 1),
         Text(EMOJI),
@@ -109,18 +79,7 @@ async def test_an_answer_is_the_same_however_it_is_cut(
     ]
 
 
-async def test_an_answer_cut_at_every_byte_is_the_same(provider: AnthropicProvider) -> None:
-    for start in range(1, 1000, 50):
-        answers = await asyncio.gather(
-            *(
-                answer(provider, f"!split-at={place} role emoji")
-                for place in range(start, start + 50)
-            )
-        )
-        assert answers == [[Usage(7, 1), Text(EMOJI), Usage(7, 0), Finish("stop")]] * 50
-
-
-async def test_a_ping_is_no_content(provider: AnthropicProvider) -> None:
+async def test_a_ping_is_no_content(provider: Adapter) -> None:
     assert await answer(provider, "!pace=1000 keepalive=3 say=x") == [
         Text("x"),
         Usage(0, 0),
@@ -141,7 +100,7 @@ async def test_a_ping_is_no_content(provider: AnthropicProvider) -> None:
         ("something_new", "other"),
     ],
 )
-async def test_stop_reasons_are_ours(provider: AnthropicProvider, theirs: str, ours: str) -> None:
+async def test_stop_reasons_are_ours(provider: Adapter, theirs: str, ours: str) -> None:
     assert (await answer(provider, f"!end={theirs}"))[-1] == Finish(ours)  # type: ignore[arg-type]
 
 
@@ -150,15 +109,17 @@ async def test_stop_reasons_are_ours(provider: AnthropicProvider, theirs: str, o
     ["finish done eof", "finish done cut", "finish done hang", "finish done error", "linger"],
 )
 async def test_an_answer_is_whole_once_its_stop_was_seen(
-    provider: AnthropicProvider, ending: str
+    provider: Adapter, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("chatstream.providers.http.END_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.DRAIN_SECONDS", 0.05)
     pieces = await answer(provider, f"!say=x {ending}")
 
     assert [p for p in pieces if not isinstance(p, Usage)] == [Text("x"), Finish("stop")]
 
 
 @pytest.mark.parametrize("ending", ["eof", "cut", "finish eof", "finish cut", "usage=1:2 eof"])
-async def test_a_stop_reason_alone_is_no_end(provider: AnthropicProvider, ending: str) -> None:
+async def test_a_stop_reason_alone_is_no_end(provider: Adapter, ending: str) -> None:
     pieces, error = await failure(provider, f"!say=x {ending}")
 
     assert pieces[0] == Text("x")
@@ -179,7 +140,7 @@ async def test_a_stop_reason_alone_is_no_end(provider: AnthropicProvider, ending
     ],
 )
 async def test_an_error_inside_the_stream_is_an_error_after_the_text(
-    provider: AnthropicProvider, ending: str, code: str, retryable: bool
+    provider: Adapter, ending: str, code: str, retryable: bool
 ) -> None:
     pieces, error = await failure(provider, f"!say=x {ending}")
 
@@ -187,7 +148,7 @@ async def test_an_error_inside_the_stream_is_an_error_after_the_text(
     assert (error.code, error.retryable) == (code, retryable)
 
 
-async def test_an_overloaded_anthropic_can_be_asked_again(provider: AnthropicProvider) -> None:
+async def test_an_overloaded_anthropic_can_be_asked_again(provider: Adapter) -> None:
     _, error = await failure(provider, "!retry-after=2 status=529")
 
     assert (error.retryable, error.retry_after, error.upstream_status) == (True, 2, 529)
@@ -209,12 +170,8 @@ def test_an_event_of_another_shape_is_not_guessed_at(chunk: dict[str, object]) -
         AnthropicAnswer().take(chunk)
 
 
-async def test_models_are_listed_the_default_first(provider: AnthropicProvider) -> None:
-    assert await provider.models() == ["m", *MODELS]
-
-
 async def test_no_log_line_and_no_message_holds_the_key_or_the_prompt(
-    provider: AnthropicProvider, caplog: pytest.LogCaptureFixture
+    provider: Adapter, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         _, error = await failure(provider, "!quote status=400")

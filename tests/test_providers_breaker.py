@@ -1,16 +1,29 @@
+"""The breaker, told step by step and as a state machine; backoffs and the budget of retries."""
+
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from chatstream.errors import ProviderError
-from chatstream.providers.breaker import CONSECUTIVE, LONGEST_OPEN, Breaker
+from chatstream.providers.breaker import (
+    CONSECUTIVE,
+    LONGEST_OPEN,
+    SLACK,
+    Breaker,
+    Change,
+    Entry,
+)
 from chatstream.providers.retry import BUDGET_MOST, Budget, backoff
 
 BROKEN = ProviderError("broken", retryable=True)
 REFUSED = ProviderError("refused")
 AUTH = ProviderError("no", code="provider_auth")
+CUT = ProviderError("cut", code="provider_cut", retryable=True)
 
 
 def limited(seconds: float | None) -> ProviderError:
@@ -31,18 +44,37 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def breaker(clock: Clock) -> Breaker:
-    return Breaker(clock, lambda: 0.0)
+def changes() -> list[Change]:
+    return []
+
+
+@pytest.fixture
+def breaker(clock: Clock, changes: list[Change]) -> Breaker:
+    return Breaker(clock, lambda: 0.0, changes.append)
 
 
 def state(breaker: Breaker) -> str:
     return breaker.state
 
 
+def enter(breaker: Breaker) -> Entry:
+    entry = breaker.enter()
+    assert entry is not None
+    return entry
+
+
 def fail(breaker: Breaker, times: int, error: ProviderError = BROKEN) -> None:
     for _ in range(times):
-        assert breaker.enter()
-        breaker.failed(error)
+        breaker.failed(enter(breaker), error)
+
+
+def about(seconds: float) -> Any:
+    return pytest.approx(seconds, abs=0.1)
+
+
+def work(breaker: Breaker, times: int = 1) -> None:
+    for _ in range(times):
+        breaker.began(enter(breaker))
 
 
 def test_five_failures_in_a_row_open_it(breaker: Breaker) -> None:
@@ -51,24 +83,21 @@ def test_five_failures_in_a_row_open_it(breaker: Breaker) -> None:
     fail(breaker, 1)
 
     assert state(breaker) == "open"
-    assert not breaker.enter()
+    assert breaker.enter() is None
     assert breaker.wait() == pytest.approx(5, abs=0.1)
 
 
 def test_a_success_between_failures_keeps_it_closed(breaker: Breaker) -> None:
     for _ in range(2):
         fail(breaker, CONSECUTIVE - 1)
-        for _ in range(2 * CONSECUTIVE):
-            assert breaker.enter()
-            breaker.began()
+        work(breaker, 2 * CONSECUTIVE)
 
     assert state(breaker) == "closed"
 
 
-def test_half_of_ten_calls_within_a_minute_open_it(breaker: Breaker, clock: Clock) -> None:
+def test_half_of_ten_calls_within_a_minute_open_it(breaker: Breaker) -> None:
     for _ in range(5):
-        assert breaker.enter()
-        breaker.began()
+        work(breaker)
         fail(breaker, 1)
 
     assert state(breaker) == "open"
@@ -76,8 +105,7 @@ def test_half_of_ten_calls_within_a_minute_open_it(breaker: Breaker, clock: Cloc
 
 def test_failures_older_than_a_minute_are_forgotten(breaker: Breaker, clock: Clock) -> None:
     for _ in range(10):
-        assert breaker.enter()
-        breaker.began()
+        work(breaker)
         fail(breaker, 1)
         clock.now += 15
 
@@ -89,10 +117,11 @@ def test_half_open_only_one_may_try(breaker: Breaker, clock: Clock) -> None:
     clock.now += 5
 
     assert state(breaker) == "half-open"
-    assert [breaker.enter() for _ in range(3)] == [True, False, False]
-    breaker.began()
+    probe = enter(breaker)
+    assert [breaker.enter() for _ in range(2)] == [None, None]
+    breaker.began(probe)
     assert state(breaker) == "closed"
-    assert breaker.enter()
+    enter(breaker)
 
 
 def test_a_probe_that_fails_opens_it_for_twice_as_long(breaker: Breaker, clock: Clock) -> None:
@@ -106,11 +135,34 @@ def test_a_probe_that_fails_opens_it_for_twice_as_long(breaker: Breaker, clock: 
 def test_a_probe_whose_caller_left_decides_nothing(breaker: Breaker, clock: Clock) -> None:
     fail(breaker, CONSECUTIVE)
     clock.now += 5
-    assert breaker.enter()
-    breaker.left()
+    breaker.left(enter(breaker))
 
     assert state(breaker) == "half-open"
-    assert breaker.enter()
+    assert enter(breaker).probe
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        Breaker.left,
+        Breaker.began,
+        lambda breaker, entry: breaker.failed(entry, BROKEN),
+        lambda breaker, entry: breaker.failed(entry, REFUSED),
+    ],
+)
+def test_who_was_let_in_before_it_opened_is_not_taken_for_the_probe(
+    breaker: Breaker, clock: Clock, end: Callable[[Breaker, Entry], None]
+) -> None:
+    late = enter(breaker)
+    fail(breaker, CONSECUTIVE)
+    clock.now += 5
+    probe = enter(breaker)
+    end(breaker, late)
+
+    assert state(breaker) == "half-open"
+    assert breaker.enter() is None
+    breaker.began(probe)
+    assert state(breaker) == "closed"
 
 
 @pytest.mark.parametrize(("retry_after", "parked"), [(30, 30), (None, 5), (0, 0)])
@@ -122,7 +174,7 @@ def test_a_limit_parks_it_as_long_as_it_was_told(
     assert breaker.wait() == pytest.approx(parked, abs=0.1)
     clock.now += parked
     assert state(breaker) == "closed"
-    assert breaker.enter()
+    enter(breaker)
 
 
 def test_refused_credentials_open_it_for_good(breaker: Breaker, clock: Clock) -> None:
@@ -130,6 +182,19 @@ def test_refused_credentials_open_it_for_good(breaker: Breaker, clock: Clock) ->
     clock.now += 1e9
 
     assert state(breaker) == "open"
+    assert breaker.wait() == math.inf
+
+
+def test_a_probe_that_fails_does_not_take_back_that_credentials_were_refused(
+    breaker: Breaker, clock: Clock
+) -> None:
+    late = enter(breaker)
+    fail(breaker, CONSECUTIVE)
+    clock.now += 5
+    probe = enter(breaker)
+    breaker.failed(late, AUTH)
+    breaker.failed(probe, BROKEN)
+
     assert breaker.wait() == math.inf
 
 
@@ -141,60 +206,198 @@ def test_what_is_refused_of_a_request_says_nothing_of_the_next(breaker: Breaker)
 
 def test_an_answer_that_breaks_off_counts_half(breaker: Breaker) -> None:
     for _ in range(9):
-        assert breaker.enter()
-        breaker.began()
-        breaker.cut()
+        work(breaker)
+        breaker.cut(CUT)
     assert state(breaker) == "closed"
-    breaker.began()
-    breaker.cut()
+    work(breaker)
+    breaker.cut(CUT)
 
     assert state(breaker) == "open"
 
 
-@given(
-    st.lists(
-        st.one_of(
-            st.sampled_from(["enter", "began", "broken", "refused", "limited", "left", "cut"]),
-            st.floats(0, 200),
-        ),
-        max_size=80,
-    ),
-    st.floats(0, 1),
-)
-def test_whatever_happens_it_lets_somebody_try_again(
-    steps: list[str | float], jitter: float
-) -> None:
-    clock = Clock()
-    breaker = Breaker(clock, lambda: jitter)
-    inside = 0
-    for step in steps:
-        if isinstance(step, float):
-            clock.now += step
-        elif step == "enter":
-            was = state(breaker)
-            let_in = breaker.enter()
-            assert not (let_in and was == "open")
-            assert let_in or breaker.wait() > 0
-            if let_in and was == "half-open":
-                assert not breaker.enter()
-            inside += let_in
-        elif step == "cut":
-            breaker.cut()
-        elif inside:
-            inside -= 1
-            if step == "began":
-                breaker.began()
-            elif step == "left":
-                breaker.left()
-            else:
-                errors = {"broken": BROKEN, "refused": REFUSED, "limited": limited(7)}
-                breaker.failed(errors[step])
-    for _ in range(inside):
-        breaker.left()
-    clock.now += LONGEST_OPEN + 1
+# ---- what it tells
 
-    assert breaker.wait() == 0
-    assert breaker.enter()
+
+def test_each_change_is_told_once_with_why_and_for_how_long(
+    breaker: Breaker, clock: Clock, changes: list[Change]
+) -> None:
+    work(breaker, 3)
+    fail(breaker, CONSECUTIVE)
+    assert [breaker.enter() for _ in range(3)] == [None] * 3
+    clock.now += 5
+    fail(breaker, 1)
+    clock.now += 10
+    breaker.left(enter(breaker))
+    work(breaker, 3)
+
+    assert changes == [
+        Change("open", "provider_error", about(5)),
+        Change("half-open", "probe", 0),
+        Change("open", "provider_error", about(10)),
+        Change("half-open", "probe", 0),
+        Change("closed", "first_content", 0),
+    ]
+
+
+def test_a_pause_is_told_once_however_many_were_asked_for(
+    breaker: Breaker, clock: Clock, changes: list[Change]
+) -> None:
+    entries = [enter(breaker) for _ in range(3)]
+    for entry in entries:
+        breaker.failed(entry, limited(30))
+    clock.now += 30
+    work(breaker, 2)
+
+    assert changes == [
+        Change("open", "provider_rate_limited", about(30)),
+        Change("closed", "pause_over", 0),
+    ]
+
+
+def test_no_pause_at_all_is_no_change(breaker: Breaker, changes: list[Change]) -> None:
+    fail(breaker, 1, limited(0))
+    work(breaker)
+
+    assert changes == []
+
+
+def test_refused_credentials_are_told_once_and_of_one_that_is_open_too(
+    breaker: Breaker, changes: list[Change]
+) -> None:
+    entries = [enter(breaker) for _ in range(3)]
+    fail(breaker, CONSECUTIVE)
+    for entry in entries:
+        breaker.failed(entry, AUTH)
+
+    assert [change.why for change in changes] == ["provider_error", "provider_auth"]
+    assert changes[-1] == Change("open", "provider_auth", math.inf)
+
+
+def test_answers_that_break_off_are_told_as_the_reason(
+    breaker: Breaker, changes: list[Change]
+) -> None:
+    for _ in range(10):
+        work(breaker)
+        breaker.cut(CUT)
+
+    assert [(change.state, change.why) for change in changes] == [("open", "provider_cut")]
+
+
+class Watched(RuleBasedStateMachine):
+    """Many callers and a clock, against what must hold of any breaker."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.changes: list[Change] = []
+        self.breaker = Breaker(self.clock, lambda: 0.5, self.changes.append)
+        self.inside: list[Entry] = []
+        self.in_a_row = 0
+        self.refused = False
+
+    def leave(self, number: int) -> Entry:
+        return self.inside.pop(number % len(self.inside))
+
+    def probes(self) -> int:
+        return sum(entry.probe for entry in self.inside)
+
+    @rule()
+    def one_more_comes(self) -> None:
+        was, wait, probes = self.breaker.state, self.breaker.wait(), self.probes()
+        entry = self.breaker.enter()
+        if entry is None:
+            assert wait > 0
+            assert was == "open" or probes == 1
+            return
+        assert wait == 0
+        assert entry.probe == (was == "half-open")
+        self.inside.append(entry)
+        assert self.changes[-1:] == [] or self.changes[-1].state == was
+
+    @rule(seconds=st.floats(0, 200))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    @precondition(lambda self: self.inside)
+    @rule(number=st.integers(0, 9))
+    def content_comes(self, number: int) -> None:
+        entry, was = self.leave(number), self.breaker.state
+        self.breaker.began(entry)
+        self.in_a_row = 0
+        if entry.probe:
+            self.refused = False
+            assert was == "open" or self.breaker.state == "closed"
+        else:
+            assert self.breaker.state == was
+
+    @precondition(lambda self: self.inside)
+    @rule(number=st.integers(0, 9))
+    def it_fails(self, number: int) -> None:
+        entry, was = self.leave(number), self.breaker.state
+        self.breaker.failed(entry, BROKEN)
+        self.in_a_row += 1
+        if entry.probe or (was == "closed" and self.in_a_row >= CONSECUTIVE):
+            assert self.breaker.state == "open"
+        if self.breaker.state != was:
+            self.in_a_row = 0
+
+    @precondition(lambda self: self.inside)
+    @rule(number=st.integers(0, 9), seconds=st.none() | st.floats(0.1, 120))
+    def it_is_asked_too_often(self, number: int, seconds: float | None) -> None:
+        self.breaker.failed(self.leave(number), limited(seconds))
+        assert self.breaker.state == "open"
+        assert self.breaker.wait() >= (5 if seconds is None else seconds) - 2 * SLACK
+
+    @precondition(lambda self: self.inside)
+    @rule(number=st.integers(0, 9))
+    def the_key_is_refused(self, number: int) -> None:
+        self.breaker.failed(self.leave(number), AUTH)
+        self.refused = True
+
+    @precondition(lambda self: self.inside)
+    @rule(number=st.integers(0, 9), refused=st.booleans())
+    def nothing_is_decided(self, number: int, refused: bool) -> None:
+        entry, was = self.leave(number), self.breaker.state
+        if refused:
+            self.breaker.failed(entry, REFUSED)
+        else:
+            self.breaker.left(entry)
+        assert self.breaker.state == was
+
+    @rule()
+    def an_answer_breaks_off(self) -> None:
+        self.breaker.cut(CUT)
+
+    @invariant()
+    def one_probes_at_most(self) -> None:
+        assert self.probes() <= 1
+
+    @invariant()
+    def no_state_is_told_twice_but_open(self) -> None:
+        told = [change.state for change in self.changes]
+        for before, after in zip(["closed", *told], told, strict=False):
+            assert before != after or after == "open"
+        for change in self.changes:
+            assert (change.seconds > 0) == (change.state == "open")
+
+    @invariant()
+    def what_is_open_was_told(self) -> None:
+        if self.breaker.state == "open":
+            assert self.changes[-1].state == "open"
+
+    def teardown(self) -> None:
+        """Whatever happened, somebody may try again: unless the key was refused."""
+        for entry in self.inside:
+            self.breaker.left(entry)
+        self.clock.now += LONGEST_OPEN + 1
+        if self.refused:
+            assert self.breaker.wait() == math.inf
+        else:
+            assert self.breaker.enter() is not None
+
+
+TestBreaker = Watched.TestCase
+TestBreaker.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 @given(st.integers(1, 50), st.floats(0, 1), st.none() | st.floats(0, 120))

@@ -1,13 +1,9 @@
-import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
-from chatstream.errors import ProviderError
 from chatstream.providers import (
-    Closes,
     Finish,
-    ListsModels,
     Message,
     Piece,
     ProviderRequest,
@@ -15,49 +11,21 @@ from chatstream.providers import (
     Text,
     Usage,
 )
-from chatstream.providers.gemini import GeminiAnswer, GeminiProvider
-from tests.upstream import EMOJI, MODELS, Upstream, token
+from chatstream.providers.gemini import GeminiAnswer
+from tests.asking import KEY, Adapter, answer, failure, make, texts
+from tests.upstream import EMOJI, Upstream, token
 
 pytestmark = pytest.mark.anyio
-KEY = "AIza-very-secret"
 
 
 @pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def provider(upstream: Upstream) -> AsyncIterator[GeminiProvider]:
-    provider = GeminiProvider(base_url=upstream.url, api_key=KEY, model="m", connect_timeout=5)
+async def provider(upstream: Upstream) -> AsyncIterator[Adapter]:
+    provider = make("gemini", upstream.url)
     yield provider
     await provider.aclose()
 
 
-def ask(script: str) -> ProviderRequest:
-    return ProviderRequest(messages=[Message("user", script)], model="m")
-
-
-async def answer(provider: GeminiProvider, script: str) -> list[Piece]:
-    return [piece async for piece in provider.reply(ask(script))]
-
-
-async def failure(provider: GeminiProvider, script: str) -> tuple[list[Piece], ProviderError]:
-    pieces: list[Piece] = []
-    with pytest.raises(ProviderError) as caught:
-        async for piece in provider.reply(ask(script)):
-            pieces.append(piece)
-    return pieces, caught.value
-
-
-def texts(count: int) -> list[Piece]:
-    return [Text(token(number)) for number in range(count)]
-
-
-async def test_a_question_is_asked_in_geminis_form(
-    upstream: Upstream, provider: GeminiProvider
-) -> None:
+async def test_a_question_is_asked_in_geminis_form(upstream: Upstream, provider: Adapter) -> None:
     request = ProviderRequest(
         messages=[
             Message("user", "a"),
@@ -87,14 +55,14 @@ async def test_a_question_is_asked_in_geminis_form(
     }
 
 
-async def test_what_is_not_given_is_not_sent(upstream: Upstream, provider: GeminiProvider) -> None:
+async def test_what_is_not_given_is_not_sent(upstream: Upstream, provider: Adapter) -> None:
     await answer(provider, "hello")
 
     assert set(upstream.asked[0].body) == {"contents"}
 
 
 async def test_a_models_name_stays_one_segment_of_the_path(
-    upstream: Upstream, provider: GeminiProvider
+    upstream: Upstream, provider: Adapter
 ) -> None:
     for model in ("../../evil?x=1#", "models/plain", "a b%2F"):
         request = ProviderRequest(messages=[Message("user", "hi")], model=model)
@@ -106,11 +74,11 @@ async def test_a_models_name_stays_one_segment_of_the_path(
     ]
 
 
-async def test_an_answer_is_its_text_its_usage_and_its_finish(provider: GeminiProvider) -> None:
+async def test_an_answer_is_its_text_its_usage_and_its_finish(provider: Adapter) -> None:
     assert await answer(provider, "!tokens=3 empty") == [*texts(3), Usage(7, 3), Finish("stop")]
 
 
-async def test_thoughts_are_reasoning(provider: GeminiProvider) -> None:
+async def test_thoughts_are_reasoning(provider: Adapter) -> None:
     assert (await answer(provider, "!reason=2 say=x"))[:3] == [
         Reasoning(token(0)),
         Reasoning(token(1)),
@@ -119,24 +87,13 @@ async def test_thoughts_are_reasoning(provider: GeminiProvider) -> None:
 
 
 @pytest.mark.parametrize("manner", ["nl=crlf", "nl=cr", "comment", "empty", "split=1", "gzip"])
-async def test_the_manner_of_sending_changes_nothing(provider: GeminiProvider, manner: str) -> None:
+async def test_the_manner_of_sending_changes_nothing(provider: Adapter, manner: str) -> None:
     assert await answer(provider, f"!{manner} emoji comment empty tokens=2") == [
         Text(EMOJI),
         *texts(2),
         Usage(7, 2),
         Finish("stop"),
     ]
-
-
-async def test_an_answer_cut_at_every_byte_is_the_same(provider: GeminiProvider) -> None:
-    for start in range(1, 500, 50):
-        answers = await asyncio.gather(
-            *(
-                answer(provider, f"!split-at={place} nl=crlf emoji tokens=1")
-                for place in range(start, start + 50)
-            )
-        )
-        assert answers == [[Text(EMOJI), *texts(1), Usage(7, 1), Finish("stop")]] * 50
 
 
 @pytest.mark.parametrize(
@@ -152,17 +109,17 @@ async def test_an_answer_cut_at_every_byte_is_the_same(provider: GeminiProvider)
         ("SOMETHING_NEW", "other"),
     ],
 )
-async def test_finish_reasons_are_ours(provider: GeminiProvider, theirs: str, ours: str) -> None:
+async def test_finish_reasons_are_ours(provider: Adapter, theirs: str, ours: str) -> None:
     assert (await answer(provider, f"!end={theirs}"))[-1] == Finish(ours)  # type: ignore[arg-type]
 
 
-async def test_a_blocked_prompt_is_an_answer_that_was_filtered(provider: GeminiProvider) -> None:
+async def test_a_blocked_prompt_is_an_answer_that_was_filtered(provider: Adapter) -> None:
     assert await answer(provider, "!block=SAFETY") == [Finish("filter")]
 
 
 @pytest.mark.parametrize("ending", ["eof", "cut", "finish=FINISH_REASON_UNSPECIFIED eof"])
 async def test_a_stream_without_its_finish_reason_is_a_failure(
-    provider: GeminiProvider, ending: str
+    provider: Adapter, ending: str
 ) -> None:
     pieces, error = await failure(provider, f"!tokens=2 {ending}")
 
@@ -172,8 +129,10 @@ async def test_a_stream_without_its_finish_reason_is_a_failure(
 
 @pytest.mark.parametrize("ending", ["finish eof", "finish cut", "finish hang", "finish raw-error"])
 async def test_an_answer_is_whole_once_its_finish_reason_was_seen(
-    provider: GeminiProvider, ending: str
+    provider: Adapter, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("chatstream.providers.http.END_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.DRAIN_SECONDS", 0.05)
     assert await answer(provider, f"!tokens=2 {ending}") == [*texts(2), Finish("stop")]
 
 
@@ -191,7 +150,7 @@ async def test_an_answer_is_whole_once_its_finish_reason_was_seen(
     ],
 )
 async def test_an_error_inside_the_stream_is_an_error_after_the_text(
-    provider: GeminiProvider, ending: str, code: str, status: int | None
+    provider: Adapter, ending: str, code: str, status: int | None
 ) -> None:
     pieces, error = await failure(provider, f"!tokens=2 {ending}")
 
@@ -200,7 +159,7 @@ async def test_an_error_inside_the_stream_is_an_error_after_the_text(
 
 
 async def test_a_raw_error_that_is_cut_anywhere_is_still_an_error(
-    provider: GeminiProvider,
+    provider: Adapter,
 ) -> None:
     for size in range(1, 90):
         pieces, error = await failure(provider, f"!tokens=1 raw-part={size} eof")
@@ -210,7 +169,7 @@ async def test_a_raw_error_that_is_cut_anywhere_is_still_an_error(
 
 
 async def test_a_raw_error_is_told_before_the_stream_ends(
-    upstream: Upstream, provider: GeminiProvider
+    upstream: Upstream, provider: Adapter
 ) -> None:
     pieces, error = await failure(provider, "!tokens=1 raw-part=1000 hang")
 
@@ -223,7 +182,7 @@ async def test_a_raw_error_is_told_before_the_stream_ends(
     ("script", "wait"), [("retry-info=37s", 37.0), ("retry-info=0.5s", 0.5), ("retry-text=3s", 3.0)]
 )
 async def test_the_time_to_wait_is_found_in_the_body(
-    provider: GeminiProvider, script: str, wait: float
+    provider: Adapter, script: str, wait: float
 ) -> None:
     _, error = await failure(provider, f"!{script} status=429")
     _, inside = await failure(provider, f"!{script} raw-error=429")
@@ -259,6 +218,7 @@ async def test_the_time_to_wait_is_found_in_the_body(
             "stop",
         ),
         ({"usageMetadata": {"promptTokenCount": 4}}, [Usage(4, 0)], None),
+        ({"usageMetadata": {"candidatesTokenCount": None}}, [Usage(0, 0)], None),
     ],
 )
 async def test_a_frame_is_read_as_far_as_it_goes(
@@ -268,11 +228,3 @@ async def test_a_frame_is_read_as_far_as_it_goes(
 
     assert list(answer.take(chunk)) == pieces
     assert answer.finish == finish
-
-
-async def test_models_that_can_answer_are_listed_the_default_first(
-    provider: GeminiProvider,
-) -> None:
-    assert await provider.models() == ["m", *MODELS]
-    assert isinstance(provider, ListsModels)
-    assert isinstance(provider, Closes)

@@ -3,43 +3,40 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import anyio
 import httpx
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chatstream.errors import ProviderError, ProviderTimeout
-from chatstream.providers import Finish, Message, Piece, ProviderRequest, Text, Usage, failures
-from chatstream.providers.anthropic import AnthropicProvider
-from chatstream.providers.gemini import GeminiProvider
+from chatstream.providers import Finish, Piece, Text, Usage, failures
 from chatstream.providers.http_transport import AiohttpTransport, environment_proxy
-from chatstream.providers.ollama import OllamaProvider
-from chatstream.providers.openai import OpenAIProvider
-from tests.upstream import Upstream, text_of, token
+from chatstream.providers.routing import Providers
+from chatstream.settings import Settings
+from tests.asking import FORMS, Adapter, answer, ask, failure, make
+from tests.upstream import EMOJI, Upstream, text_of, token
 
 pytestmark = pytest.mark.anyio
-Adapter = OpenAIProvider | GeminiProvider | AnthropicProvider | OllamaProvider
+ERROR_KEYS = st.sampled_from(
+    ("error", "code", "status", "message", "details", "type", "reason", "retryDelay", "metadata")
+)
+DATES = st.sampled_from(
+    (
+        "Mon, 01 Jan 0001 00:00:00 -0000",
+        "Fri, 31 Dec 9999 23:59:59 -2359",
+        "Mon, 31 Feb 2026 25:61:61 GMT",
+        "1e999",
+        "-inf",
+        "Mon,",
+    )
+)
 
 
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as upstream:
-        yield upstream
-
-
-def make(name: str, url: str, connect_timeout: float = 5) -> Adapter:
-    if name == "openai":
-        return OpenAIProvider(
-            base_url=f"{url}/v1", api_key="k", model="m", connect_timeout=connect_timeout
-        )
-    if name == "ollama":
-        return OllamaProvider(address=url, model="m", connect_timeout=connect_timeout)
-    kind = GeminiProvider if name == "gemini" else AnthropicProvider
-    return kind(base_url=url, api_key="k", model="m", connect_timeout=connect_timeout)
-
-
-@pytest.fixture(params=["openai", "gemini", "anthropic", "ollama"])
+@pytest.fixture(params=FORMS)
 async def provider(request: pytest.FixtureRequest, upstream: Upstream) -> AsyncIterator[Adapter]:
     provider = make(request.param, upstream.url)
     yield provider
@@ -47,18 +44,9 @@ async def provider(request: pytest.FixtureRequest, upstream: Upstream) -> AsyncI
     await upstream.until(lambda: upstream.open == 0)
 
 
-def ask(script: str) -> ProviderRequest:
-    return ProviderRequest(messages=[Message("user", script)], model="m")
-
-
-async def answer(provider: Adapter, script: str) -> list[Piece]:
-    return [piece async for piece in provider.reply(ask(script))]
-
-
-async def failure(provider: Adapter, script: str = "hello") -> ProviderError:
-    with pytest.raises(ProviderError) as caught:
-        await answer(provider, script)
-    return caught.value
+async def refused(provider: Adapter, script: str = "hello") -> ProviderError:
+    _, error = await failure(provider, script)
+    return error
 
 
 @pytest.fixture
@@ -72,10 +60,10 @@ def closed_port() -> int:
 # Reaching it
 
 
-@pytest.mark.parametrize("name", ["openai", "gemini"])
-async def test_a_refused_connection_can_be_tried_again(name: str, closed_port: int) -> None:
-    provider = make(name, f"http://127.0.0.1:{closed_port}")
-    error = await failure(provider)
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_refused_connection_can_be_tried_again(form: str, closed_port: int) -> None:
+    provider = make(form, f"http://127.0.0.1:{closed_port}")
+    error = await refused(provider)
     await provider.aclose()
 
     assert (error.code, error.retryable) == ("provider_unreachable", True)
@@ -85,7 +73,7 @@ async def test_a_refused_connection_can_be_tried_again(name: str, closed_port: i
 async def test_an_unknown_host_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     provider = make("openai", "http://provider.invalid")
-    error = await failure(provider)
+    error = await refused(provider)
     await provider.aclose()
 
     assert (error.code, error.retryable) == ("provider_unreachable", True)
@@ -93,36 +81,61 @@ async def test_an_unknown_host_is_unreachable(monkeypatch: pytest.MonkeyPatch) -
 
 async def test_a_server_without_tls_is_unreachable_over_https(upstream: Upstream) -> None:
     provider = make("openai", upstream.url.replace("http:", "https:"))
-    error = await failure(provider)
+    error = await refused(provider)
     await provider.aclose()
 
     assert error.code == "provider_unreachable"
 
 
-async def test_a_connection_that_is_not_accepted_in_time_is_a_timeout() -> None:
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_connection_that_is_not_accepted_in_time_is_a_timeout(form: str) -> None:
     with socket.socket() as full, socket.socket() as first:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         first.connect(full.getsockname())
-        provider = make("openai", f"http://127.0.0.1:{full.getsockname()[1]}", 0.1)
-        error = await failure(provider)
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        provider = make(form, url, connect_timeout=0.05)
+        error = await refused(provider)
         await provider.aclose()
 
     assert isinstance(error, ProviderTimeout)
     assert (error.code, error.retryable) == ("provider_timeout", True)
 
 
+async def test_a_server_that_accepts_and_says_nothing_has_its_time_for_the_first_token() -> None:
+    async def wait(form: str, url: str) -> ProviderError:
+        provider = make(form, url, connect_timeout=0.1)
+        settings = Settings(_env_file=None, retries=0)
+        route = Providers({form: provider}, form).route(None, None, settings)
+        asyncio.get_running_loop().call_later(0.2, route.expire)
+        with pytest.raises(ProviderError) as caught:
+            async for _ in route.reply(ask("hello")):
+                pass
+        await provider.aclose()
+        return caught.value
+
+    # The kernel takes the connections; nobody accepts, reads or answers.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        errors = await asyncio.gather(*(wait(form, url) for form in FORMS))
+
+    assert [error.code for error in errors] == ["first_token_timeout"] * len(FORMS)
+
+
 async def test_a_connection_closed_unanswered_can_be_tried_again(provider: Adapter) -> None:
-    error = await failure(provider, "!drop")
+    error = await refused(provider, "!drop")
 
     assert (error.code, error.retryable) == ("provider_cut", True)
 
 
 async def test_connecting_in_time_leaves_the_answer_all_its_time(upstream: Upstream) -> None:
-    provider = make("openai", upstream.url, connect_timeout=0.2)
+    providers = [make(form, upstream.url, connect_timeout=0.2) for form in FORMS]
+    asked = (answer(p, "!wait=0.15 tokens=1 wait=0.15 tokens=1") for p in providers)
 
-    assert (await answer(provider, "!wait=0.3 tokens=1 wait=0.3 tokens=1"))[-1] == Finish("stop")
-    await provider.aclose()
+    for pieces in await asyncio.gather(*asked):
+        assert pieces[-1] == Finish("stop")
+    for provider in providers:
+        await provider.aclose()
 
 
 # Statuses
@@ -147,12 +160,13 @@ async def test_connecting_in_time_leaves_the_answer_all_its_time(upstream: Upstr
         ("status=302", "provider_error", False),
         ("code=API_KEY_INVALID status=400", "provider_auth", False),
         ("code=context_length_exceeded status=400", "context_too_long", False),
+        ("code=content_policy_violation status=400", "content_refused", False),
     ],
 )
 async def test_a_status_says_what_went_wrong_and_whether_to_ask_again(
     provider: Adapter, script: str, code: str, retryable: bool
 ) -> None:
-    error = await failure(provider, "!" + script)
+    error = await refused(provider, "!" + script)
 
     assert (error.code, error.retryable) == (code, retryable)
     assert error.upstream_status == int(script[-3:])
@@ -180,14 +194,14 @@ async def test_a_status_says_what_went_wrong_and_whether_to_ask_again(
 async def test_retry_after_is_read_in_all_its_forms(
     provider: Adapter, script: str, wait: float | None
 ) -> None:
-    error = await failure(provider, f"!{script} status=429".replace("! ", "!"))
+    error = await refused(provider, f"!{script} status=429".replace("! ", "!"))
 
     assert error.retry_after == (None if wait is None else pytest.approx(wait))
 
 
 async def test_retry_after_may_be_a_date(provider: Adapter) -> None:
-    later = await failure(provider, "!retry-after=date+30 status=503")
-    past = await failure(provider, "!retry-after=date+-30 status=503")
+    later = await refused(provider, "!retry-after=date+30 status=503")
+    past = await refused(provider, "!retry-after=date+-30 status=503")
 
     assert later.retry_after == pytest.approx(30, abs=2)
     assert past.retry_after == 0
@@ -198,22 +212,22 @@ async def test_an_error_body_that_never_ends_does_not_keep_the_turn(
 ) -> None:
     monkeypatch.setattr("chatstream.providers.http.ERROR_BODY_SECONDS", 0.05)
 
-    assert (await failure(provider, "!half=500")).upstream_status == 500
+    assert (await refused(provider, "!half=500")).upstream_status == 500
     await upstream.until(lambda: upstream.broken_off == 1)
 
 
 async def test_an_error_at_status_200_is_an_error(provider: Adapter) -> None:
-    error = await failure(provider, "!code=invalid_api_key json")
+    error = await refused(provider, "!code=invalid_api_key json")
 
     assert error.code == "provider_auth"
 
 
 async def test_a_page_is_no_answer(provider: Adapter) -> None:
-    assert (await failure(provider, "!html")).code == "provider_error"
+    assert (await refused(provider, "!html")).code == "provider_error"
 
 
 async def test_a_redirect_is_not_followed(upstream: Upstream, provider: Adapter) -> None:
-    await failure(provider, "!status=307")
+    await refused(provider, "!status=307")
 
     assert len(upstream.asked) == 1
 
@@ -227,11 +241,36 @@ async def test_any_error_body_makes_an_error(body: bytes) -> None:
     assert (error.code, error.message) == ("provider_error", "openai failed (status 500).")
 
 
+async def test_a_message_that_was_flagged_is_refused_and_not_the_key() -> None:
+    body = b'{"error":{"code":403,"message":"x","metadata":{"reasons":["y"],"flagged_input":"z"}}}'
+    error = failures.explain("openai", 403, failures.error_object(body), {})
+
+    assert (error.code, error.retryable) == ("content_refused", False)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-10, 10**12) | st.text(max_size=10),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ERROR_KEYS, inner, max_size=4),
+        max_leaves=8,
+    ),
+    st.text(max_size=20) | DATES,
+    st.none() | st.integers(300, 599),
+)
+def test_whatever_a_provider_says_of_its_failure_is_an_error(
+    body: object, retry_after: str, status: int | None
+) -> None:
+    told = failures.error_object(orjson.dumps(body))
+    for name in ("retry-after", "retry-after-ms"):
+        error = failures.explain("openai", status, told, {name: retry_after})
+        assert error.retry_after is None or 0 <= error.retry_after <= 120
+
+
 # The connection
 
 
-async def test_a_thousand_turns_use_one_connection(upstream: Upstream, provider: Adapter) -> None:
-    for _ in range(1000):
+async def test_many_turns_use_one_connection(upstream: Upstream, provider: Adapter) -> None:
+    for _ in range(200):
         assert len(await answer(provider, "!tokens=1")) == 3
 
     assert (upstream.opened, upstream.open) == (1, 1)
@@ -323,15 +362,16 @@ async def test_text_that_came_before_a_cut_is_read_after_it(
     assert pieces == [Text(token(0)), Text(token(0)), Text(token(1))]
 
 
+@pytest.mark.parametrize("end", ["cut-at", "eof-at"])
 async def test_an_answer_is_whole_or_a_failure_wherever_its_connection_ends(
-    provider: Adapter,
+    provider: Adapter, end: str
 ) -> None:
-    texts: list[Piece] = [Text(token(0)), Text(token(1))]
+    texts: list[Piece] = [Text(EMOJI), Text(token(0))]
     whole = cut = 0
-    for place in range(1, 1000, 7):
+    for place in range(1, 1000, 11):
         pieces: list[Piece] = []
         try:
-            async for piece in provider.reply(ask(f"!cut-at={place} tokens=2")):
+            async for piece in provider.reply(ask(f"!{end}={place} emoji tokens=1")):
                 pieces.append(piece)
         except ProviderError as error:
             assert (error.code, error.retryable) == ("provider_cut", True)
@@ -398,7 +438,7 @@ async def test_closing_the_generator_closes_the_connection_within_a_tenth_of_a_s
 async def test_a_failed_answer_leaves_no_connection_open(
     upstream: Upstream, provider: Adapter
 ) -> None:
-    await failure(provider, "!tokens=1 code=x raw-part=1000 hang")
+    await refused(provider, "!tokens=1 code=x raw-part=1000 hang")
 
     await upstream.until(lambda: upstream.open == 0)
 
@@ -406,8 +446,8 @@ async def test_a_failed_answer_leaves_no_connection_open(
 async def test_closing_the_provider_ends_running_answers_with_an_error(
     upstream: Upstream, provider: Adapter
 ) -> None:
-    answering = asyncio.create_task(failure(provider, "!tokens=1 hang"))
-    asking = asyncio.create_task(failure(provider, "!hang"))
+    answering = asyncio.create_task(refused(provider, "!tokens=1 hang"))
+    asking = asyncio.create_task(refused(provider, "!hang"))
     await upstream.until(lambda: len(upstream.asked) == 2)
 
     await provider.aclose()
@@ -415,7 +455,7 @@ async def test_closing_the_provider_ends_running_answers_with_an_error(
 
     assert (await answering).code == "provider_cut"
     assert (await asking).code == "provider_cut"
-    assert not (await failure(provider)).retryable
+    assert not (await refused(provider)).retryable
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

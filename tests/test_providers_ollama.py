@@ -1,52 +1,27 @@
-import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chatstream.errors import ProviderError
-from chatstream.providers import Finish, Message, Piece, ProviderRequest, Reasoning, Text, Usage
+from chatstream.providers import Finish, Message, ProviderRequest, Reasoning, Text, Usage
 from chatstream.providers.ndjson_decoder import LineDecoder
-from chatstream.providers.ollama import OllamaAnswer, OllamaProvider
-from tests.upstream import EMOJI, MODELS, Upstream, token
+from chatstream.providers.ollama import OllamaAnswer
+from tests.asking import Adapter, answer, failure, make
+from tests.upstream import EMOJI, Upstream, token
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def provider(upstream: Upstream) -> AsyncIterator[OllamaProvider]:
-    address = upstream.url.removeprefix("http://")
-    provider = OllamaProvider(address=address, model="m", connect_timeout=5)
+async def provider(upstream: Upstream) -> AsyncIterator[Adapter]:
+    provider = make("ollama", upstream.url.removeprefix("http://"))
     yield provider
     await provider.aclose()
 
 
-def ask(script: str) -> ProviderRequest:
-    return ProviderRequest(messages=[Message("user", script)], model="m")
-
-
-async def answer(provider: OllamaProvider, script: str) -> list[Piece]:
-    return [piece async for piece in provider.reply(ask(script))]
-
-
-async def failure(provider: OllamaProvider, script: str) -> tuple[list[Piece], ProviderError]:
-    pieces: list[Piece] = []
-    with pytest.raises(ProviderError) as caught:
-        async for piece in provider.reply(ask(script)):
-            pieces.append(piece)
-    return pieces, caught.value
-
-
-async def test_a_question_is_asked_in_ollamas_form(
-    upstream: Upstream, provider: OllamaProvider
-) -> None:
+async def test_a_question_is_asked_in_ollamas_form(upstream: Upstream, provider: Adapter) -> None:
     request = ProviderRequest(
         messages=[Message("user", "a")],
         model="other",
@@ -72,16 +47,14 @@ async def test_a_question_is_asked_in_ollamas_form(
     }
 
 
-async def test_what_is_not_given_is_not_sent(upstream: Upstream, provider: OllamaProvider) -> None:
+async def test_what_is_not_given_is_not_sent(upstream: Upstream, provider: Adapter) -> None:
     await answer(provider, "hello")
 
     assert set(upstream.asked[0].body) == {"model", "messages", "stream"}
 
 
 @pytest.mark.parametrize("manner", ["", "split=3 ", "split=1 ", "nl=crlf ", "gzip "])
-async def test_an_answer_is_the_same_however_it_is_cut(
-    provider: OllamaProvider, manner: str
-) -> None:
+async def test_an_answer_is_the_same_however_it_is_cut(provider: Adapter, manner: str) -> None:
     assert await answer(provider, f"!{manner}reason=1 emoji empty tokens=1") == [
         Reasoning(token(0)),
         Text(EMOJI),
@@ -91,31 +64,25 @@ async def test_an_answer_is_the_same_however_it_is_cut(
     ]
 
 
-async def test_an_answer_cut_at_every_byte_is_the_same(provider: OllamaProvider) -> None:
-    for start in range(1, 400, 50):
-        answers = await asyncio.gather(
-            *(answer(provider, f"!split-at={place} emoji") for place in range(start, start + 50))
-        )
-        assert answers == [[Text(EMOJI), Usage(7, 0), Finish("stop")]] * 50
-
-
 @pytest.mark.parametrize(
     ("theirs", "ours"),
     [("stop", "stop"), ("length", "length"), ("load", "other"), ("new", "other")],
 )
-async def test_done_reasons_are_ours(provider: OllamaProvider, theirs: str, ours: str) -> None:
+async def test_done_reasons_are_ours(provider: Adapter, theirs: str, ours: str) -> None:
     assert (await answer(provider, f"!end={theirs}"))[-1] == Finish(ours)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ending", ["finish eof", "finish cut", "finish hang", "finish error"])
-async def test_an_answer_is_whole_once_it_is_done(provider: OllamaProvider, ending: str) -> None:
+async def test_an_answer_is_whole_once_it_is_done(
+    provider: Adapter, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatstream.providers.http.END_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.DRAIN_SECONDS", 0.05)
     assert await answer(provider, f"!say=x {ending}") == [Text("x"), Finish("stop")]
 
 
 @pytest.mark.parametrize("ending", ["eof", "cut", "done eof"])
-async def test_a_stream_that_is_not_done_is_a_failure(
-    provider: OllamaProvider, ending: str
-) -> None:
+async def test_a_stream_that_is_not_done_is_a_failure(provider: Adapter, ending: str) -> None:
     pieces, error = await failure(provider, f"!say=x {ending}")
 
     assert pieces == [Text("x")]
@@ -125,16 +92,18 @@ async def test_a_stream_that_is_not_done_is_a_failure(
 @pytest.mark.parametrize(
     "ending", ["error", "nl=crlf error", "plain-error", "broken", "raw-error", "huge=5000000"]
 )
-async def test_an_error_line_is_an_error_after_the_text(
-    provider: OllamaProvider, ending: str
-) -> None:
+async def test_an_error_line_is_an_error_after_the_text(provider: Adapter, ending: str) -> None:
     pieces, error = await failure(provider, f"!say=x {ending}")
 
     assert pieces == [Text("x")]
     assert error.code == "provider_error"
 
 
-async def test_a_model_that_is_not_there_is_not_asked_for_again(provider: OllamaProvider) -> None:
+def test_a_count_that_is_not_told_is_none_at_all() -> None:
+    assert OllamaAnswer().take({"done": True, "eval_count": None}) == [Usage(0, 0)]
+
+
+async def test_a_model_that_is_not_there_is_not_asked_for_again(provider: Adapter) -> None:
     _, error = await failure(provider, "!status=404")
 
     assert (error.code, error.retryable) == ("provider_error", False)
@@ -146,10 +115,6 @@ async def test_a_model_that_is_not_there_is_not_asked_for_again(provider: Ollama
 def test_a_line_of_another_shape_is_not_guessed_at(chunk: dict[str, object]) -> None:
     with pytest.raises((AttributeError, LookupError, TypeError, ValueError)):
         OllamaAnswer().take(chunk)
-
-
-async def test_models_are_listed_the_default_first(provider: OllamaProvider) -> None:
-    assert await provider.models() == ["m", *MODELS]
 
 
 # The decoder
@@ -190,3 +155,13 @@ def test_every_whole_line_comes_out(lines: list[bytes]) -> None:
 @pytest.mark.parametrize("rest", [b'{"a":{"b":1}', b'{"done":', b'{"a":1', b"[1", b"x"])
 def test_a_last_line_that_was_cut_is_dropped(rest: bytes) -> None:
     assert decoded([b'{"a":1}\n' + rest]) == ([b'{"a":1}'], False)
+
+
+def test_a_line_without_end_hits_the_limit() -> None:
+    decoder = LineDecoder(100)
+
+    with pytest.raises(ProviderError, match="100 bytes"):
+        for _ in range(200):
+            decoder.feed(b"x")
+    with pytest.raises(ProviderError):
+        decoder.close()

@@ -1,66 +1,32 @@
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
-from chatstream.errors import ProviderError, SettingsError
+from chatstream.errors import SettingsError
 from chatstream.providers import (
-    Closes,
     Finish,
-    ListsModels,
     Message,
-    Piece,
     ProviderRequest,
     Reasoning,
     Text,
     Usage,
 )
 from chatstream.providers.openai import OpenAIAnswer, OpenAIProvider
-from tests.upstream import EMOJI, MODELS, Upstream, text_of, token
+from tests.asking import KEY, Adapter, answer, ask, failure, make, texts
+from tests.upstream import EMOJI, Upstream, text_of, token
 
 pytestmark = pytest.mark.anyio
-KEY = "sk-very-secret"
 
 
 @pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def provider(upstream: Upstream) -> AsyncIterator[OpenAIProvider]:
-    provider = OpenAIProvider(
-        base_url=upstream.openai_url, api_key=KEY, model="m", connect_timeout=5
-    )
+async def provider(upstream: Upstream) -> AsyncIterator[Adapter]:
+    provider = make("openai", upstream.url)
     yield provider
     await provider.aclose()
 
 
-def ask(script: str) -> ProviderRequest:
-    return ProviderRequest(messages=[Message("user", script)], model="m")
-
-
-async def answer(provider: OpenAIProvider, script: str) -> list[Piece]:
-    return [piece async for piece in provider.reply(ask(script))]
-
-
-async def failure(provider: OpenAIProvider, script: str) -> tuple[list[Piece], ProviderError]:
-    pieces: list[Piece] = []
-    with pytest.raises(ProviderError) as caught:
-        async for piece in provider.reply(ask(script)):
-            pieces.append(piece)
-    return pieces, caught.value
-
-
-def texts(count: int) -> list[Piece]:
-    return [Text(token(number)) for number in range(count)]
-
-
-async def test_a_question_is_asked_in_openais_form(
-    upstream: Upstream, provider: OpenAIProvider
-) -> None:
+async def test_a_question_is_asked_in_openais_form(upstream: Upstream, provider: Adapter) -> None:
     request = ProviderRequest(
         messages=[Message("user", "a"), Message("assistant", "b"), Message("user", "c")],
         model="other",
@@ -93,7 +59,7 @@ async def test_a_question_is_asked_in_openais_form(
     }
 
 
-async def test_what_is_not_given_is_not_sent(upstream: Upstream, provider: OpenAIProvider) -> None:
+async def test_what_is_not_given_is_not_sent(upstream: Upstream, provider: Adapter) -> None:
     await answer(provider, "hello")
 
     assert set(upstream.asked[0].body) == {"model", "messages", "stream", "stream_options"}
@@ -127,7 +93,7 @@ async def test_a_key_that_no_header_takes_is_refused_without_naming_it() -> None
     assert "sk-" not in caught.value.message
 
 
-async def test_an_answer_is_its_text_its_usage_and_its_finish(provider: OpenAIProvider) -> None:
+async def test_an_answer_is_its_text_its_usage_and_its_finish(provider: Adapter) -> None:
     assert await answer(provider, "!role tokens=3") == [
         *texts(3),
         Usage(7, 3),
@@ -135,7 +101,7 @@ async def test_an_answer_is_its_text_its_usage_and_its_finish(provider: OpenAIPr
     ]
 
 
-async def test_a_script_may_be_in_the_models_name(provider: OpenAIProvider) -> None:
+async def test_a_script_may_be_in_the_models_name(provider: Adapter) -> None:
     request = ProviderRequest(messages=[Message("user", "hi")], model="any!tokens=1,end=length")
 
     assert [p async for p in provider.reply(request)] == [
@@ -149,7 +115,7 @@ async def test_a_script_may_be_in_the_models_name(provider: OpenAIProvider) -> N
     "manner",
     ["nl=crlf", "nl=cr", "comment", "empty", "split=1", "keepalive=2", "gzip", "split=7 nl=crlf"],
 )
-async def test_the_manner_of_sending_changes_nothing(provider: OpenAIProvider, manner: str) -> None:
+async def test_the_manner_of_sending_changes_nothing(provider: Adapter, manner: str) -> None:
     pace = "pace=1000 " if "keepalive" in manner else ""
 
     assert await answer(provider, f"!{pace}{manner} emoji comment empty tokens=2") == [
@@ -160,19 +126,7 @@ async def test_the_manner_of_sending_changes_nothing(provider: OpenAIProvider, m
     ]
 
 
-async def test_an_answer_cut_at_every_byte_is_the_same(
-    provider: OpenAIProvider,
-) -> None:
-    for start in range(1, 1000, 50):
-        answers = await asyncio.gather(
-            *(answer(provider, f"!split-at={place} emoji") for place in range(start, start + 50))
-        )
-        assert answers == [[Text(EMOJI), Usage(7, 0), Finish("stop")]] * 50
-
-
-async def test_text_comes_before_the_answer_ends(
-    upstream: Upstream, provider: OpenAIProvider
-) -> None:
+async def test_text_comes_before_the_answer_ends(upstream: Upstream, provider: Adapter) -> None:
     pieces = provider.reply(ask("!tokens=1 gate tokens=1"))
 
     assert await anext(pieces) == Text(token(0))
@@ -180,12 +134,12 @@ async def test_text_comes_before_the_answer_ends(
     assert [p async for p in pieces] == [Text(token(0)), Usage(7, 2), Finish("stop")]
 
 
-async def test_reasoning_and_refusals_are_told_apart(provider: OpenAIProvider) -> None:
+async def test_a_refusal_is_text_of_an_answer_that_was_filtered(provider: Adapter) -> None:
     assert await answer(provider, "!reason=1 refusal=never") == [
         Reasoning(token(0)),
         Text("never"),
         Usage(7, 1),
-        Finish("stop"),
+        Finish("filter"),
     ]
 
 
@@ -200,7 +154,7 @@ async def test_reasoning_and_refusals_are_told_apart(provider: OpenAIProvider) -
         ("something_new", "other"),
     ],
 )
-async def test_finish_reasons_are_ours(provider: OpenAIProvider, theirs: str, ours: str) -> None:
+async def test_finish_reasons_are_ours(provider: Adapter, theirs: str, ours: str) -> None:
     assert (await answer(provider, f"!end={theirs}"))[-1] == Finish(ours)  # type: ignore[arg-type]
 
 
@@ -220,8 +174,10 @@ async def test_finish_reasons_are_ours(provider: OpenAIProvider, theirs: str, ou
     ],
 )
 async def test_an_answer_is_whole_once_its_finish_reason_was_seen(
-    provider: OpenAIProvider, ending: str
+    provider: Adapter, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("chatstream.providers.http.END_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.DRAIN_SECONDS", 0.05)
     pieces = await answer(provider, f"!tokens=2 {ending}")
 
     assert [p for p in pieces if not isinstance(p, Usage)] == [*texts(2), Finish("stop")]
@@ -229,7 +185,7 @@ async def test_an_answer_is_whole_once_its_finish_reason_was_seen(
 
 @pytest.mark.parametrize("ending", ["eof", "cut", "done eof", "done cut", "finish=error eof"])
 async def test_a_stream_without_its_finish_reason_is_a_failure(
-    provider: OpenAIProvider, ending: str
+    provider: Adapter, ending: str
 ) -> None:
     pieces, error = await failure(provider, f"!tokens=2 {ending}")
 
@@ -256,7 +212,7 @@ async def test_a_stream_without_its_finish_reason_is_a_failure(
     ],
 )
 async def test_an_error_inside_the_stream_is_an_error_after_the_text(
-    provider: OpenAIProvider, ending: str, code: str, retryable: bool
+    provider: Adapter, ending: str, code: str, retryable: bool
 ) -> None:
     pieces, error = await failure(provider, f"!tokens=2 {ending}")
 
@@ -264,11 +220,11 @@ async def test_an_error_inside_the_stream_is_an_error_after_the_text(
     assert (error.code, error.retryable) == (code, retryable)
 
 
-async def test_a_large_frame_comes_through(provider: OpenAIProvider) -> None:
+async def test_a_large_frame_comes_through(provider: Adapter) -> None:
     assert (await answer(provider, "!huge=1000000"))[0] == Text("x" * 1_000_000)
 
 
-async def test_a_long_answer_is_whole(provider: OpenAIProvider) -> None:
+async def test_a_long_answer_is_whole(provider: Adapter) -> None:
     pieces = await answer(provider, "!tokens=5000")
 
     assert "".join(p.text for p in pieces if isinstance(p, Text)) == text_of(5000)
@@ -311,14 +267,8 @@ async def test_a_chunk_that_adds_nothing_gives_nothing(chunk: dict[str, object])
     assert answer.finish is None
 
 
-async def test_models_are_listed_the_default_first(provider: OpenAIProvider) -> None:
-    assert await provider.models() == ["m", *MODELS]
-    assert isinstance(provider, ListsModels)
-    assert isinstance(provider, Closes)
-
-
 async def test_no_log_line_and_no_message_holds_the_key_or_the_prompt(
-    provider: OpenAIProvider, caplog: pytest.LogCaptureFixture
+    provider: Adapter, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         _, error = await failure(provider, "!quote status=400")

@@ -1,5 +1,7 @@
 import asyncio
+import logging
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -270,6 +272,63 @@ async def test_a_turn_that_has_begun_waits_for_the_probe_where_it_can(
 
     assert pieces == [Text("hello"), Finish("stop")]
     assert route.attempt == CONSECUTIVE + 1
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, dict[str, Any]]]:
+    """Return what the log says of breakers: level and fields."""
+    names = ("provider", "model", "state", "why", "seconds")
+    return [
+        (record.levelname, {n: vars(record)[n] for n in names if n in vars(record)})
+        for record in caplog.records
+        if record.getMessage() == "breaker changed"
+    ]
+
+
+async def test_the_log_has_a_line_for_each_change_of_a_breaker(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("chatstream.providers.breaker.SHORTEST_OPEN", 0.1)
+    provider = Scripted(broken(), model="m")
+    for _ in range(CONSECUTIVE - 1):
+        provider.then(broken())
+    asking = Asking(provider.then("hello"), retries=10)
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            await asking.answer()
+
+    who = {"provider": "scripted", "model": "m"}
+    assert told(caplog) == [
+        ("WARNING", who | {"state": "open", "why": "provider_error", "seconds": 0.1}),
+        ("INFO", who | {"state": "half-open", "why": "probe"}),
+        ("INFO", who | {"state": "closed", "why": "first_content"}),
+    ]
+
+
+async def test_the_log_says_who_is_parked_and_whose_key_is_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asking = Asking(Scripted(limited(30)), Scripted(AUTH, name="other"), start_timeout=10)
+    with caplog.at_level(logging.INFO):
+        await asking.failure()
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                asking.route().admit()
+
+    ((parked, first), (refused, second)) = told(caplog)
+    assert (parked, first["provider"], first["seconds"]) == ("WARNING", "scripted", 30)
+    assert first["why"] == "provider_rate_limited"
+    assert (refused, second["provider"], second["why"]) == ("ERROR", "other", "provider_auth")
+    assert second["seconds"] == "until the settings change"
+
+
+async def test_a_thousand_models_that_are_refused_are_not_all_remembered() -> None:
+    asking = Asking(Scripted(AUTH))
+    for number in range(1001):
+        with pytest.raises(ProviderError):
+            await _all(asking.route(None if number == 0 else f"model-{number}"))
+
+    assert len(asking.providers._breakers._known) == 1000
+    assert asking.state() == "open"
 
 
 async def test_all_turns_together_have_one_budget_of_retries() -> None:

@@ -14,7 +14,7 @@ in the model's name. Steps are separated by spaces or commas and played in order
 it is `tokens=8`. An answer that no step ended is ended by `end`.
 
 Content: `tokens=N` (`text_of(N)`, one frame a token), `reason=N` (the same as reasoning),
-`say=TEXT` (percent-encoded), `emoji` (`EMOJI`, with U+2028), `huge=BYTES` (one frame),
+`say=TEXT` (percent-encoded), `emoji` (`EMOJI`, with U+2028), `huge=BYTES` (one frame), `half-char`,
 `refusal=TEXT`, `role`, `empty` (`choices: []`, no candidate), `comment`, `keepalive=N` (comments
 or pings at the pace; 0: for ever), `usage=IN:OUT`.
 
@@ -33,8 +33,8 @@ played is answered by 418.
 
 Manner, for what follows: `pace=N` (tokens a second), `split=N` (N bytes a write), `drip=S` (a byte
 every S seconds), `split-at=N` (the body's first N bytes alone), `cut-at=N` (the connection ends
-after the body's first N bytes), `nl=crlf` or `cr`, `wait=SECONDS`, `gate` (until `open_gate`),
-`gzip`.
+after the body's first N bytes), `eof-at=N` (the body does, cleanly), `nl=crlf` or `cr`,
+`wait=SECONDS`, `gate` (until `open_gate`), `gzip`.
 
 `GET /__state` tells another process the counts and the requests.
 """

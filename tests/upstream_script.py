@@ -89,6 +89,7 @@ class Player:
         self._drip = 0.0
         self._split_at = 0
         self._left: int | None = None
+        self._then = self._transport.close
         self._newline = b"\n"
         self._headers: list[bytes] = []
         self._error: dict[str, Any] = {}
@@ -188,6 +189,12 @@ class Player:
 
     async def do_cut_at(self, value: str) -> None:
         self._left = int(value)
+
+    async def do_eof_at(self, value: str) -> None:
+        self._left, self._then = int(value), lambda: self._transport.write(b"0\r\n\r\n")
+
+    async def do_half_char(self, _: str) -> None:
+        await self._send(self._form.frame("text", "☃").replace("☃".encode(), "☃".encode()[:2]))
 
     async def do_hang(self, _: str) -> None:
         await asyncio.get_running_loop().create_future()
@@ -330,5 +337,5 @@ class Player:
             if self._split:
                 await asyncio.sleep(self._drip)
         if self._left == 0:
-            self._transport.close()
+            self._then()
             await self.do_hang("")

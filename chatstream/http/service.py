@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chatstream.errors import ProviderError
 from chatstream.http.openapi import document
 from chatstream.http.requests import count, json
-from chatstream.services import Services, services_of
-
-logger = logging.getLogger(__name__)
-
-MODELS_SECONDS = 5.0
-"""A provider that does not name its models in that time is shown with the one that is set."""
+from chatstream.services import services_of
 
 
 async def healthz(request: Request) -> Response:
@@ -48,31 +41,22 @@ async def metrics(request: Request) -> Response:
 async def providers(request: Request) -> Response:
     """`GET /providers`: who can answer, with which models."""
     await count(request)
-    services = services_of(request)
-    names = list(services.providers.by_name)
-    models = await asyncio.gather(*(_models(services, name) for name in names))
+    providers = services_of(request).providers
+    names = list(providers.by_name)
+    models = await asyncio.gather(*map(providers.list_models, names))
     return json(
         {
             "providers": [
                 {
                     "name": name,
                     "models": listed,
-                    "default": name == services.providers.default,
-                    "state": services.providers.state(name),
+                    "default": name == providers.default,
+                    "state": providers.state(name),
                 }
                 for name, listed in zip(names, models, strict=True)
             ]
         }
     )
-
-
-async def _models(services: Services, name: str) -> list[str]:
-    try:
-        async with asyncio.timeout(MODELS_SECONDS):
-            return await services.providers.list_models(name)
-    except (ProviderError, TimeoutError) as error:
-        logger.warning("models not listed", extra={"provider": name, "error": type(error).__name__})
-        return [services.providers.by_name[name].model]
 
 
 async def openapi(request: Request) -> Response:

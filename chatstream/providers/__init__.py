@@ -117,7 +117,7 @@ class ListsModels(Protocol):
     """An adapter that can name its models; for `GET /providers`."""
 
     async def models(self) -> list[str]:
-        """Return the model names, the default one first."""
+        """Return the names of its models, in any order."""
         ...
 
 

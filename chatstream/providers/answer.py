@@ -1,8 +1,8 @@
-"""What an adapter adds to `ProviderClient`: how payloads come, and what one of them says."""
+"""What an adapter adds to `ProviderClient`: how payloads come, and how what is in them is read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from chatstream.providers import FinishReason, Piece
@@ -38,3 +38,24 @@ class Answer(Protocol):
         May raise AttributeError, LookupError, TypeError or ValueError for what it cannot read.
         """
         ...
+
+
+def text_in(value: object) -> str:
+    """Return what must be a text. Raises TypeError."""
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def names_in(
+    value: object, within: str, key: str, where: Callable[[dict[str, Any]], bool] | None = None
+) -> list[str]:
+    """Read the names in a list of models; entries of another form are passed over."""
+    listed = value.get(within) if isinstance(value, dict) else None
+    return [
+        entry[key]
+        for entry in (listed if isinstance(listed, list) else [])
+        if isinstance(entry, dict)
+        and isinstance(entry.get(key), str)
+        and (where is None or where(entry))
+    ]

@@ -17,7 +17,7 @@ from contextlib import aclosing
 from typing import Final, NamedTuple, Protocol
 
 from chatstream.errors import ChatstreamError
-from chatstream.providers import Finish, Piece, ProviderRequest, Reasoning, Text, Usage
+from chatstream.providers import Finish, Piece, ProviderRequest, Reasoning, Text
 from chatstream.providers.failures import unforeseen
 from chatstream.providers.resilience import Route
 
@@ -66,7 +66,7 @@ class Kept:
         text = "".join(piece.text for piece in flight.pieces if isinstance(piece, Text))
         thoughts = "".join(piece.text for piece in flight.pieces if isinstance(piece, Reasoning))
         self.pieces: list[Piece] = [Reasoning(thoughts)] if thoughts else []
-        self.pieces += [Text(text), Usage(0, 0), Finish("stop")]
+        self.pieces += [Text(text), Finish("stop")]
         texts = (text, thoughts, flight.question.message, flight.question.system or "")
         self.size = ENTRY_BYTES + sum(len(part.encode()) for part in texts)
 
@@ -177,7 +177,7 @@ class Flight:
         pieces: What came so far.
         members: How many turns wait for it.
         users: Whose turns they are or were.
-        paid: A turn has counted its tokens.
+        counted: A turn has counted its tokens, or will.
         over: Nothing more comes: with `error`, or to the end mark.
     """
 
@@ -189,7 +189,7 @@ class Flight:
         self.pieces: list[Piece] = []
         self.members = 0
         self.users: set[str] = set()
-        self.paid = False
+        self.counted = False
         self.over = False
         self.error: ChatstreamError | None = None
         self._answers = answers
@@ -228,12 +228,20 @@ class Flight:
         """Wait for more, or the end."""
         await self._news.wait()
 
-    def leave(self) -> None:
-        """Go: with the last one the request closes. A task may be cancelled before its start."""
+    def leave(self) -> bool:
+        """
+        Go: with the last one the request closes. A task may be cancelled before its start.
+
+        Returns whether its tokens are the caller's to count: the first's to leave when it is over,
+        else the last's.
+        """
         self.members -= 1
         if not (self.members or self.over):
             self._end()
             self.task.cancel()
+        counts = self.over and not self.counted
+        self.counted |= counts
+        return counts
 
 
 class Share:
@@ -242,7 +250,8 @@ class Share:
 
     Attributes:
         way: Who answers.
-        cached: The answer was there, or another turn's request brought it: it took no tokens.
+        cached: The answer was there, or another turn counts what its request took: it took no
+            tokens. Known once `reply` is closed.
         lookup: What was found: hit, joined or miss; None before.
     """
 
@@ -272,19 +281,14 @@ class Share:
             async for piece in self._follow(flight):
                 yield piece
         finally:
-            flight.leave()
+            self.cached = not flight.leave()
 
     async def _follow(self, flight: Flight) -> AsyncGenerator[Piece, None]:
         seen = 0
         while True:
             while seen < len(flight.pieces):
-                piece = flight.pieces[seen]
+                yield flight.pieces[seen]
                 seen += 1
-                if isinstance(piece, Finish):
-                    self.cached, flight.paid = flight.paid, True
-                    if self.cached:
-                        yield Usage(0, 0)
-                yield piece
             if flight.error is not None:
                 raise flight.error.with_traceback(None)
             if flight.over:

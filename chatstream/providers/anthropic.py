@@ -15,6 +15,7 @@ from chatstream.providers import (
     Text,
     Usage,
 )
+from chatstream.providers.answer import names_in, text_in
 from chatstream.providers.http import ProviderClient
 
 FINISH: Final[dict[str, FinishReason]] = {
@@ -59,14 +60,8 @@ class AnthropicProvider:
         return self._client.reply("v1/messages", _body(request, messages), AnthropicAnswer(tail))
 
     async def models(self) -> list[str]:
-        """Return the model names, the default one first."""
-        listed = (await self._client.get("v1/models?limit=1000")).get("data")
-        names = [
-            entry["id"]
-            for entry in (listed if isinstance(listed, list) else [])
-            if isinstance(entry, dict) and isinstance(entry.get("id"), str)
-        ]
-        return [self.model, *(name for name in names if name != self.model)]
+        """Return the names of its models."""
+        return names_in(await self._client.get("v1/models?limit=1000"), "data", "id")
 
     async def aclose(self) -> None:
         """Close the connections; running replies end with an error. Safe to call twice."""
@@ -108,9 +103,9 @@ class AnthropicAnswer:
         if text := delta.get("text"):
             if self._tail:
                 text = self._without_tail(text)
-            return [Text(_text(text))] if text else ()
+            return [Text(text_in(text))] if text else ()
         if thought := delta.get("thinking"):
-            return [Reasoning(_text(thought))]
+            return [Reasoning(text_in(thought))]
         return ()
 
     def _without_tail(self, text: str) -> str:
@@ -163,9 +158,3 @@ def _body(request: ProviderRequest, messages: list[dict[str, str]]) -> dict[str,
     if request.stop:
         body["stop_sequences"] = list(request.stop)
     return body
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value

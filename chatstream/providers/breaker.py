@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from chatstream.errors import ProviderError
 
@@ -28,18 +28,44 @@ SLACK: Final = 0.01
 """Timers of an event loop may fire this early."""
 
 
+class Change(NamedTuple):
+    """
+    A change of state. `why` is the code of the last failure, or in a word what was found.
+
+    `seconds` is how long nobody is let in: infinite until a restart, 0 where somebody is.
+    """
+
+    state: State
+    why: str
+    seconds: float
+
+
+class Entry(NamedTuple):
+    """Of one who was let in. `probe`: half-open, alone; what this one meets decides."""
+
+    probe: bool
+
+
 class Breaker:
     """
-    One target's. Every `enter` that was let in is followed by one of `began`, `failed` and `left`.
+    One target's. For each `Entry` exactly one of `began`, `failed` and `left` is called.
 
     Args:
         clock: Monotonic seconds.
         jitter: From 0 to 1; so that many servers do not come back at once.
+        changed: Told of each change, once. Of one that time alone brings, when it is next entered.
     """
 
-    def __init__(self, clock: Callable[[], float], jitter: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+        changed: Callable[[Change], None],
+    ) -> None:
         self._clock = clock
         self._jitter = jitter
+        self._changed = changed
+        self._told: State = "closed"
         # When, how many calls it is, and how many of those were bad.
         self._calls: deque[tuple[float, int, float]] = deque(maxlen=1000)
         self._in_a_row = 0
@@ -66,51 +92,59 @@ class Breaker:
             return wait
         return 1.0 if self._probing else 0.0
 
-    def enter(self) -> bool:
-        """Say whether the caller may ask now; when it is half-open, only one at a time may."""
+    def enter(self) -> Entry | None:
+        """Let the caller ask, or not now; when it is half-open, only one at a time may."""
         if self.wait() > 0:
-            return False
+            return None
         self._probing = self._closed_at is not None
-        return True
+        self._tell("probe" if self._probing else "pause_over")
+        return Entry(self._probing)
 
-    def began(self) -> None:
+    def began(self, entry: Entry) -> None:
         """The first content came: it works."""
         self._note(1, 0.0)
         self._in_a_row = 0
-        if self._probing:
+        if entry.probe:
             self._probing = False
             self._closed_at = None
             self._times_opened = 0
             self._calls.clear()
+            self._tell("first_content")
 
-    def left(self) -> None:
+    def left(self, entry: Entry) -> None:
         """The caller went before anything was decided: it counts as nothing."""
-        self._probing = False
+        if entry.probe:
+            self._probing = False
 
-    def failed(self, error: ProviderError) -> None:
+    def failed(self, entry: Entry, error: ProviderError) -> None:
         """
         No content came.
 
         What the provider refuses of one request says nothing of the next; what it refuses of our
         key says everything, until the server starts again.
         """
-        probing, self._probing = self._probing, False
+        self.left(entry)
         if error.code == "provider_auth":
+            told = self._closed_at == math.inf
             self._closed_at = math.inf
+            self._tell(error.code, again=not told)
         elif error.code == "provider_rate_limited":
             wait = DEFAULT_PARKED if error.retry_after is None else error.retry_after
             self._parked_until = max(self._parked_until, self._clock() + wait)
+            self._tell(error.code)
         elif error.retryable:
             self._note(1, 1.0)
             self._in_a_row += 1
-            if probing or self._closed_at is None and self._bad():
-                self._open()
+            if self._closed_at != math.inf and (
+                entry.probe or self._closed_at is None and self._bad()
+            ):
+                self._open(error.code)
 
-    def cut(self) -> None:
+    def cut(self, error: ProviderError) -> None:
         """An answer that had begun, and was counted then, broke off: half a failure."""
         self._note(0, 0.5)
         if self._closed_at is None and self._bad_share():
-            self._open()
+            self._open(error.code)
 
     def _note(self, calls: int, bad: float) -> None:
         now = self._clock()
@@ -125,8 +159,16 @@ class Breaker:
         count = sum(calls for _, calls, _ in self._calls)
         return count >= WINDOW_CALLS and sum(bad for _, _, bad in self._calls) >= count / 2
 
-    def _open(self) -> None:
+    def _open(self, why: str) -> None:
         longest = min(SHORTEST_OPEN * 2**self._times_opened, LONGEST_OPEN)
         self._times_opened = min(self._times_opened + 1, 10)
         self._closed_at = self._clock() + longest * (1 - self._jitter() / 5)
         self._in_a_row = 0
+        self._tell(why, again=True)
+
+    def _tell(self, why: str, *, again: bool = False) -> None:
+        """Tell the state, where it is another than was told; or, open for longer, once again."""
+        state = self.state
+        if again or state != self._told:
+            self._told = state
+            self._changed(Change(state, why, self.wait() if state == "open" else 0.0))

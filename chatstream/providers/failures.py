@@ -45,7 +45,6 @@ _LIMIT_WORDS = frozenset(
 _REFUSAL_WORDS = frozenset(
     (
         "billing_error",
-        "content_policy_violation",
         "failed_precondition",
         "invalid_argument",
         "invalid_request_error",
@@ -55,6 +54,9 @@ _REFUSAL_WORDS = frozenset(
     )
 )
 _CONTEXT_WORDS = frozenset(("context_length_exceeded", "exceed_context_size_error"))
+_POLICY_WORDS = frozenset(
+    ("content_filter", "content_policy_violation", "responsibleaipolicyviolation")
+)
 _CONTEXT_TEXT = re.compile(
     r"maximum context length|context (?:length|size|window)|prompt is too long"
     r"|input token count .* exceeds|too many (?:input )?tokens in",
@@ -138,6 +140,10 @@ def words(error: Mapping[str, Any]) -> frozenset[str]:
     """Return the codes in an error: identifiers alone, safe to log."""
     found = [error.get(key) for key in ("type", "code", "status")]
     found += [detail.get("reason") for detail in _details(error)]
+    metadata = error.get("metadata")
+    if isinstance(metadata, dict) and "flagged_input" in metadata:
+        # OpenRouter's, at status 403: it is the message that is refused, not the key.
+        found.append("content_filter")
     return frozenset(
         word.lower() for word in found if isinstance(word, str) and re.fullmatch(r"\w{1,64}", word)
     )
@@ -171,6 +177,8 @@ def _meaning(status: int | None, said: frozenset[str], text: str) -> tuple[str, 
     unclear = status in (None, 400, 422)
     if status == 413 or said & _CONTEXT_WORDS or (unclear and _CONTEXT_TEXT.search(text)):
         return "context_too_long", "takes no conversation as long as this", False
+    if said & _POLICY_WORDS:
+        return "content_refused", "refused the message for what it says", False
     if status in (401, 403) or said & _AUTH_WORDS:
         return "provider_auth", "refused the server's credentials", False
     if status == 429 or (status is None and said & _LIMIT_WORDS):

@@ -16,6 +16,7 @@ from chatstream.providers import (
     Usage,
     asked_to_go_on,
 )
+from chatstream.providers.answer import names_in, text_in
 from chatstream.providers.http import ProviderClient
 
 FINISH: Final[dict[str, FinishReason]] = {
@@ -67,16 +68,10 @@ class GeminiProvider:
         return self._client.reply(path, _body(request), GeminiAnswer())
 
     async def models(self) -> list[str]:
-        """Return the names of the models that can answer, the default one first."""
-        listed = (await self._client.get("v1beta/models?pageSize=1000")).get("models")
-        names = [
-            entry["name"].removeprefix("models/")
-            for entry in (listed if isinstance(listed, list) else [])
-            if isinstance(entry, dict)
-            and isinstance(entry.get("name"), str)
-            and "generateContent" in (entry.get("supportedGenerationMethods") or ())
-        ]
-        return [self.model, *(name for name in names if name != self.model)]
+        """Return the names of the models that can answer."""
+        listed = await self._client.get("v1beta/models?pageSize=1000")
+        names = names_in(listed, "models", "name", _can_answer)
+        return [name.removeprefix("models/") for name in names]
 
     async def aclose(self) -> None:
         """Close the connections; running replies end with an error. Safe to call twice."""
@@ -98,11 +93,9 @@ class GeminiAnswer:
             content = candidate.get("content")
             for part in (content.get("parts") or ()) if content else ():
                 text = part.get("text")
-                if not text:
-                    continue
-                if not isinstance(text, str):
-                    raise TypeError
-                pieces.append(Reasoning(text) if part.get("thought") else Text(text))
+                if text:
+                    kind = Reasoning if part.get("thought") else Text
+                    pieces.append(kind(text_in(text)))
             reason = candidate.get("finishReason")
             if reason and reason != UNFINISHED:
                 self.finish = FINISH.get(reason, "other")
@@ -113,11 +106,17 @@ class GeminiAnswer:
             # A count of nothing is left out; thoughts are paid for as output.
             pieces.append(
                 Usage(
-                    usage.get("promptTokenCount", 0),
-                    usage.get("candidatesTokenCount", 0) + usage.get("thoughtsTokenCount", 0),
+                    usage.get("promptTokenCount") or 0,
+                    (usage.get("candidatesTokenCount") or 0)
+                    + (usage.get("thoughtsTokenCount") or 0),
                 )
             )
         return pieces
+
+
+def _can_answer(model: dict[str, Any]) -> bool:
+    methods = model.get("supportedGenerationMethods")
+    return isinstance(methods, list) and "generateContent" in methods
 
 
 def _body(request: ProviderRequest) -> dict[str, Any]:

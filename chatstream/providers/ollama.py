@@ -19,7 +19,7 @@ from chatstream.providers import (
     Usage,
     asked_to_go_on,
 )
-from chatstream.providers.answer import NDJSON
+from chatstream.providers.answer import NDJSON, names_in, text_in
 from chatstream.providers.http import ProviderClient
 
 DEFAULT_ADDRESS: Final = "http://127.0.0.1:11434"
@@ -47,9 +47,8 @@ class OllamaProvider:
         return self._client.reply("api/chat", _body(request), OllamaAnswer())
 
     async def models(self) -> list[str]:
-        """Return the names of the models that it has, the default one first."""
-        names = model_names(await self._client.get("api/tags"))
-        return [self.model, *(name for name in names if name != self.model)]
+        """Return the names of the models that it has."""
+        return names_in(await self._client.get("api/tags"), "models", "name")
 
     async def aclose(self) -> None:
         """Close the connections; running replies end with an error. Safe to call twice."""
@@ -68,14 +67,15 @@ class OllamaAnswer:
         message = chunk.get("message")
         if message:
             if thought := message.get("thinking"):
-                pieces.append(Reasoning(_text(thought)))
+                pieces.append(Reasoning(text_in(thought)))
             if text := message.get("content"):
-                pieces.append(Text(_text(text)))
+                pieces.append(Text(text_in(text)))
         if chunk.get("done"):
             self.finish = FINISH.get(chunk.get("done_reason") or "stop", "other")
             if "eval_count" in chunk or "prompt_eval_count" in chunk:
                 # A prompt that was still in memory is not counted again.
-                pieces.append(Usage(chunk.get("prompt_eval_count", 0), chunk.get("eval_count", 0)))
+                counts = chunk.get("prompt_eval_count") or 0, chunk.get("eval_count") or 0
+                pieces.append(Usage(*counts))
         return pieces
 
 
@@ -111,21 +111,11 @@ def installed(address: str = DEFAULT_ADDRESS) -> list[str] | None:
         connection.request("GET", "/api/tags")
         response = connection.getresponse()
         tags = orjson.loads(response.read())
-        return model_names(tags) if response.status == 200 else None
+        return names_in(tags, "models", "name") if response.status == 200 else None
     except (OSError, http.client.HTTPException, orjson.JSONDecodeError):
         return None
     finally:
         connection.close()
-
-
-def model_names(tags: object) -> list[str]:
-    """Read the names in the answer of `/api/tags`."""
-    listed = tags.get("models") if isinstance(tags, dict) else None
-    return [
-        entry["name"]
-        for entry in (listed if isinstance(listed, list) else [])
-        if isinstance(entry, dict) and isinstance(entry.get("name"), str)
-    ]
 
 
 def _body(request: ProviderRequest) -> dict[str, Any]:
@@ -143,9 +133,3 @@ def _body(request: ProviderRequest) -> dict[str, Any]:
     if options:
         body["options"] = options
     return body
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value

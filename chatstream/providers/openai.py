@@ -14,6 +14,7 @@ from chatstream.providers import (
     Usage,
     asked_to_go_on,
 )
+from chatstream.providers.answer import names_in, text_in
 from chatstream.providers.http import ProviderClient
 
 FINISH: Final[dict[str, FinishReason]] = {
@@ -60,14 +61,8 @@ class OpenAIProvider:
         return self._client.reply("chat/completions", self._body(request), OpenAIAnswer())
 
     async def models(self) -> list[str]:
-        """Return the model names, the default one first."""
-        listed = (await self._client.get("models")).get("data")
-        names = [
-            entry["id"]
-            for entry in (listed if isinstance(listed, list) else [])
-            if isinstance(entry, dict) and isinstance(entry.get("id"), str)
-        ]
-        return [self.model, *(name for name in names if name != self.model)]
+        """Return the names of its models."""
+        return names_in(await self._client.get("models"), "data", "id")
 
     async def aclose(self) -> None:
         """Close the connections; running replies end with an error. Safe to call twice."""
@@ -97,10 +92,15 @@ class OpenAIProvider:
 
 
 class OpenAIAnswer:
-    """One answer, from `chat.completion.chunk` events. Whole once a finish reason was seen."""
+    """
+    One answer, from `chat.completion.chunk` events. Whole once a finish reason was seen.
+
+    A refusal is told as text, and ends with "stop" as any answer: it is one that was filtered.
+    """
 
     def __init__(self) -> None:
         self.finish: FinishReason | None = None
+        self._refused = False
 
     def take(self, chunk: dict[str, Any]) -> Sequence[Piece]:
         """Return what one chunk adds; as `Answer.take` promises."""
@@ -112,26 +112,21 @@ class OpenAIAnswer:
             if delta:
                 thought = delta.get("reasoning_content") or delta.get("reasoning")
                 if thought:
-                    pieces.append(Reasoning(_text(thought)))
+                    pieces.append(Reasoning(text_in(thought)))
                 text = delta.get("content")
                 if text:
-                    pieces.append(Text(_text(text)))
+                    pieces.append(Text(text_in(text)))
                 refusal = delta.get("refusal")
                 if refusal:
-                    pieces.append(Text(_text(refusal)))
+                    self._refused = True
+                    pieces.append(Text(text_in(refusal)))
             reason = choice.get("finish_reason")
             # "error" is said of an answer that broke off: no end mark.
             if reason and reason != "error":
-                self.finish = FINISH.get(reason, "other")
+                self.finish = "filter" if self._refused else FINISH.get(reason, "other")
         usage = chunk.get("usage")
         if usage:
             counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
             if isinstance(counts[0], int) and isinstance(counts[1], int):
                 pieces.append(Usage(*counts))
         return pieces
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value

@@ -168,17 +168,16 @@ class Registered:
             raise ProviderError("The provider failed.", retryable=True) from error
 
     async def models(self) -> list[str]:
-        """Return its models, the default one first; that one alone, where it lists none."""
+        """Return its models; none, where it lists none."""
         if not isinstance(self._provider, ListsModels):
-            return [self.model]
+            return []
         try:
-            listed = [str(model) for model in await self._provider.models()]
+            return [str(model) for model in await self._provider.models()]
         except ProviderError:
             raise
         except Exception as error:
             logger.warning("provider failed", extra={"provider": self.name}, exc_info=error)
             raise ProviderError("The provider failed.", retryable=True) from error
-        return list(dict.fromkeys([self.model, *listed]))
 
     async def aclose(self) -> None:
         """Have it release what it holds, where it says how; the others are closed all the same."""

@@ -17,7 +17,7 @@ from typing import Final
 
 from chatstream.errors import ProviderError, ProviderTimeout, Unavailable
 from chatstream.providers import Finish, Piece, Provider, ProviderRequest, Reasoning, Text
-from chatstream.providers.breaker import Breaker
+from chatstream.providers.breaker import Breaker, Entry
 from chatstream.providers.concurrency import Limiter, Ticket
 from chatstream.providers.failures import MAX_RETRY_AFTER, without_end_mark
 from chatstream.providers.retry import Budget, backoff
@@ -77,6 +77,7 @@ class Route:
         self._left = [patience.retries + 1] * len(targets)
         self._failure: ProviderError | None = None
         self._ticket: Ticket | None = None
+        self._entry: Entry | None = None
         self._patience = patience
         self._budget = budget
         self._random = random
@@ -154,8 +155,8 @@ class Route:
                             try:
                                 async for piece in pieces:
                                     yield piece
-                            except ProviderError:
-                                target.breaker.cut()
+                            except ProviderError as error:
+                                target.breaker.cut(error)
                                 raise
                             return
                     self._failed(number, begun)
@@ -178,7 +179,8 @@ class Route:
             self._left[number] = 0
             self._failure = self._failure or _overloaded(self._patience.queue_timeout)
             return False
-        return await _let_in(target.breaker)
+        self._entry = await _let_in(target.breaker)
+        return self._entry is not None
 
     def _ask(self, number: int) -> None:
         target = self._targets[number]
@@ -236,6 +238,7 @@ class Route:
         self, target: Target, pieces: AsyncGenerator[Piece, None]
     ) -> list[Piece] | ProviderError:
         """Read up to the first content, or to an end without any; tell the breaker."""
+        assert self._ticket is not None and self._entry is not None
         held: list[Piece] = []
         outcome: list[Piece] | ProviderError | None = None
         try:
@@ -259,24 +262,23 @@ class Route:
         finally:
             self._scope = None
             if outcome is None:
-                target.breaker.left()
-        assert self._ticket is not None
+                target.breaker.left(self._entry)
         if isinstance(outcome, ProviderError):
-            target.breaker.failed(outcome)
+            target.breaker.failed(self._entry, outcome)
             self._ticket.failed(outcome)
         else:
-            target.breaker.began()
+            target.breaker.began(self._entry)
             self._ticket.began()
         return outcome
 
 
-async def _let_in(breaker: Breaker) -> bool:
-    while not breaker.enter():
+async def _let_in(breaker: Breaker) -> Entry | None:
+    while (entry := breaker.enter()) is None:
         wait = breaker.wait()
         if wait >= SHORT_WAIT:
-            return False
+            return None
         await asyncio.sleep(wait)
-    return True
+    return entry
 
 
 def _overloaded(seconds: float) -> ProviderError:

@@ -12,12 +12,14 @@ from typing import Final
 from pydantic import SecretStr
 
 from chatstream.errors import BadRequest, SettingsError
-from chatstream.providers import Bounded, Closes, ListsModels, Provider, ollama
+from chatstream.providers import Bounded, Closes, Provider, ollama
 from chatstream.providers.anthropic import AnthropicProvider
-from chatstream.providers.breaker import Breaker, State
+from chatstream.providers.breaker import State
+from chatstream.providers.breakers import Breakers
 from chatstream.providers.concurrency import Limiter, Queue
 from chatstream.providers.gemini import GeminiProvider
 from chatstream.providers.local import Local, availability
+from chatstream.providers.model_list import ModelList
 from chatstream.providers.offline import Offline
 from chatstream.providers.ollama import OllamaProvider
 from chatstream.providers.openai import OpenAIProvider
@@ -27,8 +29,6 @@ from chatstream.providers.retry import Budget
 from chatstream.settings import Settings
 
 BUILT_IN: Final = ("openai", "gemini", "anthropic", "ollama", "local", "offline")
-MOST_BREAKERS: Final = 1000
-"""Callers may name any model: those that are closed are forgotten beyond this."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Providers:
     by_name: dict[str, Provider]
     default: str
     reason: str = ""
-    models: dict[str, list[str]] = field(default_factory=dict)
-    _breakers: dict[tuple[str, str], Breaker] = field(default_factory=dict, init=False, repr=False)
     limiters: dict[str, Limiter] = field(default_factory=dict, init=False, repr=False)
+    _models: dict[str, ModelList] = field(default_factory=dict, init=False, repr=False)
+    _breakers: Breakers = field(default_factory=Breakers, init=False, repr=False)
     _budget: Budget = field(default_factory=lambda: Budget(time.monotonic), init=False, repr=False)
 
     def get(self, name: str | None) -> Provider:
@@ -95,31 +95,21 @@ class Providers:
 
     def state(self, name: str) -> State:
         """Return the state of the breaker of a provider's default model."""
-        breaker = self._breakers.get((name, self.by_name[name].model))
-        return "closed" if breaker is None else breaker.state
+        return self._breakers.state(name, self.by_name[name].model)
 
     def _target(self, provider: Provider, model: str, settings: Settings) -> Target:
-        key = provider.name, model
-        if key not in self._breakers:
-            if len(self._breakers) >= MOST_BREAKERS:
-                for other, breaker in list(self._breakers.items()):
-                    if breaker.state == "closed":
-                        del self._breakers[other]
-            self._breakers[key] = Breaker(time.monotonic, random.random)
         if provider.name not in self.limiters:
             bound = provider.concurrency if isinstance(provider, Bounded) else settings.max_turns
             queue = Queue(settings.max_queued, settings.queue_timeout)
             self.limiters[provider.name] = Limiter(time.monotonic, bound, queue)
-        return Target(provider, model, self._breakers[key], self.limiters[provider.name])
+        breaker = self._breakers.of(provider.name, model)
+        return Target(provider, model, breaker, self.limiters[provider.name])
 
     async def list_models(self, name: str) -> list[str]:
-        """Return a provider's models, the default one first; asked for once."""
-        provider = self.by_name[name]
-        if name not in self.models:
-            self.models[name] = (
-                await provider.models() if isinstance(provider, ListsModels) else [provider.model]
-            )
-        return self.models[name]
+        """Return a provider's models, the default one first; as `ModelList.names` promises."""
+        if name not in self._models:
+            self._models[name] = ModelList(self.by_name[name])
+        return await self._models[name].names()
 
     def warm_up(self) -> None:
         """Begin to load the local model, where it answers: its first answer is quick then."""
@@ -129,6 +119,8 @@ class Providers:
 
     async def aclose(self) -> None:
         """Release what they hold."""
+        for models in self._models.values():
+            await models.aclose()
         for provider in self.by_name.values():
             if isinstance(provider, Closes):
                 await provider.aclose()
