@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.chaos.ledger import Turn
 from tests.chaos.opinions import Rater
 from tests.chaos.pollers import Poller, Stranger
-from tests.chaos.readers import TurnReader
+from tests.chaos.readers import Joiner, TurnReader
 from tests.chaos.world import Client, Room, World
 
 
@@ -16,7 +16,10 @@ def accompany(world: World, room: Room, turn: Turn) -> None:
     for number in range(rng.choice((0, 1, 2))):
         reader = TurnReader(world, f"reader {number} of {turn.turn_id}", room, turn)
         spawn(_when_there(turn, reader), reader.name)
-    for likely, kind in ((0.25, Canceller), (0.4, Poller), (0.3, Stranger), (0.3, Rater)):
+    for likely, kind in (
+        *((0.25, Canceller), (0.4, Poller), (0.3, Stranger), (0.3, Rater)),
+        (0.3, Joiner),
+    ):
         if draw() < likely * (world.hurry if kind is Rater else 1):
             client = kind(world, room, turn)
             spawn(client.run(), client.name)
@@ -36,12 +39,17 @@ class Canceller(Client):
         self.turn = turn
 
     async def run(self) -> None:
-        """Wait for some text, then cancel until that is answered."""
+        """Wait for some text, then cancel until that is answered: then it has ended."""
         turn = self.turn
         length = self.rng.randrange(1, len(turn.text))
         await turn.bell.until(lambda: turn.shown >= length or turn.over)
         turn.cancel_asked = True
-        status, answer, _ = await self.call("POST", f"/turns/{turn.turn_id}/cancel", self.room.body)
+        target = f"/turns/{turn.turn_id}"
+        if (socket := self.socket_of(self.room)) is not None:
+            await self.is_acked(socket, self.room, "cancel", turn_id=turn.turn_id)
+            status, answer, _ = await self.call("GET", f"{target}?{self.room.query()}")
+        else:
+            status, answer, _ = await self.call("POST", f"{target}/cancel", self.room.body)
         if status == 200:
             if answer["status"] == "running":
                 self.violate(5, f"{turn.turn_id} runs on after its cancel")
