@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tests.chaos.ledger import Turn
 from tests.chaos.opinions import Rater
-from tests.chaos.pollers import Poller, Stranger
+from tests.chaos.pollers import Poller, Stranger, page_over
 from tests.chaos.readers import Joiner, TurnReader
-from tests.chaos.world import Client, Room, World
+from tests.chaos.world import Asker, Client, Room, World
 
 
 def accompany(world: World, room: Room, turn: Turn) -> None:
@@ -44,14 +46,25 @@ class Canceller(Client):
         length = self.rng.randrange(1, len(turn.text))
         await turn.bell.until(lambda: turn.shown >= length or turn.over)
         turn.cancel_asked = True
-        target = f"/turns/{turn.turn_id}"
         if (socket := self.socket_of(self.room)) is not None:
-            await self.is_acked(socket, self.room, "cancel", turn_id=turn.turn_id)
-            status, answer, _ = await self.call("GET", f"{target}?{self.room.query()}")
-        else:
-            status, answer, _ = await self.call("POST", f"{target}/cancel", self.room.body)
+            await self._cancel_over(socket)
+            return
+        status, answer, _ = await self.call("POST", f"/turns/{turn.turn_id}/cancel", self.room.body)
         if status == 200:
             if answer["status"] == "running":
                 self.violate(5, f"{turn.turn_id} runs on after its cancel")
         elif not (status == 404 and turn.clear_asked):
             self.violate(5, f"{status} for a cancel: {answer}")
+
+    async def _cancel_over(self, socket: Asker) -> None:
+        """Cancel and ask for the history in one breath: that is answered after the cancel."""
+        turn_id, room = self.turn.turn_id, self.room
+        acked, page = await asyncio.gather(
+            self.is_acked(socket, room, "cancel", turn_id=turn_id),
+            page_over(socket, self, room, limit=100),
+        )
+        if not (acked or self.turn.clear_asked):
+            self.violate(5, f"there is no {turn_id} to cancel")
+        for message in page["history"]:
+            if message["turn_id"] == turn_id and message["status"] == "running":
+                self.violate(5, f"{turn_id} runs on after its cancel")
