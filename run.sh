@@ -68,6 +68,8 @@ if [ "${1:-}" = test ]; then
     prepare test
     prepare_model
     prepare_programs
+    # All of them: file by file, on two cores. Some of them alone, as pytest does it by itself.
+    [ $# -gt 0 ] || set -- -n logical --maxprocesses 2 --dist loadfile --no-loadscope-reorder
     exec .venv/bin/python -m pytest "$@"
 fi
 prepare serve

@@ -100,9 +100,11 @@ class Client:
         except NotFound:
             self.status = 404
             return
-        self.status = response.status_code
         if isinstance(response, EventStream):
+            self.status = 200
             await self._stream(response)
+        else:
+            self.status = response.status_code
 
     async def is_cut_and_comes_back(self) -> None:
         """Read the conversation; the connection breaks at any moment, and then it goes on."""

@@ -72,6 +72,10 @@ def test_no_promise_is_broken_while_connections_and_servers_die(
         assert figures[kind] >= 1, str(report)
     for kind in ("regenerate", "continue", "edit"):
         assert figures[f"turns done again: {kind}"] >= 1, str(report)
+    for kind in ("send", "cancel", "clear", "feedback", "history"):
+        assert figures[f"over a socket: {kind}"] >= 1, str(report)
+    for kind in ("histories compared", "turns joined", "versions looked at"):
+        assert figures[kind] >= 1, str(report)
 
 
 @pytest.mark.parametrize("fault", sorted(FAULTS))

@@ -15,6 +15,7 @@ import pytest
 from chatstream.errors import ProviderError, ProviderTimeout
 from chatstream.events import BEGINNING, Address, event_id, place
 from chatstream.http import turns as turns_edge
+from chatstream.http.sse import EndedStream
 from chatstream.providers import Finish, Reasoning, Text, Usage
 from chatstream.providers.scripted import Scripted, Step
 from tests.running import EVENT_STREAM, Frame, Gate, Running, Stream, fold, kinds
@@ -648,16 +649,14 @@ def test_many_readers_of_one_turn_see_the_same(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_reads_nothing_does_not_hold_the_turn_up(tmp_path: Path) -> None:
-    gate = Gate()
-    with Running(tmp_path, Scripted(gate, *["x" * 1000] * 200)) as server:
-        path = started(server)
-        gate.reached()
-        with socket.socket() as slow:
-            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
-            slow.connect(("127.0.0.1", server.port))
-            slow.sendall(f"GET {path} HTTP/1.1\r\nHost: x.localhost\r\n\r\n".encode())
-            gate.open()
-            assert len(server.events(path)[-1].data["text"]) == 200_000
+    with Running(tmp_path, Scripted("x" * 240_000)) as server, socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        slow.connect(("127.0.0.1", server.port))
+        slow.sendall(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert slow.recv(15) == b"HTTP/1.1 200 OK"
+        for number in range(25):  # more than all buffers on the way hold
+            path = started(server, turn_id=f"turn-{number:04}")
+            assert len(server.events(path)[-1].data["text"]) == 240_000
 
 
 def test_a_silent_stream_gets_heartbeats_without_an_id(tmp_path: Path) -> None:
@@ -697,18 +696,18 @@ def test_a_turn_that_was_found_is_not_told_after_an_erasure_that_takes_it(server
     ended(server)
     where = Address("default", "default")
 
-    async def answer() -> int:
+    async def answer() -> object:
         services = server.app.state.services
         turn = await services.runner.get(where, TURN)
         # An erasure of the user begins just then, and takes longer than this test.
         services.log._erasing["default"] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(2):
-                return (await turns_edge._stream(services, turn, None)).status_code
+                return await turns_edge._stream(services, turn, None)
         finally:
             services.log._erasing.pop("default").set_result(None)
 
-    assert server.call(answer()) == 200
+    assert isinstance(server.call(answer()), EndedStream)
 
 
 def test_an_edited_message_takes_the_old_turn_and_later_ones_out_of_view(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class Clearer(Client):
             elif room.erasable and self.rng.random() < 0.5:
                 await self._ask("DELETE", f"/conversations?{room.query()}", None, "erasures")
             else:
-                await self._ask("POST", "/history/clear", room.body, "clears")
+                await self._clear_history(room)
                 erased = False
             for turn in turns:
                 turn.cleared_at = time.monotonic()
@@ -54,6 +54,14 @@ class Clearer(Client):
             if erased:
                 for room in self.rooms:
                     await self._begin_anew(room, [t for t in turns if t.conversation == room.name])
+
+    async def _clear_history(self, room: Room) -> None:
+        if (socket := self.socket_of(room)) is None:
+            await self._ask("POST", "/history/clear", room.body, "clears")
+            return
+        if not await self.is_acked(socket, room, "clear"):
+            self.violate(7, "a clear finds nothing to clear")
+        self.ledger.figures["clears"] += 1
 
     def _opinions_gone(self, user: str) -> list[str]:
         gone = [o for o in self.ledger.opinions if o.user == user and o.acked and not o.erased]

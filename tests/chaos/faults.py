@@ -28,6 +28,7 @@ from chatstream.subscriber import Subscriber
 from chatstream.turns import EndedTurn, TurnRunner
 from chatstream.versions import AgainKind, AgainRequest, again
 from tests.chaos.planting import Fault, put
+from tests.chaos.socket_faults import SOCKET_FAULTS
 from tests.chaos.storage_faults import STORAGE_FAULTS
 
 
@@ -180,5 +181,6 @@ FAULTS: dict[str, Fault] = {
     "forget-what-started": Fault(6, forget_what_started),
     "look-under-any-user": Fault(8, look_under_any_user),
     "end-every-body-well": Fault(9, end_every_body_well),
+    **SOCKET_FAULTS,
     **STORAGE_FAULTS,
 }

@@ -36,12 +36,17 @@ class Rater(Client):
         rating = self.rng.randrange(1, 6)
         opinion = Opinion(room.user, room.name if turn_id else None, turn_id, rating, comments)
         self.ledger.opinions.append(opinion)
-        body = {"user_id": room.user, "rating": rating, "comments": comments}
-        if turn_id:
-            body |= {"turn_id": turn_id, "conversation_id": room.name}
-        status, answer, _ = await self.call("POST", "/feedback", body)
-        if status != 200:
-            self.violate(2, f"{status} for feedback: {answer}")
+        body = {"rating": rating, "comments": comments}
+        if turn_id and (socket := self.socket_of(room)) is not None:
+            if not await self.is_acked(socket, room, "feedback", turn_id=turn_id, **body):
+                self.violate(2, f"{turn_id} is not there to be rated")
+        else:
+            body |= {"user_id": room.user}
+            if turn_id:
+                body |= {"turn_id": turn_id, "conversation_id": room.name}
+            status, answer, _ = await self.call("POST", "/feedback", body)
+            if status != 200:
+                self.violate(2, f"{status} for feedback: {answer}")
         opinion.acked = True
         self.ledger.figures["feedback"] += 1
 

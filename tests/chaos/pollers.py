@@ -6,7 +6,7 @@ import asyncio
 from urllib.parse import urlencode
 
 from tests.chaos.ledger import Json, Opinion, Turn
-from tests.chaos.world import Client, Room, World
+from tests.chaos.world import Asker, Client, Room, World
 
 
 class Poller(Client):
@@ -46,6 +46,7 @@ class Poller(Client):
         hidden = [t for t in self.room.turns if t.hidden]
         rated = {o.turn_id: o for o in self.ledger.opinions if o.acked and not o.erased}
         messages = await history(self, self.room, pages=self.rng.randrange(1, 4))
+        await self._compare_transports()
         shown = {(message["turn_id"], message["role"]): message for message in messages}
         last = ""
         for message in messages:
@@ -72,6 +73,20 @@ class Poller(Client):
             if (turn.turn_id, "user") in shown:
                 self.violate(1, f"the history shows {turn.turn_id}, which was replaced")
 
+    async def _compare_transports(self) -> None:
+        """Look at one page over a socket: where HTTP says the same before and after, it does."""
+        if (socket := self.socket_of(self.room)) is None:
+            return
+        limit = self.rng.choice((2, 10, 1000))
+        target = f"/history?{self.room.query(limit=str(limit))}"
+        (_, before, _) = await self.call("GET", target)
+        told = await page_over(socket, self, self.room, limit=limit)
+        (_, after, _) = await self.call("GET", target)
+        if before == after:
+            self.ledger.figures["histories compared"] += 1
+            if told != before:
+                self.violate(1, f"a socket's history of {self.room.name} is not HTTP's: {told}")
+
     def _look_at_feedback(self, rated: Opinion, found: Json | None) -> None:
         """Look for a rating that was acknowledged, or one that was sent after it."""
         later = [o.comments for o in self.ledger.opinions if o.turn_id == rated.turn_id]
@@ -86,16 +101,34 @@ async def history(client: Client, room: Room, pages: int | None = None) -> list[
     more: dict[str, str] = {}
     while pages is None or pages > 0:
         # The last turns are so large that a page ends before its limit.
-        more["limit"] = str(client.rng.choice((1, 2, 3, 10, 100, 1000)))
-        _, answer, _ = await client.call("GET", f"/history?{room.query(**more)}")
-        if len(answer["history"]) > int(more["limit"]):
-            client.violate(1, f"a page of {more['limit']} has {len(answer['history'])}")
+        limit = client.rng.choice((1, 2, 3, 10, 100, 1000))
+        gone = {turn.turn_id for turn in room.turns if turn.cleared_at is not None}
+        if (socket := client.socket_of(room)) is not None:
+            answer = await page_over(socket, client, room, limit=limit, **more)
+        else:
+            target = f"/history?{room.query(limit=str(limit), **more)}"
+            _, answer, _ = await client.call("GET", target)
+        if len(answer["history"]) > limit:
+            client.violate(1, f"a page of {limit} has {len(answer['history'])}")
+        if shown := gone & {message["turn_id"] for message in answer["history"]}:
+            client.violate(7, f"the history has {shown}, which were cleared before")
         messages = answer["history"] + messages
         if not answer["has_more"]:
             break
         more["before"] = answer["before"]
         pages = None if pages is None else pages - 1
     return messages
+
+
+async def page_over(socket: Asker, client: Client, room: Room, **more: object) -> Json:
+    """Ask for a page of history on a socket; return what HTTP would."""
+    answer = await socket.ask(room, "history", **more)
+    client.ledger.figures["over a socket: history"] += 1
+    if answer["type"] != "history":
+        client.violate(1, f"asked for a history, and told {answer}")
+        return {"history": [], "has_more": False}
+    told = ("history", "has_more", "before", "cursor")
+    return {name: answer[name] for name in told}
 
 
 class Historian(Client):

@@ -58,6 +58,24 @@ class TurnReader(Client):
         return False
 
 
+class Joiner(TurnReader):
+    """Looks at a running turn as JSON, and goes on from there: nothing is missing between."""
+
+    def __init__(self, world: World, room: Room, turn: Turn) -> None:
+        super().__init__(world, f"joiner of {turn.turn_id}", room, turn)
+
+    async def run(self) -> None:
+        """Wait for some text, look once, and read the rest, if there is one."""
+        turn = self.turn
+        await turn.bell.until(lambda: turn.shown > 0 or turn.over)
+        target = f"/turns/{turn.turn_id}?{self.room.query()}"
+        status, answer, _ = await self.call("GET", target)
+        if status == 200 and answer["status"] == "running":
+            self.view.join(answer)
+            self.ledger.figures["turns joined"] += 1
+            await super().run()
+
+
 class ConversationReader(Client):
     """
     Reads a conversation from its beginning until its last turn's end.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.chaos.company import accompany
-from tests.chaos.ledger import Turn
+from tests.chaos.ledger import Json, Turn
 from tests.chaos.world import Client, Room, World
 
 KINDS = ("regenerate", "continue", "edit")
@@ -46,7 +46,34 @@ class Redoer(Client):
         turn.acked = True
         for each in surely:
             each.hidden = True
+        await self._look_at_versions(turn)
         self.ledger.figures[f"turns done again: {kind}"] += 1
+
+    async def _look_at_versions(self, turn: Turn) -> None:
+        """Look at what it replaced, and what that did: all of it is there, oldest first."""
+        chain = [turn]
+        while (base := chain[0].base) is not None and not base.clear_asked:
+            chain.insert(0, base)
+        ends = [each.terminal for each in chain]  # what ends meanwhile may run still
+        target = f"/turns/{turn.turn_id}/versions?{self.room.query()}"
+        status, answer, _ = await self.call("GET", target)
+        if status != 200:
+            self.violate(2, f"{status} for the versions of {turn.turn_id}: {answer}")
+            return
+        found = answer["versions"]
+        if [version["turn_id"] for version in found] != [each.turn_id for each in chain]:
+            self.violate(1, f"{turn.turn_id} has other versions: {found}")
+            return
+        for version, each, end in zip(found, chain, ends, strict=True):
+            self._compare(version, each, end)
+        self.ledger.figures["versions looked at"] += len(found)
+
+    def _compare(self, version: Json, turn: Turn, end: Json | None) -> None:
+        told = version["replaces"], version["kind"], version["message"]["content"]
+        if told != (turn.base and turn.base.turn_id, turn.kind, turn.message):
+            self.violate(1, f"{turn.turn_id} is a version that is {told}")
+        if end is not None and (version["id"], version["text"]) != (end["id"], end["text"]):
+            self.violate(1, f"{turn.turn_id} is a version of {len(version['text'])}, ends {end}")
 
     def _will_hide(self, base: Turn) -> list[Turn]:
         """Note what it may hide and stop; return what it hides in any case."""

@@ -142,6 +142,8 @@ class Play:
             for user, sockets in ((USERS[0], 2), (USERS[1], 2), (LEAVER, 1))
             for number in range(sockets)
         ]
+        for room in self.rooms:
+            room.sockets = [socket for socket in self.sockets if room in socket.rooms]
         self.views: list[tuple[str, View]] = [(r.room.user, r.view) for r in self.readers]
         for client in self.sockets:
             self.views += [(client.rooms[0].user, view) for view in client.views.values()]
@@ -158,7 +160,7 @@ class Play:
         for client in self.sockets:
             spawn(client.run(), client.name)
         for room in self.rooms:
-            writer = Writer(self.world, room, self.sockets)
+            writer = Writer(self.world, room)
             roles: list[Writer | Redoer | Namer | Clearer] = [writer]
             roles += [Redoer(self.world, room), Namer(self.world, room)]
             if room.clearable and room.user != LEAVER:

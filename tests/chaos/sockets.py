@@ -1,18 +1,35 @@
-"""Clients that follow several conversations over one WebSocket, and start turns on it."""
+"""Clients that follow several conversations over one WebSocket, on which others ask too."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from dataclasses import dataclass
+from itertools import count
 
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from tests.chaos.http import PATIENCE
-from tests.chaos.ledger import Json, Turn
+from tests.chaos.ledger import Json
 from tests.chaos.view import View
 from tests.chaos.world import Client, Room, World
+
+
+@dataclass(eq=False)
+class Question:
+    """
+    A frame that wants an answer.
+
+    Attributes:
+        socket: Where it was last sent; on another socket it is sent again.
+        again: It was sent before that one.
+    """
+
+    frame: Json
+    answer: asyncio.Future[Json]
+    socket: ClientConnection | None = None
+    again: bool = False
 
 
 class SocketReader(Client):
@@ -21,6 +38,7 @@ class SocketReader(Client):
 
     Attributes:
         views: What it shows, by conversation.
+        gone: It has all that there will be, and takes nothing more.
     """
 
     def __init__(self, world: World, name: str, rooms: list[Room]) -> None:
@@ -29,27 +47,28 @@ class SocketReader(Client):
         self.views = {
             room.name: View(world.ledger, name, room.name, erasable=room.erasable) for room in rooms
         }
-        self._wanted: deque[tuple[Room, Turn, asyncio.Future[None]]] = deque()
-        self._sent: dict[str, tuple[Turn, asyncio.Future[None]]] = {}
-        self._first_time: set[str] = set()
+        self.gone = False
+        self._asked: dict[str, Question] = {}
+        self._numbers = count()
         self._socket: ClientConnection | None = None
 
     @property
     def done(self) -> bool:
-        """Whether it has all that there will be."""
-        return all(
+        """Whether it has all that there will be, and has answered everybody."""
+        return not self._asked and all(
             room.last is not None and room.last.turn_id in self.views[room.name].ended
             for room in self.rooms
         )
 
-    async def start(self, room: Room, turn: Turn) -> None:
-        """Start a turn; returns once it is acknowledged."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sent[turn.turn_id] = turn, future
-        self._first_time.add(turn.turn_id)
+    async def ask(self, room: Room, kind: str, **fields: object) -> Json:
+        """Send a frame about a conversation, over every cut; return the answer to it."""
+        ref = f"{kind} {next(self._numbers)}"
+        frame = {"type": kind, "ref": ref, "conversation_id": room.name, **fields}
+        question = Question(frame, asyncio.get_running_loop().create_future())
+        self._asked[ref] = question
         if self._socket is not None:
-            await self._send(self._socket, room, turn)
-        await future
+            await self._send(self._socket, question)
+        return await question.answer
 
     async def run(self) -> None:
         """Read on over every cut."""
@@ -78,17 +97,17 @@ class SocketReader(Client):
                     socket.transport.abort()
                 sock.close()
             await self.rest()
+        self.gone = True
 
     async def _follow(self, socket: ClientConnection) -> None:
         for view in self.views.values():
             view.connecting()
             after = view.last_id or "0"
-            await self._write(
-                socket, type="subscribe", conversation_id=view.conversation, after=after
-            )
-        for turn, _ in list(self._sent.values()):
-            self._first_time.discard(turn.turn_id)
-            await self._send(socket, self._room(turn), turn)
+            where = {"conversation_id": view.conversation, "after": after}
+            await self._write(socket, {"type": "subscribe", **where})
+        while unsent := [q for q in self._asked.values() if q.socket is not socket]:
+            for question in unsent:
+                await self._send(socket, question)
         self._socket = socket
         while not self.done:
             async with asyncio.timeout(PATIENCE):
@@ -97,41 +116,39 @@ class SocketReader(Client):
             if any(view.must_rewind for view in self.views.values()):
                 return
 
-    def _room(self, turn: Turn) -> Room:
-        return next(room for room in self.rooms if room.name == turn.conversation)
-
     async def _take(self, socket: ClientConnection, frame: Json) -> None:
         kind = frame["type"]
-        if kind == "ack":
-            sent = self._sent.pop(frame["ref"], None)
-            if sent is not None:
-                sent[0].acked = True
-                sent[1].set_result(None)
-        elif kind == "error":
-            if frame["code"] != "draining":
-                self.violate(0, f"an error frame: {frame}")
-            await socket.close()
-        else:
-            if kind == "turn.started" and frame["turn_id"] in self._sent:
-                if frame["turn_id"] in self._first_time:
-                    self.violate(6, f"{frame['turn_id']} is seen before its ack")
-            if kind == "heartbeat":
-                return
+        if kind == "error" and "retry_after" in frame:
+            await socket.close()  # it is asked again elsewhere
+        elif kind in ("ack", "history", "error"):
+            self._answered(frame)
+        elif kind != "heartbeat":
+            if kind == "turn.started":
+                self._look_for_ack(frame["turn_id"])
             self.views[frame["conversation_id"]].take(frame)
 
-    async def _send(self, socket: ClientConnection, room: Room, turn: Turn) -> None:
+    def _answered(self, frame: Json) -> None:
+        question = self._asked.pop(frame.pop("ref", ""), None)
+        if question is None:
+            self.violate(0, f"an answer to nothing: {frame}")
+            return
+        if frame["conversation_id"] != question.frame["conversation_id"]:
+            self.violate(8, f"{question.frame} is answered by {frame}")
+        question.answer.set_result(frame)
+
+    def _look_for_ack(self, turn_id: str) -> None:
+        for question in self._asked.values():
+            if question.frame.get("message") and question.frame["turn_id"] == turn_id:
+                if not question.again:
+                    self.violate(6, f"{turn_id} is seen before its ack")
+
+    async def _send(self, socket: ClientConnection, question: Question) -> None:
+        question.again, question.socket = question.socket is not None, socket
         try:
-            await self._write(
-                socket,
-                type="send",
-                ref=turn.turn_id,
-                turn_id=turn.turn_id,
-                message=turn.message,
-                conversation_id=room.name,
-            )
+            await self._write(socket, question.frame)
         except (WebSocketException, OSError):
             pass  # the socket is found dead by its reader, which sends it again
 
     @staticmethod
-    async def _write(socket: ClientConnection, **frame: str) -> None:
+    async def _write(socket: ClientConnection, frame: Json) -> None:
         await socket.send(orjson.dumps(frame).decode())

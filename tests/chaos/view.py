@@ -66,6 +66,17 @@ class View:
             self.last_id = ""
             self._forget()
 
+    def join(self, snapshot: Json) -> None:
+        """Begin with a turn as it is at some place; what follows is read from there."""
+        turn_id, text = snapshot["turn_id"], snapshot["text"]
+        thoughts = snapshot.get("reasoning", "")
+        turn = self._ledger.turns[turn_id]
+        if not (turn.text.startswith(text) and turn.reasoning.startswith(thoughts)):
+            self._violate(1, f"{turn_id} is joined at {text[-30:]!r}, {thoughts[-30:]!r}")
+        self.texts[turn_id], self.thoughts[turn_id] = text, thoughts
+        self.last_id = snapshot["last_id"]
+        turn.show(len(text))
+
     def _forget(self) -> None:
         for held in (self.texts, self.thoughts, self.ended):
             held.clear()

@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from tests.chaos.http import CutError, Manner, ask
@@ -22,6 +22,20 @@ GOING_ON = "pace=60,tokens=12"
 GOES_ON = text_of(12)
 
 
+class Asker(Protocol):
+    """
+    A socket that carries what is asked on it.
+
+    Attributes:
+        gone: It has all that there will be, and takes nothing more.
+    """
+
+    gone: bool
+
+    async def ask(self, room: Room, kind: str, **fields: object) -> Json:
+        """Send a frame about a conversation, over every cut; return the answer to it."""
+
+
 @dataclass(eq=False)
 class Room:
     """
@@ -31,6 +45,7 @@ class Room:
     Attributes:
         titles: All that it was given since it was last cleared; the last one stands.
         redoing: The turn that is being done again, while that is not answered.
+        sockets: Those that follow it.
     """
 
     user: str
@@ -42,6 +57,7 @@ class Room:
     last: Turn | None = None
     titles: list[str] = field(default_factory=list)
     redoing: Turn | None = None
+    sockets: list[Asker] = field(default_factory=list)
 
     def query(self, **more: str) -> str:
         """Return what names it in a URL."""
@@ -213,6 +229,19 @@ class Client:
             except CutError:
                 pass
             await self.rest()
+
+    def socket_of(self, room: Room) -> Asker | None:
+        """Draw a socket to ask on; None where it is to be by HTTP."""
+        there = [socket for socket in room.sockets if not socket.gone]
+        return self.rng.choice(there) if there and self.rng.random() < 0.5 else None
+
+    async def is_acked(self, socket: Asker, room: Room, kind: str, **fields: object) -> bool:
+        """Ask for something on a socket; False where there is no such turn."""
+        answer = await socket.ask(room, kind, **fields)
+        self.ledger.figures[f"over a socket: {kind}"] += 1
+        if answer["type"] != "ack" and answer.get("code") != "not_found":
+            self.violate(0, f"asked on a socket, and told {answer}")
+        return bool(answer["type"] == "ack")
 
     def violate(self, promise: int, detail: str) -> None:
         """Note that a promise was broken to this client."""

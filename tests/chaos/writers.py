@@ -9,8 +9,7 @@ from tests.chaos.company import accompany
 from tests.chaos.http import CutError, ask
 from tests.chaos.ledger import Json, Turn
 from tests.chaos.readers import TurnReader
-from tests.chaos.sockets import SocketReader
-from tests.chaos.world import Client, Room, World
+from tests.chaos.world import Asker, Client, Room, World
 
 SSE = {"Accept": "text/event-stream"}
 
@@ -19,7 +18,7 @@ class Starter(Client):
     """Starts one turn, in one of the ways that there are, and has others read it."""
 
     def __init__(
-        self, world: World, room: Room, turn: Turn, rng: random.Random, socket: SocketReader
+        self, world: World, room: Room, turn: Turn, rng: random.Random, socket: Asker
     ) -> None:
         super().__init__(world, f"starter of {turn.turn_id}")
         self.room = room
@@ -51,7 +50,9 @@ class Starter(Client):
 
     async def _send(self) -> None:
         async with self.room.lock:
-            await self._socket.start(self.room, self.turn)
+            ask = {"turn_id": self.turn.turn_id, "message": self.turn.message}
+            if await self.is_acked(self._socket, self.room, "send", **ask):
+                self.turn.acked = True
 
     async def _chat(self) -> None:
         """Read the answer to `POST /chat`, then go on at `/turns/…/events`."""
@@ -102,16 +103,15 @@ class Starter(Client):
 class Writer(Client):
     """Keeps one conversation busy: turns one after the other, and beside each other."""
 
-    def __init__(self, world: World, room: Room, sockets: list[SocketReader]) -> None:
+    def __init__(self, world: World, room: Room) -> None:
         super().__init__(world, f"writer of {room.user}/{room.name}")
         self.room = room
-        self._sockets = [socket for socket in sockets if room in socket.rooms]
 
     async def run(self) -> None:
         """Start turns until the run rests."""
         while not self.world.resting.is_set():
             turn = self.world.new_turn(self.room, self.rng)
-            socket = self.rng.choice(self._sockets)
+            socket = self.rng.choice(self.room.sockets)
             starter = Starter(self.world, self.room, turn, self.rng, socket)
             starting = self.world.spawn(starter.run(), starter.name)
             accompany(self.world, self.room, turn)
