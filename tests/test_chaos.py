@@ -19,7 +19,8 @@ from tests.chaos.faults import FAULTS
 from tests.chaos.ledger import Json, Ledger, Turn
 from tests.chaos.power import Power
 from tests.chaos.proxy import plan
-from tests.chaos.run import Report, run
+from tests.chaos.report import Report
+from tests.chaos.run import run
 from tests.chaos.view import View
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]

@@ -151,7 +151,7 @@ class Play:
         began = time.monotonic()
         await self._storm(began + seconds)
         while time.monotonic() < began + PATIENT * seconds and self._lacks(least):
-            await self._storm(time.monotonic() + 1)
+            await self._storm(time.monotonic() + seconds / 4)
         self.world.resting.set()
         self.world.calm = True
         turns = self.ledger.turns.values()
