@@ -2,9 +2,14 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.upstream import Upstream
+
+# An example takes as long as what else the machine does lets it.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 LONGEST = ("test_chaos.py",)
 """Files that take longest, which begin first: beside them there is enough to do on other cores."""

@@ -19,7 +19,8 @@ from tests.chaos.faults import FAULTS
 from tests.chaos.ledger import Json, Ledger, Turn
 from tests.chaos.power import Power
 from tests.chaos.proxy import plan
-from tests.chaos.run import Report, run
+from tests.chaos.report import Report
+from tests.chaos.run import run
 from tests.chaos.view import View
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
@@ -27,6 +28,14 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 SHORT_SECONDS = 20
 AT_ONCE = 4
 """Runs at the same time: each waits more than it computes."""
+LEAST = {
+    **{"restarts": 2, "connections broken": 50, "turn.completed": 20, "turn.interrupted": 3},
+    **dict.fromkeys(("clears", "new beginnings", "users erased", "feedback", "renamings"), 1),
+    **{f"turns done again: {kind}": 1 for kind in ("regenerate", "continue", "edit")},
+    **{f"over a socket: {k}": 1 for k in ("send", "cancel", "clear", "feedback", "history")},
+    **dict.fromkeys(("histories compared", "turns joined", "versions looked at"), 1),
+}
+"""What a run without a fault has done at the least."""
 SEED = int(os.environ.get("CHAOS_SEED", "20251124"))
 
 
@@ -47,7 +56,7 @@ def reports(
             if fault:
                 found[fault] = await run(1, FAULTS[fault].seconds, folder, fault, "terminal")
             else:
-                found[""] = await run(SEED, SHORT_SECONDS, folder, fsync="terminal")
+                found[""] = await run(SEED, SHORT_SECONDS, folder, None, "terminal", LEAST)
 
     async def every() -> None:
         longest_first = sorted(wanted, key=lambda fault: FAULTS[fault].seconds)
@@ -63,19 +72,8 @@ def test_no_promise_is_broken_while_connections_and_servers_die(
     report = reports[""]
 
     assert not report.violations, str(report)
-    figures = report.figures
-    assert figures["kill -9"] + figures["SIGTERM"] >= 2, str(report)
-    assert figures["connections broken"] >= 50, str(report)
-    assert figures["turn.completed"] >= 20, str(report)
-    assert figures["turn.interrupted"] >= 3, str(report)
-    for kind in ("clears", "new beginnings", "users erased", "feedback", "renamings"):
-        assert figures[kind] >= 1, str(report)
-    for kind in ("regenerate", "continue", "edit"):
-        assert figures[f"turns done again: {kind}"] >= 1, str(report)
-    for kind in ("send", "cancel", "clear", "feedback", "history"):
-        assert figures[f"over a socket: {kind}"] >= 1, str(report)
-    for kind in ("histories compared", "turns joined", "versions looked at"):
-        assert figures[kind] >= 1, str(report)
+    lacking = {name for name, count in LEAST.items() if report.figures.get(name, 0) < count}
+    assert not lacking, str(report)
 
 
 @pytest.mark.parametrize("fault", sorted(FAULTS))
