@@ -62,13 +62,11 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             if message["type"] == "websocket.accept":
                 self._forget_handshake()
             return
-        await self.writable.wait()
-        if self.disconnected or self.close_sent:
-            raise ClientDisconnected
+        await self.writable.wait()  # before anything is prepared: a pong would take it along
         try:
             for frame in frames[:-1]:
                 self.conn.send_text(frame)
-        except InvalidState:  # the client has said that it leaves
+        except InvalidState:  # one side has said that it leaves
             raise ClientDisconnected from None
         # What is sent here leaves with what was prepared above.
         await super().send({"type": "websocket.send", "text": frames[-1].decode()})

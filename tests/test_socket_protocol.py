@@ -269,6 +269,27 @@ async def test_who_reads_nothing_is_waited_for_and_then_gets_everything(leaves: 
     assert len(sent) == held if leaves else sent == list(range(pieces))
 
 
+@pytest.mark.anyio
+async def test_a_send_that_is_broken_off_while_it_waits_sends_nothing_of_its_frames() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accepted(receive, send)
+        (protocol,) = served.protocols
+        protocol.pause_writing()
+        sending = asyncio.ensure_future(
+            send({"type": "websocket.send", "frames": [b"1", b"2", b"3"]})
+        )
+        await asyncio.sleep(0)
+        sending.cancel()
+        assert await asyncio.gather(sending, return_exceptions=True)
+        protocol.resume_writing()
+        await send({"type": "websocket.send", "text": "4"})
+        await receive()
+
+    served = Served(app)
+    async with served.client() as client:
+        assert await client.recv() == "4"
+
+
 # ---- receiving
 
 
@@ -411,16 +432,29 @@ def test_a_session_whose_client_reads_late_sends_everything_once(tmp_path: Path)
     assert events == sorted(set(events))
 
 
-def test_a_session_that_is_cancelled_from_outside_ends_and_leaves_nothing_behind(
+def test_a_session_that_is_cancelled_from_outside_ends_so_and_leaves_nothing_behind(
     tmp_path: Path,
 ) -> None:
-    async def cancel(server: Running) -> None:
-        (session,) = server.app.services.pulse._readers
-        session._task.cancel()  # type: ignore[attr-defined]
+    messages: list[Any] = [
+        {"type": "websocket.connect"},
+        {"type": "websocket.receive", "text": '{"type":"subscribe"}'},
+    ]
+    sent: list[Any] = []
 
-    with Running(tmp_path) as server, Socket(server) as client:
-        client.ask("subscribe")
-        readers(server, 1)
-        server.call(cancel(server))
+    async def receive() -> Any:
+        return messages.pop(0) if messages else await asyncio.Future()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def cancelled(server: Running) -> bool:
+        scope = {"type": "websocket", "app": server.app, "query_string": b"", "headers": []}
+        task = asyncio.ensure_future(websocket.Sockets()(scope, receive, send))
+        await until(lambda: len(sent) == 3)  # accepted, ready, caught up
+        task.cancel()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    with Running(tmp_path) as server:
+        assert server.call(cancelled(server))
         readers(server, 0)
-        assert client.closed() == 1006
