@@ -171,6 +171,6 @@ def _routes() -> list[Route | Mount | WebSocketRoute]:
         Route("/readyz", service.readyz),
         Route("/metrics", service.metrics),
         Route("/openapi.json", service.openapi),
-        WebSocketRoute("/ws", websocket.serve),
+        WebSocketRoute("/ws", websocket.Sockets()),
         Mount("/static", page.assets),
     ]

@@ -28,6 +28,8 @@ class Window(NamedTuple):
 class Throttle:
     """How fast one connection may go on: a burst, then a steady rate. Who is faster waits."""
 
+    __slots__ = ("_ahead", "_step", "_paid_until")
+
     def __init__(self, burst: int, per_second: int) -> None:
         self._ahead = burst / per_second
         self._step = 1 / per_second

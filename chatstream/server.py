@@ -35,6 +35,11 @@ CLOSE_SECONDS = 2
 EXIT_SECONDS = 8.0
 """When a stop hangs for so long, on a provider or a disk, the process exits all the same."""
 NOT_STOPPED = 1
+ACCEPTED_AT_ONCE = 16
+"""
+So many listeners share each socket. uvloop takes one connection from a listener each time around
+its loop: of a thousand clients that come back while turns stream, the last would wait for seconds.
+"""
 
 
 class Server(uvicorn.Server):
@@ -69,6 +74,9 @@ class Server(uvicorn.Server):
             await running.enter_async_context(self._app.lifespan())
             with told(config.host, config.port):
                 self._sockets = bind(config.host, config.port, stuck_seconds=pulse.STUCK_SECONDS)
+                self._sockets += [
+                    s.dup() for s in self._sockets for _ in range(ACCEPTED_AT_ONCE - 1)
+                ]
                 await super().startup(self._sockets)
             self._running = running.pop_all()
         url = url_of(self._sockets[0], config.host)

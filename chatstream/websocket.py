@@ -1,7 +1,7 @@
 """
 `/ws`: many conversations over one WebSocket (CONTRACT section 4).
 
-Two tasks a socket: one takes frames in and has them carried out, one sends. Sending gives each
+The socket's own task sends; one more takes frames in and has them carried out. Sending gives each
 conversation that has something a slice in turn, so that a long backlog keeps no other waiting.
 """
 
@@ -12,6 +12,7 @@ import logging
 from contextlib import suppress
 
 import orjson
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from chatstream import wire
@@ -41,20 +42,24 @@ CLOSE_SECONDS = 5
 UNSUPPORTED, POLICY, TOO_BIG, FAILED, RESTART = 1003, 1008, 1009, 1011, 1012
 
 
-async def serve(socket: WebSocket) -> None:
-    """Serve one socket until either side leaves."""
-    offered = socket.scope.get("subprotocols", [])
-    try:
-        await socket.accept(subprotocol=PROTOCOL if PROTOCOL in offered else None)
+class Sockets:
+    """Serves sockets, as ASGI: a function would cost each of them a second layer of starlette's."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one socket until either side leaves."""
+        socket = WebSocket(scope, receive, send)
+        offered = scope.get("subprotocols", [])
         try:
-            user_id = query(socket, UserQuery).user_id
-        except ChatstreamError as error:
-            await socket.send_text(orjson.dumps(problem(error)).decode())
-            await socket.close(POLICY, error.code)
-            return
-        await Session(socket, user_id).run()
-    except WebSocketDisconnect:
-        return  # it left while it was being told something
+            await socket.accept(subprotocol=PROTOCOL if PROTOCOL in offered else None)
+            try:
+                user_id = query(socket, UserQuery).user_id
+            except ChatstreamError as error:
+                await socket.send_text(orjson.dumps(problem(error)).decode())
+                await socket.close(POLICY, error.code)
+                return
+            await Session(socket, user_id).run()
+        except WebSocketDisconnect:
+            return  # it left while it was being told something
 
 
 class Session:
@@ -69,8 +74,8 @@ class Session:
 
     __slots__ = (
         *("socket", "user_id", "services", "subscriptions", "spoke_at", "sending", "_answers"),
-        *("_ready", "_loop", "_signal", "_told", "_close", "_beat", "_left", "_busy", "_sender"),
-        *("_joins", "_throttle", "__weakref__"),
+        *("_ready", "_loop", "_signal", "_told", "_close", "_beat", "_left", "_busy", "_task"),
+        *("_cut", "_joins", "_throttle", "__weakref__"),
     )
 
     def __init__(self, socket: WebSocket, user_id: str) -> None:
@@ -86,33 +91,31 @@ class Session:
         self._signal = Signal()
         self._told = Signal()
         self._close: tuple[int, str] | None = None
-        self._beat = self._left = self._busy = False
-        self._sender: asyncio.Task[None] | None = None
+        self._beat = self._left = self._busy = self._cut = False
+        self._task: asyncio.Task[None] | None = None
         self._joins = FRAMES in socket.scope.get("extensions", {})
         self._throttle = Throttle(FRAMES_AT_ONCE, FRAMES_PER_SECOND)
 
     async def run(self) -> None:
         """Serve until either side leaves; then nothing of it is left behind."""
         services = self.services
-        self._sender = sender = asyncio.ensure_future(self._send_all())
+        self._task = asyncio.current_task()
         receiver = asyncio.ensure_future(self._receive())
+        receiver.add_done_callback(self._stop_sending)
         services.pulse.add(self)
         services.metrics.stream_opened("websocket")
+        ends: list[BaseException | None] = []
         try:
-            # Either's end; `asyncio.wait` would keep twice as much for it meanwhile.
-            ended = Signal()
-            for task in (sender, receiver):
-                task.add_done_callback(lambda _: ended.set())
-            await ended.wait()
+            ends.append(await self._sent())
         finally:
             self._left = True
+            self._task = None
             services.pulse.remove(self)
             services.metrics.stream_closed("websocket")
-            sender.cancel()
             if not self._busy:
                 receiver.cancel()  # what it carries out is not broken off half-way
             try:
-                ends = await asyncio.gather(sender, receiver, return_exceptions=True)
+                ends += await asyncio.gather(receiver, return_exceptions=True)
             finally:
                 for name in list(self.subscriptions):
                     self.unsubscribe(name)
@@ -126,6 +129,26 @@ class Session:
                     await self.socket.close(*self._close)
 
     # ---- sending
+
+    async def _sent(self) -> Exception | None:
+        """Send until that is over; returns what went wrong."""
+        try:
+            await self._send_all()
+        except asyncio.CancelledError:
+            # Ours is over here; anybody else's goes on.
+            if not self._cut or asyncio.current_task().uncancel():  # type: ignore[union-attr]
+                raise
+        except Exception as error:
+            return error
+        return None
+
+    def _stop_sending(self, _: object = None) -> None:
+        """Send nothing more, not even what waits for the client."""
+        self._left = True
+        self._signal.set()
+        if self.sending and self._task is not None and not self._cut:
+            self._cut = True
+            self._task.cancel()
 
     async def _send_all(self) -> None:
         """Send until there is a reason to close, and then what is visible already."""
@@ -170,6 +193,8 @@ class Session:
         self.answer(problem(error) | {"conversation_id": subscription.name}, None)
 
     async def _write(self, *frames: bytes) -> None:
+        if self._left:
+            return
         self._beat = False
         self.sending = True
         self.spoke_at = self._loop.time()
@@ -199,9 +224,7 @@ class Session:
 
     def drop(self) -> None:
         """Give up a client that takes nothing."""
-        self._left = True
-        if self._sender is not None:
-            self._sender.cancel()
+        self._stop_sending()
 
     def _shut(self, code: int, reason: str) -> None:
         self._close = self._close or (code, reason)

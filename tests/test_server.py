@@ -1,5 +1,6 @@
 """The program: its start, its signals, its end, and what a killed one leaves."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from tests.running import Running
 from tests.upstream import Upstream, text_of
 
 CHATSTREAM = str(Path(sys.executable).parent / "chatstream")
@@ -297,3 +299,18 @@ def test_logs_can_be_json_and_hold_no_text(data: Path, upstream: Upstream) -> No
 
     assert [record["event"] for record in records] == ["listening", "turn ended", "draining"]
     assert "secret" not in err and "somebody" not in err
+
+
+def test_clients_that_come_all_at_once_are_taken_together(tmp_path: Path) -> None:
+    async def rounds(server: Running) -> int:
+        clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(64)]
+        count = 0
+        while len(server._server.server_state.connections) < len(clients):
+            await asyncio.sleep(0)
+            count += 1
+        for client in clients:
+            client.close()
+        return count
+
+    with Running(tmp_path) as server:
+        assert server.call(rounds(server)) < 20

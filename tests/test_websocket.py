@@ -27,6 +27,7 @@ from chatstream.log.records import Json
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
 from chatstream.settings import Settings
+from chatstream.subscription import Subscription
 from tests.running import Gate, Running
 
 
@@ -421,6 +422,76 @@ def test_what_a_socket_asked_for_is_carried_out_although_it_leaves(
 
     assert done.wait(10)
     readers(server, 0)
+
+
+def test_what_a_socket_asked_for_is_carried_out_although_the_server_says_goodbye(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+
+    async def slow(frames: Frames, data: Json, ref: object) -> None:
+        await gate()
+        done.set()
+
+    async def goodbye() -> None:
+        (session,) = server.app.services.pulse._readers
+        session.end()
+
+    done = threading.Event()
+    monkeypatch.setattr(Frames, "_clear", slow)
+    with Socket(server) as socket:
+        socket.send("clear")
+        gate.reached()
+        server.call(goodbye())
+        readers(server, 0)
+        gate.open()
+        assert done.wait(10)
+        assert socket.closed() == 1012
+
+
+def test_what_was_read_for_a_socket_that_broke_the_rules_meanwhile_is_not_sent(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+
+    async def slow(_: Subscription) -> list[bytes]:
+        await gate()
+        return [b"{}", b"{}"]
+
+    async def left() -> bool:
+        (session,) = server.app.services.pulse._readers
+        return bool(session._left)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(Subscription, "frames", slow)
+    with Socket(server) as socket:
+        socket.send("subscribe")
+        gate.reached()
+        socket.connection.send(b"binary")
+        until = time.monotonic() + 10
+        while not server.call(left()):
+            assert time.monotonic() < until
+        gate.open()
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.next()
+
+    assert closed.value.rcvd and closed.value.rcvd.code == 1003
+
+
+def test_a_defect_in_sending_is_logged_and_closes_the_socket(
+    server: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(_: Subscription) -> list[bytes]:
+        raise TypeError("secret")
+
+    monkeypatch.setattr(Subscription, "frames", broken)
+    with Socket(server) as socket:
+        socket.send("subscribe")
+        assert socket.closed() == 1011
+    readers(server, 0)
+
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "socket failed"
+    ]
 
 
 def test_a_client_that_does_not_read_is_asked_no_more_and_then_dropped(

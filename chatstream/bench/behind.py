@@ -42,23 +42,30 @@ async def measure(folder: Path, note: Callable[[str], None], events: int = EVENT
         BenchFailed: A subscriber was cut.
     """
     note(f"writing {events:,} events")
+    await write(folder, events)
+    async with processes.chatstream(folder, None, 2) as server:
+        return await catch_up(server, events)
+
+
+async def write(folder: Path, events: int) -> None:
+    """Write the conversation that is caught up with, for a server that starts afterwards."""
     async with open_log(folder / "data", "never") as log:
         await fill(log, "long", "default", events // 2)
-    async with (
-        processes.upstream(folder) as provider,
-        processes.chatstream(folder, provider, 2) as server,
-    ):
-        found = [
-            await _catch_up(
-                server,
-                f"{events:,} events, SSE",
-                partial(Reader, "/events?user_id=long", BEGINNING),
-            ),
-            await _catch_up(
-                server, f"{events:,} events, WebSocket", partial(SocketReader, "long", BEGINNING)
-            ),
-        ]
-    return found
+
+
+async def catch_up(server: Server, events: int) -> list[Behind]:
+    """
+    Catch up with it, over SSE and over WebSocket.
+
+    Raises:
+        BenchFailed: A subscriber was cut.
+    """
+    sse = partial(Reader, "/events?user_id=long", BEGINNING)
+    socket = partial(SocketReader, "long", BEGINNING)
+    return [
+        await _catch_up(server, f"{events:,} events, SSE", sse),
+        await _catch_up(server, f"{events:,} events, WebSocket", socket),
+    ]
 
 
 async def _catch_up(server: Server, name: str, make: Callable[[], Reader]) -> Behind:

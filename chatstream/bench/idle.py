@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chatstream.bench import processes
+from chatstream.bench.processes import Server
 from chatstream.bench.readers import Reader, SocketReader, caught_up, leave
 
 SUBSCRIBERS = 2_000
@@ -34,29 +35,41 @@ async def measure(
         BenchFailed: One was cut.
     """
     found = []
-    for name, make in (("SSE", _sse), ("WebSocket", _socket)):
+    for name, make in (("SSE", sse), ("WebSocket", socket)):
         note(f"{count:,} idle subscribers over {name}")
         (folder / name).mkdir()
-        async with (
-            processes.upstream(folder / name) as provider,
-            processes.chatstream(folder / name, provider, 1) as server,
-        ):
-            leave(await caught_up(server, make, BEFORE))
-            before = server.memory
-            readers: list[Reader] = []
-            while len(readers) < count:
-                some, first = min(AT_ONCE, count - len(readers)), len(readers) + BEFORE
-                readers += await caught_up(server, lambda n, f=first, m=make: m(n + f), some)  # type: ignore[misc]
-            found.append(Idle(name, count, (server.memory - before) / count))
+        async with processes.chatstream(folder / name, None, 1) as server:
+            idle, readers = await connect(server, name, make, count)
+            found.append(idle)
             leave(readers)
     return found
 
 
-def _sse(number: int) -> Reader:
+async def connect(
+    server: Server, name: str, make: Callable[[int], Reader], count: int
+) -> tuple[Idle, list[Reader]]:
+    """
+    Connect subscribers, and return what they take, and themselves.
+
+    Raises:
+        BenchFailed: One was cut.
+    """
+    leave(await caught_up(server, make, BEFORE))
+    before = server.memory
+    readers: list[Reader] = []
+    while len(readers) < count:
+        some, first = min(AT_ONCE, count - len(readers)), len(readers) + BEFORE
+        readers += await caught_up(server, lambda n, f=first: make(n + f), some)  # type: ignore[misc]
+    return Idle(name, count, (server.memory - before) / count), readers
+
+
+def sse(number: int) -> Reader:
+    """Return the subscriber of this number, over SSE."""
     return Reader(f"/events?user_id=user-{number}")
 
 
-def _socket(number: int) -> Reader:
+def socket(number: int) -> Reader:
+    """Return the subscriber of this number, over WebSocket."""
     return SocketReader(f"user-{number}")
 
 

@@ -127,12 +127,16 @@ async def baseline(name: str, folder: Path, provider: Server) -> AsyncIterator[S
 
 
 @asynccontextmanager
-async def chatstream(folder: Path, provider: Server, chats: int) -> AsyncIterator[Server]:
-    """Run `chatstream serve` as it is by default: everything is written to disk."""
+async def chatstream(folder: Path, provider: Server | None, chats: int) -> AsyncIterator[Server]:
+    """
+    Run `chatstream serve` as it is by default: everything is written to disk.
+
+    Without a `provider` it has one that cannot be reached: for what asks nobody.
+    """
     port = free_port()
     arguments = ["-c", "from chatstream.cli import main; main()", "serve", "--port", str(port)]
     settings = {
-        "OPENAI_BASE_URL": url(provider),
+        "OPENAI_BASE_URL": url(provider) if provider else "http://127.0.0.1:9/v1",
         "OPENAI_API_KEY": "bench",
         "CHATSTREAM_PROVIDER": "openai",
         "CHATSTREAM_DATA_DIR": str(folder / "data"),

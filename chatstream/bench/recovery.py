@@ -55,21 +55,20 @@ async def measure(
             await turn.end("turn.interrupted", {})
     empty: list[float] = []
     full: list[float] = []
-    async with processes.upstream(folder) as provider:
-        for number in range(ROUNDS):
-            note(f"start {number + 1} of {ROUNDS}")
-            for name, source, found in (("empty", None, empty), ("crash", crashed, full)):
-                place = folder / f"{name}-{number}"
-                place.mkdir()
-                if source is not None:
-                    shutil.copytree(source, place / "data")
-                found.append(await _start(place, provider))
+    for number in range(ROUNDS):
+        note(f"start {number + 1} of {ROUNDS}")
+        for name, source, found in (("empty", None, empty), ("crash", crashed, full)):
+            place = folder / f"{name}-{number}"
+            place.mkdir()
+            if source is not None:
+                shutil.copytree(source, place / "data")
+            found.append(await _start(place))
     return [Start(0, 0, empty), Start(conversations, orphans, full)]
 
 
-async def _start(place: Path, provider: processes.Server) -> float:
+async def _start(place: Path) -> float:
     began = perf_counter()
-    async with processes.chatstream(place, provider, 1) as server:
+    async with processes.chatstream(place, None, 1) as server:
         await time_calls(server, "ready", 1, 1, lambda *_: get("/readyz"))
         return perf_counter() - began
 

@@ -59,19 +59,31 @@ async def measure(
         processes.upstream(folder) as provider,
         processes.chatstream(folder, provider, turns) as server,
     ):
-        note(f"starting {turns} turns")
-        await asyncio.gather(*(_start(server, number) for number in range(turns)))
-        watchers = await caught_up(server, lambda n: Reader(_path(n), keeps=True), turns)
-        await _came(watchers, BEHIND)
-        cursors = [_last_id(watcher) for watcher in watchers]
-        await _came(watchers, 2 * BEHIND)
-        found = []
-        for name, socket in (("SSE", False), ("WebSocket", True)):
-            note(f"{clients:,} clients come back over {name}")
-            make = partial(_comes_back, cursors, socket)
-            found.append(await _storm(server, name, watchers, make, clients))
-        leave(watchers)
-        return found
+        return await rage(server, note, clients, turns)
+
+
+async def rage(
+    server: Server, note: Callable[[str], None], clients: int, turns: int
+) -> list[Storm]:
+    """
+    Do so on a server that runs.
+
+    Raises:
+        BenchFailed: A client was cut, or a turn does not run.
+    """
+    note(f"starting {turns} turns")
+    await asyncio.gather(*(_start(server, number) for number in range(turns)))
+    watchers = await caught_up(server, lambda n: Reader(_path(n), keeps=True), turns)
+    await _came(watchers, BEHIND)
+    cursors = [_last_id(watcher) for watcher in watchers]
+    await _came(watchers, 2 * BEHIND)
+    found = []
+    for name, socket in (("SSE", False), ("WebSocket", True)):
+        note(f"{clients:,} clients come back over {name}")
+        make = partial(_comes_back, cursors, socket)
+        found.append(await _storm(server, name, watchers, make, clients))
+    leave(watchers)
+    return found
 
 
 async def _start(server: Server, number: int) -> None:

@@ -72,15 +72,19 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
         try:
-            self._origins.check_host(headers)
-            if scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS:
-                self._origins.check_origin(scope["scheme"], headers)
+            self._check(scope)
         except Forbidden as error:
             await self._refuse(scope, receive, send, error)
         else:
             await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        """Raise Forbidden. Apart, so that no stream keeps a copy of the headers while it lasts."""
+        headers = Headers(scope=scope)
+        self._origins.check_host(headers)
+        if scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS:
+            self._origins.check_origin(scope["scheme"], headers)
 
     @staticmethod
     async def _refuse(scope: Scope, receive: Receive, send: Send, error: ChatstreamError) -> None:
