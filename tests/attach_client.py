@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from chatstream.errors import NotFound
 from chatstream.events import TERMINAL_TYPES, place
-from chatstream.http import conversations, turns
+from chatstream.http import events, turns
 from chatstream.http.sse import EventStream
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
@@ -69,7 +69,7 @@ class Client:
         """Read the conversation over SSE, from the cursor on."""
         if moments:
             await self.world.loop.moment(f"{self.name} comes")
-        response = await conversations.events(self._request())
+        response = await events.follow(self._request())
         assert isinstance(response, EventStream)
         await self._stream(response)
 
