@@ -33,9 +33,8 @@
  */
 
 import { Access } from "./access.js";
-import { EventStream } from "./event-stream.js";
+import { Line } from "./line.js";
 import { SharedLine } from "./shared-line.js";
-import { Socket } from "./socket.js";
 import { Subscription } from "./subscription.js";
 
 export { ChatstreamError } from "./chatstream-error.js";
@@ -80,11 +79,10 @@ function connect({
   const access = new Access({ base, ...signing });
   const beat = heartbeat * 1000;
   const silence = beat * SILENT_HEARTBEATS;
-  const Transport = transport === "sse" ? EventStream : Socket;
-  const make = () => new Transport(access, userId, silence);
-  if (!share || !SharedLine.isPossible) return { access, beat, line: make() };
+  const line = new Line(access, userId, transport, silence);
+  if (!share || !SharedLine.isPossible) return { access, beat, line };
   const name = `chatstream ${transport} ${userId} ${access.url("")}`;
-  return { access, beat, line: new SharedLine(name, make, silence) };
+  return { access, beat, line: new SharedLine(name, line, silence) };
 }
 
 export class ChatstreamClient {

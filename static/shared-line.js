@@ -1,15 +1,15 @@
 import { ChatstreamError } from "./chatstream-error.js";
-import { Leader, placeAfter } from "./leader.js";
+import { Leader } from "./leader.js";
 import { Watchdog } from "./watchdog.js";
 
-/** A tab that the leader does not answer for so long begins a stream of its own (ms). */
+/** A tab that the leader does not answer for so long follows by itself (ms). */
 const ANSWER = 1_000;
 
 /**
- * The transport that all tabs of a browser share. One of them, which holds a Web Lock, follows
- * for all (`Leader`); what it gets goes over a BroadcastChannel. A tab takes an event only when it
- * stands exactly before it. Where it does not, since it joined with an older cursor or
- * the leader is silent, it has a stream of its own until both are in step.
+ * The line that all tabs of a browser share. One of them, which holds a Web Lock, follows for all
+ * (`Leader`); what it gets goes over a BroadcastChannel. A tab takes an event only when it stands
+ * exactly before it. Where it does not, since it joined with an older cursor or the leader is
+ * silent, it follows over its own line until both are in step.
  */
 export class SharedLine {
   /** Insecure origins have no Web Locks. */
@@ -18,9 +18,11 @@ export class SharedLine {
   }
 
   #name;
-  #makeTransport;
+  #line;
   #silence;
   #tab = crypto.getRandomValues(new Uint32Array(4)).join("-");
+  /** The tab's name, while it holds the lock that tells the leader that it is there. */
+  #attended;
   #count = 0;
   #followers = new Set();
   /** Who takes part, as {wake}. */
@@ -32,12 +34,12 @@ export class SharedLine {
 
   /**
    * @param {string} name the same in all tabs that may share
-   * @param {() => object} makeTransport
-   * @param {number} silence how long a transport may say nothing (ms)
+   * @param {Line} line this tab's own
+   * @param {number} silence how long that may say nothing (ms)
    */
-  constructor(name, makeTransport, silence) {
+  constructor(name, line, silence) {
     this.#name = name;
-    this.#makeTransport = makeTransport;
+    this.#line = line;
     this.#silence = silence;
     if (!globalThis.document) return;
     // Who is frozen, or kept for the back button, cannot lead.
@@ -59,14 +61,18 @@ export class SharedLine {
     };
   }
 
-  /** As every transport's. */
-  follow(conversationId, after, take, signal) {
+  /** As a line's. */
+  follow(conversationId, place, take, signal) {
     return new Promise((_, fail) => {
-      const id = `${this.#tab} ${++this.#count}`;
-      const post = (message) => this.#channel?.postMessage({ tab: this.#tab, ...message });
-      const follower = new Follower({ id, conversationId, after, take, fail, post }, () =>
-        this.#makeTransport(),
-      );
+      const follower = new Follower({
+        id: `${this.#tab} ${++this.#count}`,
+        conversationId,
+        place,
+        take,
+        fail,
+        post: (message) => this.#post(message),
+        line: this.#line,
+      });
       this.#followers.add(follower);
       signal.addEventListener("abort", () => {
         this.#followers.delete(follower);
@@ -82,8 +88,10 @@ export class SharedLine {
     this.#channel = new BroadcastChannel(this.#name);
     this.#channel.onmessage = ({ data }) => this.#hear(data);
     this.#watchdog = new Watchdog(this.#silence * 1.5, () => this.#takeOver());
-    const held = () => new Promise((resolve) => signal.addEventListener("abort", resolve));
-    navigator.locks.request(`${this.#name} ${this.#tab}`, { signal }, held).catch(() => {});
+    this.#hold(`${this.#name} ${this.#tab}`, { signal }, signal, () => {
+      this.#attended = this.#tab;
+      this.#post({});
+    });
     this.#compete({ signal }, signal);
   }
 
@@ -92,20 +100,27 @@ export class SharedLine {
     this.#leader?.close();
     this.#channel?.close();
     this.#channel = this.#leader = null;
+    this.#attended = undefined;
     this.#over?.abort();
     this.#over = null;
+  }
+
+  /** Hold a lock until `signal`, once it is free; resolves when it is lost, to a thief too. */
+  #hold(name, options, signal, begin) {
+    const held = () => {
+      if (signal.aborted) return;
+      begin();
+      return new Promise((resolve) => signal.addEventListener("abort", resolve));
+    };
+    return navigator.locks.request(name, options, held).catch(() => {});
   }
 
   /** Lead, once nobody else does; `options` may say not to wait for that. */
   async #compete(options, signal) {
     let leader;
-    const lead = () => {
-      if (signal.aborted) return;
-      leader = this.#leader = new Leader(this.#name, this.#makeTransport(), this.#silence / 2);
-      return new Promise((resolve) => signal.addEventListener("abort", resolve));
-    };
-    // It rejects when another tab, to which this one seemed dead, has taken the lock away.
-    await navigator.locks.request(this.#name, options, lead).catch(() => {});
+    await this.#hold(this.#name, options, signal, () => {
+      leader = this.#leader = new Leader(this.#name, this.#line);
+    });
     leader?.close();
     if (!signal.aborted && options.signal) this.#compete(options, signal);
   }
@@ -117,96 +132,84 @@ export class SharedLine {
     this.#compete({ steal: true }, this.#over.signal);
   }
 
+  #post(message) {
+    this.#channel?.postMessage({ tab: this.#attended, ...message });
+  }
+
   #hear(message) {
     if (!("conversationId" in message || message.lead)) return;
     this.#watchdog.hear();
-    if (message.lead) return this.#followers.forEach((follower) => follower.join());
-    for (const follower of this.#followers) follower.hear(message);
+    for (const follower of this.#followers) {
+      if (message.lead) follower.join();
+      else follower.hear(message);
+    }
     if (message.event?.type === "ready") for (const { wake } of this.#members) wake();
   }
 }
 
 /** One conversation that a tab follows: in step with the leader, or alone until it is. */
 class Follower {
-  #id;
-  #conversationId;
-  #last;
-  #take;
-  #fail;
-  #post;
-  #makeTransport;
+  #its;
   /** Where the leader is, as far as is known. */
   #at = null;
   #alone = null;
   #answer;
 
-  constructor({ id, conversationId, after, take, fail, post }, makeTransport) {
-    this.#id = id;
-    this.#conversationId = conversationId;
-    this.#last = after;
-    this.#take = take;
-    this.#fail = fail;
-    this.#post = post;
-    this.#makeTransport = makeTransport;
+  /** `its`: id, conversationId, place, take, fail, and to the leader `post`, or the own `line`. */
+  constructor(its) {
+    this.#its = its;
   }
 
   /** Tell the leader, also a new one, where this tab is. */
   join() {
+    const { conversationId, id: follower, place, post } = this.#its;
     this.#at = null;
     clearTimeout(this.#answer);
     this.#answer = setTimeout(() => this.goAlone(), ANSWER);
-    const conversationId = this.#conversationId;
-    this.#post({ join: { conversationId, after: this.#last, follower: this.#id } });
+    post({ join: { conversationId, after: place(), follower } });
   }
 
   leave() {
+    const { conversationId: leave, id: follower, fail, post } = this.#its;
     clearTimeout(this.#answer);
     this.#together();
-    this.#post({ leave: this.#conversationId, follower: this.#id });
-    this.#fail(new ChatstreamError("The conversation was left."));
+    post({ leave, follower });
+    fail(new ChatstreamError("The conversation was left."));
   }
 
-  hear({ conversationId, to = this.#id, event, before, at, down }) {
-    if (conversationId !== this.#conversationId || to !== this.#id) return;
+  hear({ conversationId, to, event, before, at, down }) {
+    const its = this.#its;
+    if (conversationId !== its.conversationId || (to ?? its.id) !== its.id) return;
     clearTimeout(this.#answer);
-    this.#at = at;
+    this.#at = down ? null : at;
+    const place = its.place();
     if (down) {
-      this.#at = null;
-      if (!this.#alone) this.#fail(new ChatstreamError(down.message, down));
-    } else if (before === this.#last) {
+      if (!this.#alone) its.fail(new ChatstreamError(down.message, down));
+    } else if (before === place) {
       this.#together();
-      if (event) this.#pass(event);
-    } else if (at === this.#last) {
+      if (event) its.take(event);
+    } else if (at === place) {
       this.#together();
     } else {
       this.goAlone();
     }
   }
 
-  /** Follow over a transport of this tab's own, from its own place. */
+  /** Follow over this tab's own line, from its own place. */
   goAlone() {
     if (this.#alone) return;
+    const { conversationId, place, take, fail, line } = this.#its;
     this.#at = null;
-    const alone = (this.#alone = new AbortController());
-    const take = (event) => {
-      if (this.#alone !== alone) return;
-      this.#pass(event);
-      if (this.#last === this.#at) this.#together();
+    const { signal } = (this.#alone = new AbortController());
+    const pass = (event) => {
+      take(event);
+      if (!signal.aborted && place() === this.#at) this.#together();
     };
-    this.#makeTransport()
-      .follow(this.#conversationId, this.#last, take, alone.signal)
-      .catch((error) => {
-        if (this.#alone === alone) this.#fail(error);
-      });
+    line.follow(conversationId, place, pass, signal).catch((error) => signal.aborted || fail(error));
   }
 
   #together() {
     this.#alone?.abort();
     this.#alone = null;
-  }
-
-  #pass(event) {
-    this.#last = placeAfter(event, this.#last);
-    this.#take(event);
   }
 }

@@ -17,6 +17,7 @@ from tests.following import (
     has_all,
     has_text,
     live,
+    readers,
     seen,
     settles,
     start,
@@ -207,6 +208,41 @@ def test_where_tabs_cannot_share_each_has_a_connection(
         has_all(pages[1], ("turn.completed", "".join(PARTS)))
 
 
+def conversations(doorman: Doorman) -> list[int]:
+    """How many conversations each request for events was for, in order."""
+    lines = [line for line in doorman.seen if line.startswith("GET /events?")]
+    return [line.count("conversation_id=") for line in lines]
+
+
+def test_eight_tabs_on_eight_conversations_have_one_stream_and_none_notices_who_joins(
+    context: BrowserContext, tmp_path: Path
+) -> None:
+    gates = [Gate() for _ in PARTS[1:]]
+    with Running(tmp_path, scripted(gates)) as server, Doorman(server.port) as doorman:
+        pages: list[Page] = []
+        for number in range(8):
+            name = f"c{number}"
+            start(server, name)
+            pages.append(follow(context, doorman.url, transport="sse", conversationId=name))
+            has_text(pages[-1], PARTS[0])
+        settles(lambda: streams(server) == 1)
+        assert conversations(doorman) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+        rest = list(pages)
+        leader(rest).close()
+        gates[0].open()
+        for page in rest:
+            has_text(page, PARTS[0] + PARTS[1])
+        settles(lambda: streams(server) == 1)
+        doorman.cut()
+        for gate in gates[1:]:
+            gate.open()
+        for page in rest:
+            has_all(page, ("turn.completed", "".join(PARTS)))
+            assert seen(page)["readies"] <= 4
+        settles(lambda: streams(server) == 1)
+
+
 def test_eight_tabs_of_the_page_on_four_conversations_have_one_connection(
     context: BrowserContext, tmp_path: Path
 ) -> None:
@@ -280,9 +316,11 @@ def test_what_only_a_crashed_tab_followed_is_followed_no_more(
         pages = [follow(context, base, transport="sse", conversationId=name) for name in "xy"]
         for page in pages:
             live(page)
-        settles(lambda: streams(server) == 2)
+        settles(lambda: readers(server, "x", "y") == [1, 1])
+        assert streams(server) == 1
         leader(pages)
 
         crash(pages[0])
 
-        settles(lambda: streams(server) == 1)
+        settles(lambda: sorted(readers(server, "x", "y")) == [0, 1])
+        assert streams(server) == 1

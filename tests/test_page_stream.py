@@ -58,12 +58,12 @@ const answer = ({ status = 200, type = "text/event-stream", events = [] }, signa
 await new Promise((resolve) => {
   const access = {
     fetch: async (where, { after }, { signal }) => {
-      asked.push(after);
+      asked.push(...after);
       return answer(streams.shift(), signal);
     },
   };
-  const stream = new module.EventStream(access, "default", 40_000);
-  const subscription = new Subscription(stream, "default", 15_000, {
+  const line = new module.Line(access, "default", "sse", 40_000);
+  const subscription = new Subscription(line, "default", 15_000, {
       load: async () => {
         loads.push(asked.length);
         return "1764000000000-0000";
@@ -86,7 +86,7 @@ return { asked, events, states, loads };
 def follow(module_page: Page, *streams: dict[str, Any]) -> dict[str, Any]:
     """Let a subscription read these answers one after another; all but the last are cut off."""
     streams[-1]["events"].append(event(9999, "end"))
-    found = run(module_page, "event-stream.js", SUBSCRIBE, list(streams))
+    found = run(module_page, "line.js", SUBSCRIBE, list(streams))
     assert isinstance(found, dict)
     return found
 

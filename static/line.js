@@ -1,0 +1,120 @@
+import { ChatstreamError } from "./chatstream-error.js";
+import { EventStream } from "./event-stream.js";
+import { Socket } from "./socket.js";
+import { Watchdog } from "./watchdog.js";
+
+/** Networks that let no WebSocket through show it so often in a row. */
+const BLOCKED = 2;
+
+/**
+ * Follows conversations of one user over one connection, which is open while one is followed: a
+ * `Socket`; or an `EventStream`, where that is asked for, or where no WebSocket ever came through.
+ * When that is opened anew, each is asked for from its place on, and notices nothing.
+ */
+export class Line {
+  /** By conversation id: who follows it, {id, ref, place, take, fail, isLive}. */
+  followers = new Map();
+  #access;
+  #userId;
+  #transport;
+  #silence;
+  #wire = null;
+  #watchdog;
+  #spare;
+  #refs = 0;
+
+  /** `silence`: how long the server may say nothing (ms). */
+  constructor(access, userId, transport, silence) {
+    this.#access = access;
+    this.#userId = userId;
+    this.#transport = transport;
+    this.#silence = silence;
+    // The network is another one: what was open may be dead without a word.
+    globalThis.addEventListener?.("online", () => this.#renew());
+  }
+
+  /**
+   * Pass on what comes after `place()`, until the connection ends, which is always an error.
+   * `take` must move that place: it is asked again whenever a connection is opened.
+   */
+  follow(id, place, take, signal) {
+    // A connection has one cursor for a conversation; who stands elsewhere needs another one.
+    if (this.followers.has(id) || !this.#kind.hasRoom(this.#access, [...this.followers.keys(), id])) {
+      this.#spare ??= new Line(this.#access, this.#userId, this.#transport, this.#silence);
+      return this.#spare.follow(id, place, take, signal);
+    }
+    return new Promise((_, fail) => {
+      const follower = { id, ref: ++this.#refs, place, take, fail, isLive: false };
+      this.followers.set(id, follower);
+      const left = new ChatstreamError("The conversation was left.");
+      signal.addEventListener("abort", () => this.#drop(follower, left));
+      if (!this.#wire) return this.#open();
+      this.revive();
+      this.#wire.change();
+    });
+  }
+
+  /** One that was silent for a while may be dead: who comes now is not to wait for it. */
+  revive() {
+    if (this.#watchdog?.silence > this.#silence / 2) this.#renew();
+  }
+
+  /** Called by the connection: pass an event on, to those whom it has asked for. */
+  take(event, asked) {
+    this.#watchdog.hear();
+    const { type, conversation_id: id } = event;
+    for (const follower of id === undefined ? asked.values() : [asked.get(id)]) {
+      if (!follower || this.followers.get(follower.id) !== follower) continue;
+      if (type === "error") {
+        const { code, message, errors, retry_after: seconds } = event;
+        const retryAfter = seconds && seconds * 1000;
+        const problem = { code, retryable: !errors, retryAfter };
+        this.#drop(follower, new ChatstreamError(message, problem));
+      } else if (type !== "ready" || !follower.isLive || event.id !== follower.place()) {
+        follower.isLive ||= type === "ready";
+        follower.take(event);
+      }
+    }
+  }
+
+  /** Called by the connection when it has ended; all come back at the same moment. */
+  lost(wire, error) {
+    if (wire !== this.#wire) return;
+    this.#close();
+    error.dice ??= Math.random();
+    const { followers } = this;
+    this.followers = new Map();
+    for (const { fail } of followers.values()) fail(error);
+  }
+
+  get #kind() {
+    const isBlocked = this.#access.unopened >= BLOCKED;
+    return this.#transport === "sse" || isBlocked ? EventStream : Socket;
+  }
+
+  #open() {
+    const wire = (this.#wire = new this.#kind(this.#access, this.#userId, this));
+    const silent = () => this.lost(wire, new ChatstreamError("The connection was silent."));
+    this.#watchdog = new Watchdog(this.#silence, silent);
+  }
+
+  #close() {
+    this.#watchdog.stop();
+    this.#wire.close();
+    this.#wire = this.#watchdog = null;
+  }
+
+  #renew() {
+    if (!this.#wire) return;
+    this.#close();
+    this.#open();
+  }
+
+  #drop(follower, error) {
+    follower.fail(error);
+    if (this.followers.get(follower.id) !== follower) return;
+    this.followers.delete(follower.id);
+    if (this.followers.size) this.#wire.change();
+    else this.#close();
+  }
+}
