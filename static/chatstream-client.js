@@ -50,16 +50,12 @@ const SILENT_HEARTBEATS = 2.5;
  * browsers have it on secure origins only.
  */
 export function newTurnId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  let time = Date.now();
-  for (let index = 5; index >= 0; index--) {
-    bytes[index] = time % 256;
-    time = Math.floor(time / 256);
-  }
-  bytes[6] = (bytes[6] & 0x0f) | 0x70;
-  bytes[8] = (bytes[8] & 0x3f) | 0x80;
-  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+  const random = crypto.getRandomValues(new Uint8Array(10));
+  random[0] = (random[0] & 0x0f) | 0x70;
+  random[2] = (random[2] & 0x3f) | 0x80;
+  const time = Date.now().toString(16).padStart(12, "0");
+  const hex = Array.from(random, (byte) => byte.toString(16).padStart(2, "0"));
+  return (time + hex.join("")).replace(/(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
 /** Where a turn is found. */
@@ -80,7 +76,9 @@ function connect({
   const beat = heartbeat * 1000;
   const silence = beat * SILENT_HEARTBEATS;
   const line = new Line(access, userId, transport, silence);
-  if (!share || !SharedLine.isPossible) return { access, beat, line };
+  // Insecure origins have no Web Locks.
+  const isShared = share && globalThis.navigator?.locks && globalThis.BroadcastChannel;
+  if (!isShared) return { access, beat, line };
   const name = `chatstream ${transport} ${userId} ${access.url("")}`;
   return { access, beat, line: new SharedLine(name, line, silence) };
 }

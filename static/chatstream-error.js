@@ -51,7 +51,7 @@ export async function problem(response) {
     code: body.code ?? "http",
     retryable:
       TRANSIENT.has(response.status) && response.headers.get("x-should-retry") !== "false",
-    retryAfter: Number.isFinite(seconds) ? seconds * 1000 : undefined,
+    retryAfter: seconds >= 0 ? seconds * 1000 : undefined,
     turnId: body.turn_id,
   });
 }

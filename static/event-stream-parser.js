@@ -30,9 +30,7 @@ export class EventStreamParser {
   }
 
   #field(line) {
-    const colon = line.indexOf(":");
-    const name = colon < 0 ? line : line.slice(0, colon);
-    const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
+    const [, name, value] = /^([^:]*):? ?(.*)$/s.exec(line);
     if (name === "data") this.#data.push(value);
     else if (name === "retry" && /^[0-9]+$/.test(value)) this.retry = Number(value);
   }

@@ -1,30 +1,15 @@
 import { ChatstreamError, problem, reached } from "./chatstream-error.js";
 import { EventStreamParser } from "./event-stream-parser.js";
 
-/** Proxies take an address of 8 KB, and it has more in it than what is counted here. */
-const ADDRESS = 7_500;
-/** As long as a cursor is. */
-const CURSOR = "1764000000000-0000";
-
 /** The connection over Server-Sent Events: one request for all, made anew when they change. */
 export class EventStream {
-  /** Whether one request can be for so many. */
-  static hasRoom(access, ids) {
-    const query = { conversation_id: ids, after: ids.map(() => CURSOR) };
-    return ids.length === 1 || access.url("events", query).href.length < ADDRESS;
-  }
-
-  #access;
-  #userId;
   #line;
   #request;
   #isAnswered;
   #isOld;
   #isOver = false;
 
-  constructor(access, userId, line) {
-    this.#access = access;
-    this.#userId = userId;
+  constructor(line) {
     this.#line = line;
     this.#run();
   }
@@ -58,19 +43,14 @@ export class EventStream {
   }
 
   async #read(parser, signal) {
-    const asked = new Map(this.#line.followers);
+    const { access, userId: user_id, followers } = this.#line;
+    const asked = new Map(followers);
+    const conversation_id = [...asked.keys()];
     const none = asked.size > 1 ? "" : undefined;
-    const query = {
-      user_id: this.#userId,
-      conversation_id: [...asked.keys()],
-      after: Array.from(asked.values(), ({ place }) => place() ?? none),
-    };
+    const after = Array.from(asked.values(), ({ place }) => place() ?? none);
     const headers = { Accept: "text/event-stream" };
-    const response = await this.#access.fetch("events", query, {
-      headers,
-      cache: "no-store",
-      signal,
-    });
+    const request = { headers, cache: "no-store", signal };
+    const response = await access.fetch("events", { user_id, conversation_id, after }, request);
     this.#isAnswered = true;
     if (this.#isOld) return this.#request.abort();
     if (!response.ok) throw await problem(response);

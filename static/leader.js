@@ -8,7 +8,7 @@ export function placeAfter(event, last) {
   return place === undefined || place <= last ? last : place;
 }
 
-/** What nobody follows any more is kept for so long: who goes from one to another needs it (ms). */
+/** What nobody follows any more is kept for up to so long: most are back at once (ms). */
 const LINGER = 1_000;
 
 /**
@@ -31,7 +31,7 @@ export class Leader {
     this.#channel = new BroadcastChannel(name);
     this.#channel.onmessage = ({ data }) => {
       if (data.join) this.#join(data.join);
-      else if (data.leave) this.#leave(data.leave, (one) => one === data.follower);
+      if (data.leave) this.#leave(data.leave);
       if (data.tab && !this.#tabs.has(data.tab)) this.#attend(name, data.tab);
     };
     this.#channel.postMessage({ lead: true });
@@ -53,14 +53,17 @@ export class Leader {
     if (isLive) tell({ type: "caught_up", conversation_id: conversationId, last_id: at });
   }
 
-  #leave(conversationId, leaves) {
-    const wire = this.#wires.get(conversationId);
-    if (!wire) return;
-    for (const follower of wire.followers) if (leaves(follower)) wire.followers.delete(follower);
+  /** Those leave whose names begin so: one follower, or all of a tab. */
+  #leave(name) {
+    for (const { followers } of this.#wires.values()) {
+      for (const one of followers) if (one.startsWith(name)) followers.delete(one);
+    }
     setTimeout(() => {
-      if (wire.followers.size || this.#wires.get(conversationId) !== wire) return;
-      this.#wires.delete(conversationId);
-      wire.stop.abort();
+      for (const [conversationId, { followers, stop }] of this.#wires) {
+        if (followers.size) continue;
+        this.#wires.delete(conversationId);
+        stop.abort();
+      }
     }, LINGER);
   }
 
@@ -69,8 +72,7 @@ export class Leader {
     this.#tabs.add(tab);
     const gone = () => {
       this.#tabs.delete(tab);
-      const ofTab = (follower) => follower.startsWith(tab);
-      for (const conversationId of [...this.#wires.keys()]) this.#leave(conversationId, ofTab);
+      this.#leave(tab);
     };
     navigator.locks.request(`${name} ${tab}`, { signal: this.#over.signal }, gone).catch(() => {});
   }

@@ -1,10 +1,15 @@
 import { ChatstreamError } from "./chatstream-error.js";
 import { EventStream } from "./event-stream.js";
+import { onPage } from "./on-page.js";
 import { Socket } from "./socket.js";
 import { Watchdog } from "./watchdog.js";
 
 /** Networks that let no WebSocket through show it so often in a row. */
 const BLOCKED = 2;
+/** Proxies take an address of 8 KB; it has more in it than what is counted here. */
+const ADDRESS = 7_500;
+/** As long as a cursor is. */
+const CURSOR = "1764000000000-0000";
 
 /**
  * Follows conversations of one user over one connection, which is open while one is followed: a
@@ -14,8 +19,8 @@ const BLOCKED = 2;
 export class Line {
   /** By conversation id: who follows it, {id, ref, place, take, fail, isLive}. */
   followers = new Map();
-  #access;
-  #userId;
+  access;
+  userId;
   #transport;
   #silence;
   #wire = null;
@@ -25,12 +30,12 @@ export class Line {
 
   /** `silence`: how long the server may say nothing (ms). */
   constructor(access, userId, transport, silence) {
-    this.#access = access;
-    this.#userId = userId;
+    this.access = access;
+    this.userId = userId;
     this.#transport = transport;
     this.#silence = silence;
     // The network is another one: what was open may be dead without a word.
-    globalThis.addEventListener?.("online", () => this.#renew());
+    onPage(() => this.#renew(), ["online"]);
   }
 
   /**
@@ -39,8 +44,8 @@ export class Line {
    */
   follow(id, place, take, signal) {
     // A connection has one cursor for a conversation; who stands elsewhere needs another one.
-    if (this.followers.has(id) || !this.#kind.hasRoom(this.#access, [...this.followers.keys(), id])) {
-      this.#spare ??= new Line(this.#access, this.#userId, this.#transport, this.#silence);
+    if (this.followers.has(id) || !this.#hasRoom(id)) {
+      this.#spare ??= new Line(this.access, this.userId, this.#transport, this.#silence);
       return this.#spare.follow(id, place, take, signal);
     }
     return new Promise((_, fail) => {
@@ -59,7 +64,7 @@ export class Line {
     if (this.#watchdog?.silence > this.#silence / 2) this.#renew();
   }
 
-  /** Called by the connection: pass an event on, to those whom it has asked for. */
+  /** Called by the connection: pass an event on, to those of `asked` whom it concerns. */
   take(event, asked) {
     this.#watchdog.hear();
     const { type, conversation_id: id } = event;
@@ -67,8 +72,7 @@ export class Line {
       if (!follower || this.followers.get(follower.id) !== follower) continue;
       if (type === "error") {
         const { code, message, errors, retry_after: seconds } = event;
-        const retryAfter = seconds && seconds * 1000;
-        const problem = { code, retryable: !errors, retryAfter };
+        const problem = { code, retryable: !errors, retryAfter: seconds && seconds * 1000 };
         this.#drop(follower, new ChatstreamError(message, problem));
       } else if (type !== "ready" || !follower.isLive || event.id !== follower.place()) {
         follower.isLive ||= type === "ready";
@@ -87,13 +91,16 @@ export class Line {
     for (const { fail } of followers.values()) fail(error);
   }
 
-  get #kind() {
-    const isBlocked = this.#access.unopened >= BLOCKED;
-    return this.#transport === "sse" || isBlocked ? EventStream : Socket;
+  #hasRoom(id) {
+    const conversation_id = [...this.followers.keys(), id];
+    const query = { conversation_id, after: conversation_id.map(() => CURSOR) };
+    return !this.#wire || this.access.url("events", query).href.length < ADDRESS;
   }
 
   #open() {
-    const wire = (this.#wire = new this.#kind(this.#access, this.#userId, this));
+    const isBlocked = this.access.unopened >= BLOCKED;
+    const Wire = this.#transport === "sse" || isBlocked ? EventStream : Socket;
+    const wire = (this.#wire = new Wire(this));
     const silent = () => this.lost(wire, new ChatstreamError("The connection was silent."));
     this.#watchdog = new Watchdog(this.#silence, silent);
   }

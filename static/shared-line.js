@@ -1,5 +1,6 @@
 import { ChatstreamError } from "./chatstream-error.js";
 import { Leader } from "./leader.js";
+import { onPage } from "./on-page.js";
 import { Watchdog } from "./watchdog.js";
 
 /** A tab that the leader does not answer for so long follows by itself (ms). */
@@ -12,11 +13,6 @@ const ANSWER = 1_000;
  * silent, it follows over its own line until both are in step.
  */
 export class SharedLine {
-  /** Insecure origins have no Web Locks. */
-  static get isPossible() {
-    return Boolean(globalThis.navigator?.locks && globalThis.BroadcastChannel);
-  }
-
   #name;
   #line;
   #silence;
@@ -25,7 +21,7 @@ export class SharedLine {
   #attended;
   #count = 0;
   #followers = new Set();
-  /** Who takes part, as {wake}. */
+  /** Who takes part: functions that wake them. */
   #members = new Set();
   #channel = null;
   #leader = null;
@@ -41,21 +37,17 @@ export class SharedLine {
     this.#name = name;
     this.#line = line;
     this.#silence = silence;
-    if (!globalThis.document) return;
     // Who is frozen, or kept for the back button, cannot lead.
-    addEventListener("pagehide", () => this.#end());
-    document.addEventListener("freeze", () => this.#end());
-    addEventListener("pageshow", () => this.#begin());
-    document.addEventListener("resume", () => this.#begin());
+    onPage(() => this.#end(), ["pagehide", "freeze"]);
+    onPage(() => this.#begin(), ["pageshow", "resume"]);
   }
 
   /** Take part; `wake` is called when the server is there again. Returns how to leave. */
   enter(wake) {
-    const member = { wake };
-    this.#members.add(member);
+    this.#members.add(wake);
     this.#begin();
     return () => {
-      this.#members.delete(member);
+      this.#members.delete(wake);
       // Who goes on with another conversation at once keeps the lead.
       setTimeout(() => this.#members.size || this.#end());
     };
@@ -65,7 +57,7 @@ export class SharedLine {
   follow(conversationId, place, take, signal) {
     return new Promise((_, fail) => {
       const follower = new Follower({
-        id: `${this.#tab} ${++this.#count}`,
+        id: `${this.#tab} ${++this.#count};`,
         conversationId,
         place,
         take,
@@ -96,13 +88,13 @@ export class SharedLine {
   }
 
   #end() {
-    this.#watchdog?.stop();
+    if (!this.#over) return;
+    this.#over.abort();
+    this.#watchdog.stop();
     this.#leader?.close();
-    this.#channel?.close();
-    this.#channel = this.#leader = null;
+    this.#channel.close();
+    this.#over = this.#channel = this.#leader = null;
     this.#attended = undefined;
-    this.#over?.abort();
-    this.#over = null;
   }
 
   /** Hold a lock until `signal`, once it is free; resolves when it is lost, to a thief too. */
@@ -143,7 +135,7 @@ export class SharedLine {
       if (message.lead) follower.join();
       else follower.hear(message);
     }
-    if (message.event?.type === "ready") for (const { wake } of this.#members) wake();
+    if (message.event?.type === "ready") for (const wake of this.#members) wake();
   }
 }
 
@@ -170,10 +162,10 @@ class Follower {
   }
 
   leave() {
-    const { conversationId: leave, id: follower, fail, post } = this.#its;
+    const { id: leave, fail, post } = this.#its;
     clearTimeout(this.#answer);
     this.#together();
-    post({ leave, follower });
+    post({ leave });
     fail(new ChatstreamError("The conversation was left."));
   }
 
@@ -185,11 +177,10 @@ class Follower {
     const place = its.place();
     if (down) {
       if (!this.#alone) its.fail(new ChatstreamError(down.message, down));
-    } else if (before === place) {
+    } else if (before === place || at === place) {
+      // Where it had that event already, it passes over it.
       this.#together();
       if (event) its.take(event);
-    } else if (at === place) {
-      this.#together();
     } else {
       this.goAlone();
     }

@@ -6,28 +6,16 @@ const LATER = 5_000;
 const SIGNED_OUT = 4401;
 /** Coming back does not mend these: wrong data, a policy, a frame that is too large. */
 const FINAL = new Set([1003, 1007, 1008, 1009]);
-/** As many conversations the server lets one socket follow. */
-const MOST = 1_000;
-
 /** The connection over a WebSocket, on which conversations come and go. */
 export class Socket {
-  /** Whether one socket can be for so many. */
-  static hasRoom(access, ids) {
-    return ids.length <= MOST;
-  }
-
-  #access;
-  #userId;
   #line;
   #socket = null;
   /** By conversation id: for whom it was asked, and who has got the answer to that. */
   #asked;
-  #answered = new Map();
+  #answered;
   #isOver = false;
 
-  constructor(access, userId, line) {
-    this.#access = access;
-    this.#userId = userId;
+  constructor(line) {
     this.#line = line;
     this.#open();
   }
@@ -61,13 +49,14 @@ export class Socket {
   }
 
   async #open(isMended = false) {
-    const access = this.#access;
+    const { access, userId: user_id } = this.#line;
     const { renewals } = access;
     this.#asked = new Map();
+    this.#answered = new Map();
     try {
-      const ticket = await (access.hasHeaders ? this.#ticket() : undefined);
+      const ticket = await (access.hasHeaders && ticketOf(access));
       if (this.#isOver) return;
-      const url = access.url("ws", { user_id: this.#userId, ticket });
+      const url = access.url("ws", { user_id, ticket: ticket || undefined });
       url.protocol = url.protocol.replace("http", "ws");
       this.#socket = new WebSocket(url, "chatstream.v1");
     } catch (error) {
@@ -95,12 +84,6 @@ export class Socket {
     };
   }
 
-  /** A ticket stands in for the headers that a browser cannot send; older servers have none. */
-  async #ticket() {
-    const response = await this.#access.fetch("tickets", {}, { method: "POST" });
-    return response.ok ? (await reached(response.json())).ticket : undefined;
-  }
-
   /** What one gets that nobody asks for any more is on its way before the answer to the next. */
   #take(frame) {
     const id = frame.conversation_id;
@@ -112,6 +95,12 @@ export class Socket {
   #send(frame) {
     this.#socket.send(JSON.stringify(frame));
   }
+}
+
+/** A ticket stands in for the headers that a browser cannot send; older servers have none. */
+async function ticketOf(access) {
+  const response = await access.fetch("tickets", {}, { method: "POST" });
+  return response.ok && (await reached(response.json())).ticket;
 }
 
 function closed(code, reason, isSignedOut) {

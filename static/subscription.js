@@ -1,5 +1,6 @@
 import { ChatstreamError, jitter } from "./chatstream-error.js";
 import { placeAfter } from "./leader.js";
+import { onPage } from "./on-page.js";
 
 /** A server that cannot be reached for so long counts as out of reach (ms). */
 const OFFLINE = 10_000;
@@ -160,19 +161,13 @@ export class Subscription {
 
   /** Timers sleep with the laptop and in hidden tabs; these events tell that it is over. */
   #listen() {
-    const page = globalThis.document;
-    if (!page) return;
     const { signal } = this.#over;
-    const on = (target, names, act) => {
-      for (const name of names) target.addEventListener(name, act, { signal });
-    };
     const look = ({ type }) => {
-      if (type !== "online" && page.visibilityState !== "visible") return;
+      if (type !== "online" && document.visibilityState !== "visible") return;
       const silent = Date.now() - this.#heard > this.#heartbeat * 1.2;
       if (this.#wakeUp || silent) this.wake();
     };
-    on(globalThis, ["online"], look);
-    on(page, ["visibilitychange"], look);
+    onPage(look, ["online", "visibilitychange"], signal);
     // An open stream would keep the page out of the back/forward cache.
     let hidden = false;
     const hide = () => {
@@ -183,10 +178,8 @@ export class Subscription {
       if (hidden) this.wake();
       hidden = false;
     };
-    on(globalThis, ["pagehide"], hide);
-    on(page, ["freeze"], hide);
-    on(globalThis, ["pageshow"], show);
-    on(page, ["resume"], show);
+    onPage(hide, ["pagehide", "freeze"], signal);
+    onPage(show, ["pageshow", "resume"], signal);
   }
 
   #say(state, error) {

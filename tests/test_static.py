@@ -73,7 +73,7 @@ def test_the_browser_client_stays_small() -> None:
     lines = [line.strip() for line in code.splitlines() if line.strip()]
 
     assert len(gzip.compress("\n".join(lines).encode(), 9)) <= 8_000
-    assert len(client_modules()) == 11
+    assert len(client_modules()) == 12
 
 
 @pytest.mark.parametrize("name", MODULES)
