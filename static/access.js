@@ -80,15 +80,15 @@ export class Access {
   async refresh(renewals) {
     if (!this.#refresh) return false;
     if (renewals !== this.renewals) return true;
-    this.#refreshing ??= Promise.resolve().then(this.#refresh);
+    this.#refreshing ??= Promise.resolve()
+      .then(this.#refresh)
+      .finally(() => (this.#refreshing = null));
     try {
       await this.#refreshing;
     } catch (cause) {
       const retryable = cause instanceof TypeError;
       const problem = { status: 401, code: "refresh", retryable, cause };
       throw new ChatstreamError("Signing in again failed.", problem);
-    } finally {
-      this.#refreshing = null;
     }
     this.renewals = renewals + 1;
     return true;

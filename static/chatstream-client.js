@@ -73,14 +73,12 @@ function connect({
   ...signing
 }) {
   const access = new Access({ base, ...signing });
-  const beat = heartbeat * 1000;
-  const silence = beat * SILENT_HEARTBEATS;
+  const silence = heartbeat * SILENT_HEARTBEATS * 1000;
   const line = new Line(access, userId, transport, silence);
   // Insecure origins have no Web Locks.
   const isShared = share && globalThis.navigator?.locks && globalThis.BroadcastChannel;
-  if (!isShared) return { access, beat, line };
   const name = `chatstream ${transport} ${userId} ${access.url("")}`;
-  return { access, beat, line: new SharedLine(name, line, silence) };
+  return { access, line: isShared ? new SharedLine(name, line, silence) : line };
 }
 
 export class ChatstreamClient {
@@ -205,8 +203,7 @@ export class ChatstreamClient {
    * @returns {Subscription}
    */
   subscribe(handlers) {
-    const { line, beat } = this.#connection;
-    return new Subscription(line, this.#address.conversation_id, beat, handlers);
+    return new Subscription(this.#connection.line, this.#address.conversation_id, handlers);
   }
 
   #get(where, query) {

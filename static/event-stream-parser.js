@@ -8,14 +8,11 @@ export class EventStreamParser {
   retry;
   #line = "";
   #data = [];
-  #afterReturn = false;
 
   /** Take the next piece of text; return the data of each event that it completes. */
   push(text) {
-    if (this.#afterReturn && text.startsWith("\n")) text = text.slice(1);
-    else if (text === "") return [];
-    this.#afterReturn = text.endsWith("\r");
-    const lines = (this.#line + text).split(/\r\n|\r|\n/);
+    // A CR at the very end may be half a CRLF: it waits for what follows.
+    const lines = (this.#line + text).split(/\r\n|\n|\r(?!$)/);
     this.#line = lines.pop();
     const complete = [];
     for (const line of lines) {

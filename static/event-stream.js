@@ -44,10 +44,12 @@ export class EventStream {
 
   async #read(parser, signal) {
     const { access, userId: user_id, followers } = this.#line;
-    const asked = new Map(followers);
-    const conversation_id = [...asked.keys()];
-    const none = asked.size > 1 ? "" : undefined;
-    const after = Array.from(asked.values(), ({ place }) => place() ?? none);
+    const none = followers.size > 1 ? "" : undefined;
+    const after = Array.from(followers.values(), (follower) => {
+      follower.source = signal;
+      return follower.place() ?? none;
+    });
+    const conversation_id = [...followers.keys()];
     const headers = { Accept: "text/event-stream" };
     const request = { headers, cache: "no-store", signal };
     const response = await access.fetch("events", { user_id, conversation_id, after }, request);
@@ -63,7 +65,7 @@ export class EventStream {
       const { done, value } = await reached(reader.read());
       if (done) throw new ChatstreamError("The stream was cut.");
       for (const data of parser.push(text.decode(value, { stream: true }))) {
-        if (!signal.aborted) this.#line.take(JSON.parse(data), asked);
+        if (!signal.aborted) this.#line.take(JSON.parse(data), signal);
       }
     }
   }

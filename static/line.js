@@ -17,7 +17,7 @@ const CURSOR = "1764000000000-0000";
  * When that is opened anew, each is asked for from its place on, and notices nothing.
  */
 export class Line {
-  /** By conversation id: who follows it, {id, ref, place, take, fail, isLive}. */
+  /** By conversation id: {id, ref, place, take, fail, isLive, source: what sends it events}. */
   followers = new Map();
   access;
   userId;
@@ -64,12 +64,12 @@ export class Line {
     if (this.#watchdog?.silence > this.#silence / 2) this.#renew();
   }
 
-  /** Called by the connection: pass an event on, to those of `asked` whom it concerns. */
-  take(event, asked) {
+  /** Called by the connection: pass an event on, to whom it concerns of those it is sent for. */
+  take(event, source) {
     this.#watchdog.hear();
     const { type, conversation_id: id } = event;
-    for (const follower of id === undefined ? asked.values() : [asked.get(id)]) {
-      if (!follower || this.followers.get(follower.id) !== follower) continue;
+    for (const follower of id === undefined ? this.followers.values() : [this.followers.get(id)]) {
+      if (follower?.source !== source) continue;
       if (type === "error") {
         const { code, message, errors, retry_after: seconds } = event;
         const problem = { code, retryable: !errors, retryAfter: seconds && seconds * 1000 };

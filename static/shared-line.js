@@ -10,7 +10,7 @@ const ANSWER = 1_000;
  * The line that all tabs of a browser share. One of them, which holds a Web Lock, follows for all
  * (`Leader`); what it gets goes over a BroadcastChannel. A tab takes an event only when it stands
  * exactly before it. Where it does not, since it joined with an older cursor or the leader is
- * silent, it follows over its own line until both are in step.
+ * silent, it follows alone, over its own line, until both are in step.
  */
 export class SharedLine {
   #name;
@@ -20,6 +20,7 @@ export class SharedLine {
   /** The tab's name, while it holds the lock that tells the leader that it is there. */
   #attended;
   #count = 0;
+  /** As {id, conversationId, place, take, fail, at: where the leader is, alone, answer}. */
   #followers = new Set();
   /** Who takes part: functions that wake them. */
   #members = new Set();
@@ -56,22 +57,24 @@ export class SharedLine {
   /** As a line's. */
   follow(conversationId, place, take, signal) {
     return new Promise((_, fail) => {
-      const follower = new Follower({
-        id: `${this.#tab} ${++this.#count};`,
-        conversationId,
-        place,
-        take,
-        fail,
-        post: (message) => this.#post(message),
-        line: this.#line,
-      });
+      const id = `${this.#tab} ${++this.#count};`;
+      const follower = { id, conversationId, place, take, fail };
       this.#followers.add(follower);
       signal.addEventListener("abort", () => {
         this.#followers.delete(follower);
-        follower.leave();
+        clearTimeout(follower.answer);
+        this.#together(follower);
+        this.#post({ leave: id });
+        fail(new ChatstreamError("The conversation was left."));
       });
-      follower.join();
+      this.#join(follower);
     });
+  }
+
+  /** As a line's. */
+  revive() {
+    this.#line.revive();
+    if (this.#watchdog?.silence > this.#silence / 2) this.#joinAll();
   }
 
   #begin() {
@@ -120,7 +123,7 @@ export class SharedLine {
   #takeOver() {
     this.#watchdog.hear();
     if (!this.#followers.size) return;
-    for (const follower of this.#followers) follower.goAlone();
+    for (const follower of this.#followers) this.#goAlone(follower);
     this.#compete({ steal: true }, this.#over.signal);
   }
 
@@ -129,78 +132,60 @@ export class SharedLine {
   }
 
   #hear(message) {
-    if (!("conversationId" in message || message.lead)) return;
+    const { lead, conversationId, to, event } = message;
+    if (!lead && conversationId === undefined) return;
     this.#watchdog.hear();
+    if (lead) return this.#joinAll();
     for (const follower of this.#followers) {
-      if (message.lead) follower.join();
-      else follower.hear(message);
+      const isMeant = (to ?? follower.id) === follower.id;
+      if (isMeant && conversationId === follower.conversationId) this.#take(follower, message);
     }
-    if (message.event?.type === "ready") for (const wake of this.#members) wake();
-  }
-}
-
-/** One conversation that a tab follows: in step with the leader, or alone until it is. */
-class Follower {
-  #its;
-  /** Where the leader is, as far as is known. */
-  #at = null;
-  #alone = null;
-  #answer;
-
-  /** `its`: id, conversationId, place, take, fail, and to the leader `post`, or the own `line`. */
-  constructor(its) {
-    this.#its = its;
+    if (event?.type === "ready") for (const wake of this.#members) wake();
   }
 
-  /** Tell the leader, also a new one, where this tab is. */
-  join() {
-    const { conversationId, id: follower, place, post } = this.#its;
-    this.#at = null;
-    clearTimeout(this.#answer);
-    this.#answer = setTimeout(() => this.goAlone(), ANSWER);
-    post({ join: { conversationId, after: place(), follower } });
+  #joinAll() {
+    for (const follower of this.#followers) this.#join(follower);
   }
 
-  leave() {
-    const { id: leave, fail, post } = this.#its;
-    clearTimeout(this.#answer);
-    this.#together();
-    post({ leave });
-    fail(new ChatstreamError("The conversation was left."));
+  /** Tell the leader, also a new one, where a follower is. */
+  #join(follower) {
+    const { id, conversationId, place } = follower;
+    follower.at = null;
+    clearTimeout(follower.answer);
+    follower.answer = setTimeout(() => this.#goAlone(follower), ANSWER);
+    this.#post({ join: { conversationId, after: place(), follower: id } });
   }
 
-  hear({ conversationId, to, event, before, at, down }) {
-    const its = this.#its;
-    if (conversationId !== its.conversationId || (to ?? its.id) !== its.id) return;
-    clearTimeout(this.#answer);
-    this.#at = down ? null : at;
-    const place = its.place();
+  #take(follower, { event, before, at, down }) {
+    clearTimeout(follower.answer);
+    follower.at = down ? null : at;
+    const place = follower.place();
     if (down) {
-      if (!this.#alone) its.fail(new ChatstreamError(down.message, down));
+      if (!follower.alone) follower.fail(new ChatstreamError(down.message, down));
     } else if (before === place || at === place) {
-      // Where it had that event already, it passes over it.
-      this.#together();
-      if (event) its.take(event);
+      // An event that it has already it passes over.
+      this.#together(follower);
+      if (event) follower.take(event);
     } else {
-      this.goAlone();
+      this.#goAlone(follower);
     }
   }
 
-  /** Follow over this tab's own line, from its own place. */
-  goAlone() {
-    if (this.#alone) return;
-    const { conversationId, place, take, fail, line } = this.#its;
-    this.#at = null;
-    const { signal } = (this.#alone = new AbortController());
+  #goAlone(follower) {
+    if (follower.alone) return;
+    const { conversationId, place, take, fail } = follower;
+    follower.at = null;
+    const { signal } = (follower.alone = new AbortController());
     const pass = (event) => {
       take(event);
-      if (!signal.aborted && place() === this.#at) this.#together();
+      if (!signal.aborted && place() === follower.at) this.#together(follower);
     };
-    line.follow(conversationId, place, pass, signal).catch((error) => signal.aborted || fail(error));
+    const end = (error) => signal.aborted || fail(error);
+    this.#line.follow(conversationId, place, pass, signal).catch(end);
   }
 
-  #together() {
-    this.#alone?.abort();
-    this.#alone = null;
+  #together(follower) {
+    follower.alone?.abort();
+    follower.alone = null;
   }
 }

@@ -10,9 +10,8 @@ const FINAL = new Set([1003, 1007, 1008, 1009]);
 export class Socket {
   #line;
   #socket = null;
-  /** By conversation id: for whom it was asked, and who has got the answer to that. */
+  /** By conversation id: for whom it was asked. */
   #asked;
-  #answered;
   #isOver = false;
 
   constructor(line) {
@@ -27,7 +26,6 @@ export class Socket {
     for (const id of this.#asked.keys()) {
       if (followers.has(id)) continue;
       this.#asked.delete(id);
-      this.#answered.delete(id);
       this.#send({ type: "unsubscribe", conversation_id: id });
     }
     for (const [id, follower] of followers) {
@@ -52,7 +50,6 @@ export class Socket {
     const { access, userId: user_id } = this.#line;
     const { renewals } = access;
     this.#asked = new Map();
-    this.#answered = new Map();
     try {
       const ticket = await (access.hasHeaders && ticketOf(access));
       if (this.#isOver) return;
@@ -69,7 +66,11 @@ export class Socket {
     };
     this.#socket.onmessage = ({ data }) => {
       isHeard = true;
-      this.#take(JSON.parse(data));
+      const frame = JSON.parse(data);
+      // What is sent for one who has left is on its way before the answer to who came.
+      const follower = this.#asked.get(frame.conversation_id);
+      if (follower && follower.ref === frame.ref) follower.source = this;
+      this.#line.take(frame, this);
     };
     this.#socket.onclose = async ({ code, reason }) => {
       access.unopened++;
@@ -82,14 +83,6 @@ export class Socket {
         this.#line.lost(this, error);
       }
     };
-  }
-
-  /** What one gets that nobody asks for any more is on its way before the answer to the next. */
-  #take(frame) {
-    const id = frame.conversation_id;
-    const follower = this.#asked.get(id);
-    if (follower && frame.ref === follower.ref) this.#answered.set(id, follower);
-    this.#line.take(frame, this.#answered);
   }
 
   #send(frame) {

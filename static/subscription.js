@@ -9,15 +9,13 @@ const OFFLINE = 10_000;
 export class Subscription {
   #line;
   #conversationId;
-  #heartbeat;
   #handlers;
   #last;
   #stale;
   #state;
   #failures = 0;
-  /** When all was well last, and when anything was heard. */
+  /** When all was well last. */
   #good;
-  #heard = 0;
   #stream = null;
   #wakeUp = null;
   #hurry = false;
@@ -25,10 +23,9 @@ export class Subscription {
   #over = new AbortController();
   #leave;
 
-  constructor(line, conversationId, heartbeat, handlers) {
+  constructor(line, conversationId, handlers) {
     this.#line = line;
     this.#conversationId = conversationId;
-    this.#heartbeat = heartbeat;
     this.#handlers = handlers;
     this.#last = handlers.after;
     this.#stale = Boolean(handlers.load);
@@ -102,7 +99,6 @@ export class Subscription {
   async #follow() {
     const stream = (this.#stream = new AbortController());
     const take = (event) => this.#take(event);
-    this.#heard = Date.now();
     try {
       await this.#line.follow(this.#conversationId, () => this.#last, take, stream.signal);
     } finally {
@@ -113,7 +109,6 @@ export class Subscription {
 
   #take(event) {
     const last = this.#last;
-    this.#heard = Date.now();
     this.#last = placeAfter(event, last);
     if (event.type === "reset") {
       if (this.#handlers.load) this.reload();
@@ -164,8 +159,8 @@ export class Subscription {
     const { signal } = this.#over;
     const look = ({ type }) => {
       if (type !== "online" && document.visibilityState !== "visible") return;
-      const silent = Date.now() - this.#heard > this.#heartbeat * 1.2;
-      if (this.#wakeUp || silent) this.wake();
+      if (this.#wakeUp) this.wake();
+      else this.#line.revive();
     };
     onPage(look, ["online", "visibilitychange"], signal);
     // An open stream would keep the page out of the back/forward cache.

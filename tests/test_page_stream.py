@@ -63,7 +63,7 @@ await new Promise((resolve) => {
     },
   };
   const line = new module.Line(access, "default", "sse", 40_000);
-  const subscription = new Subscription(line, "default", 15_000, {
+  const subscription = new Subscription(line, "default", {
       load: async () => {
         loads.push(asked.length);
         return "1764000000000-0000";
