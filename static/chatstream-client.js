@@ -17,19 +17,18 @@
  * missed heartbeats, backs off with jitter, and outlives what ends an EventSource for good: a 502
  * or 503 during a restart, a 401 that `refresh` mends, a phone's sleep.
  *
- * All tabs that follow conversations of one user have one WebSocket together, in the tab that
- * holds a Web Lock; when that one closes, crashes, freezes or hangs, another takes over. A tab
- * that joins in the middle has a connection of its own until it has caught up. With `transport:
- * "sse"` it is one stream for each conversation, and browsers allow six to a host: take it for a
- * single conversation. It is also what is used where no WebSocket comes through. Without Web
- * Locks or BroadcastChannel (insecure origins) each client has a connection of its own. Calls
- * such as `send` are requests of their own on every transport.
+ * All tabs that follow conversations of one user have one connection together, a WebSocket or an
+ * SSE answer, in the tab that holds a Web Lock; when that one closes, crashes, freezes or hangs,
+ * another takes over. A tab that joins in the middle has a connection of its own until it has
+ * caught up; so have conversations beyond those (about 90) that fit the address of one SSE answer.
+ * Without Web Locks or BroadcastChannel (insecure origins) each client has a connection of its
+ * own. Calls such as `send` are requests of their own on every transport.
  *
  * What it does not promise: anything where the server itself does not (CONTRACT section 2), and
  * that text arrives in the pieces that the provider sent.
  *
- * Its ten modules, of which this is the first, are 5.9 KB when bundled, minified and gzipped
- * (esbuild), and 16 KB gzipped one by one as they lie here, comments and all.
+ * Its twelve modules, of which this is the first, are 5.9 KB when bundled, minified and gzipped
+ * (esbuild), and 17 KB gzipped one by one as they lie here, comments and all.
  */
 
 import { Access } from "./access.js";
@@ -91,7 +90,8 @@ export class ChatstreamClient {
    * @param {string|URL} [options.base] the server's root; by default where this module came from
    * @param {string} [options.userId]
    * @param {string} [options.conversationId]
-   * @param {"websocket"|"sse"} [options.transport] how events come
+   * @param {"websocket"|"sse"} [options.transport] how events come; where no WebSocket
+   *   comes through, over SSE in any case
    * @param {boolean} [options.share] whether all tabs use one connection
    * @param {object|(() => object|Promise<object>)} [options.headers] sent with every call, such as
    *   `Authorization`. A WebSocket cannot send them: `POST /tickets` with them gives it a ticket

@@ -6,7 +6,10 @@ import { Watchdog } from "./watchdog.js";
 
 /** Networks that let no WebSocket through show it so often in a row. */
 const BLOCKED = 2;
-/** Proxies take an address of 8 KB; it has more in it than what is counted here. */
+/**
+ * Proxies take an address of 8 KB, and it has more in it than is counted here. That is fewer than
+ * the 200 conversations which the server takes, too.
+ */
 const ADDRESS = 7_500;
 /** As long as a cursor is. */
 const CURSOR = "1764000000000-0000";

@@ -142,6 +142,34 @@ def test_a_subscription_that_is_refused_says_so(module_page: Page) -> None:
     assert found["states"] == ["connecting", "refused", "live"]
 
 
+def test_more_conversations_than_an_address_holds_are_asked_for_by_several_requests(
+    module_page: Page,
+) -> None:
+    asked = run(
+        module_page,
+        "line.js",
+        """
+        const { Access } = await import(new URL("static/access.js", document.baseURI));
+        const access = new Access({ base: document.baseURI });
+        const asked = [];
+        access.fetch = (where, query) => {
+          asked.push(access.url(where, query).href);
+          return new Promise(() => {});
+        };
+        const line = new module.Line(access, "default", "sse", 40_000);
+        const { signal } = new AbortController();
+        const last = () => "1764000000000-0007";
+        for (let n = 0; n < 60; n++) line.follow(`${n}`.padEnd(250, "é"), last, () => {}, signal);
+        await new Promise((resolve) => setTimeout(resolve));
+        return asked;
+        """,
+    )
+
+    assert sum(address.count("conversation_id=") for address in asked) == 60
+    assert sum(address.count("after=1764000000000-0007") for address in asked) == 60
+    assert max(map(len, asked)) < 8_000
+
+
 def test_turn_ids_are_sorted_by_time_and_of_the_form_that_the_server_takes(
     module_page: Page,
 ) -> None:
