@@ -33,7 +33,7 @@ MAX_COMMENT_CHARS = 10_000
 MAX_TITLE_CHARS = 200
 MAX_IDEMPOTENCY_KEY_CHARS = 255
 MAX_FOLLOWED = 200
-"""Conversations in one `GET /events`: with short ids they fill the 8 KB that proxies take."""
+"""Conversations in one `GET /events`: with short ids they fill the 8 KB that proxies allow it."""
 TURN_ID = r"^[A-Za-z0-9_-]{8,64}$"
 _TURN_ID = re.compile(TURN_ID.replace("$", r"\Z"))
 _MARKUP = re.compile(r"<script|<iframe|</|javascript:", re.IGNORECASE)

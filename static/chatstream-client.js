@@ -81,7 +81,6 @@ function connect({
 }
 
 export class ChatstreamClient {
-  #options;
   #connection;
   #address;
 
@@ -101,14 +100,14 @@ export class ChatstreamClient {
    */
   constructor(options = {}, connection = connect(options)) {
     const { userId = "default", conversationId = "default" } = options;
-    this.#options = options;
     this.#connection = connection;
     this.#address = { user_id: userId, conversation_id: conversationId };
   }
 
   /** Another conversation of the user, over the same connection. */
   at(conversationId) {
-    return new ChatstreamClient({ ...this.#options, conversationId }, this.#connection);
+    const { user_id: userId } = this.#address;
+    return new ChatstreamClient({ userId, conversationId }, this.#connection);
   }
 
   /**

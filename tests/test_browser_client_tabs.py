@@ -169,7 +169,7 @@ def test_a_tab_that_joins_with_an_older_cursor_gets_what_it_lacks_and_nobody_els
 def test_tabs_that_come_and_go_while_an_answer_runs_all_show_it(
     context: BrowserContext, tmp_path: Path, transport: str
 ) -> None:
-    words = [f"w{n} " for n in range(1500)]
+    words = [f"w{n} " for n in range(900)]
     pauses = [lambda: asyncio.sleep(0.002)] * len(words)
     steps = [step for pair in zip(words, pauses, strict=True) for step in pair]
     with Running(tmp_path, Scripted(*steps)) as server:
