@@ -27,7 +27,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from chatstream import websocket
 from chatstream.auth import Origins
 from chatstream.errors import ChatstreamError
-from chatstream.http import conversations, page, service, turns, usage, versions
+from chatstream.http import conversations, events, page, service, turns, usage, versions
 from chatstream.http.middleware import Edge, Guard
 from chatstream.http.problems import on_error
 from chatstream.limits import Limits
@@ -157,7 +157,7 @@ def _routes() -> list[Route | Mount | WebSocketRoute]:
         Route("/turns/{turn_id}/regenerate", versions.regenerate, methods=["POST"]),
         Route("/turns/{turn_id}/continue", versions.go_on, methods=["POST"]),
         Route("/turns/{turn_id}/versions", versions.listed),
-        Route("/events", conversations.events),
+        Route("/events", events.follow),
         Route("/history", conversations.history),
         Route("/history/clear", conversations.clear, methods=["POST"]),
         Route("/feedback", conversations.feedback, methods=["POST"]),

@@ -1,4 +1,4 @@
-"""One conversation on a socket: what it has to send, and what holds it back."""
+"""One conversation of those on a connection: what it has to send, and what holds it back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SLICE = PIECE
 
 class Subscription:
     """
-    A cursor of its own in a conversation, and its control events. For the socket's sender.
+    A cursor of its own in a conversation, and its control events. For whatever sends.
 
     Attributes:
         held: How many answers must go out before its next event.

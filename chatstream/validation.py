@@ -13,7 +13,16 @@ import unicodedata
 from typing import Annotated, Any, TypeVar
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from chatstream.errors import BadRequest, InvalidRequest
 from chatstream.events import Address
@@ -23,6 +32,8 @@ MAX_ID_CHARS = 256
 MAX_COMMENT_CHARS = 10_000
 MAX_TITLE_CHARS = 200
 MAX_IDEMPOTENCY_KEY_CHARS = 255
+MAX_FOLLOWED = 200
+"""Conversations in one `GET /events`: with short ids they fill the 8 KB that proxies allow it."""
 TURN_ID = r"^[A-Za-z0-9_-]{8,64}$"
 _TURN_ID = re.compile(TURN_ID.replace("$", r"\Z"))
 _MARKUP = re.compile(r"<script|<iframe|</|javascript:", re.IGNORECASE)
@@ -126,6 +137,35 @@ class StreamQuery(Addressed):
     after: str | None = None
 
 
+class FollowQuery(Body):
+    """
+    The query of a stream of several conversations; whether each is named well is not checked.
+
+    `after` has as many values, in the same order, an empty one where there is no cursor; or none.
+    """
+
+    user_id: Id = "default"
+    conversation_id: Annotated[list[str], Field(max_length=MAX_FOLLOWED)] = Field(
+        ["default"], description="one, or several that share the answer, each of them once"
+    )
+    after: list[str] = Field([], description="for each of them, in their order; or for none")
+
+    @field_validator("conversation_id")
+    @classmethod
+    def _each_once(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("must name each conversation once")
+        return names
+
+    @field_validator("after")
+    @classmethod
+    def _one_for_each(cls, cursors: list[str], info: ValidationInfo) -> list[str]:
+        names = info.data.get("conversation_id")
+        if names is not None and len(cursors) not in (0, len(names)):
+            raise ValueError(f"must be given {len(names)} times, as conversation_id, or never")
+        return cursors
+
+
 class HistoryQuery(Addressed):
     """The query of a page of history."""
 
@@ -170,6 +210,8 @@ def _problem(error: Any) -> tuple[str, str]:
     if isinstance(given, str):
         shown = given if len(given) <= 40 else given[:39] + "…"
         message += f" (got {len(given)} characters: {shown!r})"
+    elif isinstance(given, list):
+        message += f" (got {len(given)})"
     elif isinstance(given, int | float):
         message += f" (got {given})"
     else:

@@ -28,10 +28,13 @@ export class Access {
     return Boolean(this.#headers);
   }
 
+  /** Make an address; a list in the query stands for the same name several times. */
   url(where, query = {}) {
     const url = new URL(where, this.#base);
-    for (const [name, value] of Object.entries(query)) {
-      if (value !== undefined) url.searchParams.set(name, value);
+    for (const [name, values] of Object.entries(query)) {
+      for (const value of [values].flat()) {
+        if (value !== undefined) url.searchParams.append(name, value);
+      }
     }
     return url;
   }
@@ -77,7 +80,9 @@ export class Access {
   async refresh(renewals) {
     if (!this.#refresh) return false;
     if (renewals !== this.renewals) return true;
-    this.#refreshing ??= (async () => this.#refresh())().finally(() => (this.#refreshing = null));
+    this.#refreshing ??= Promise.resolve()
+      .then(this.#refresh)
+      .finally(() => (this.#refreshing = null));
     try {
       await this.#refreshing;
     } catch (cause) {

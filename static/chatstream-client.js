@@ -17,25 +17,23 @@
  * missed heartbeats, backs off with jitter, and outlives what ends an EventSource for good: a 502
  * or 503 during a restart, a 401 that `refresh` mends, a phone's sleep.
  *
- * All tabs that follow conversations of one user have one WebSocket together, in the tab that
- * holds a Web Lock; when that one closes, crashes, freezes or hangs, another takes over. A tab
- * that joins in the middle has a connection of its own until it has caught up. With `transport:
- * "sse"` it is one stream for each conversation, and browsers allow six to a host: take it for a
- * single conversation. It is also what is used where no WebSocket comes through. Without Web
- * Locks or BroadcastChannel (insecure origins) each client has a connection of its own. Calls
- * such as `send` are requests of their own on every transport.
+ * All tabs that follow conversations of one user have one connection together, a WebSocket or an
+ * SSE answer, in the tab that holds a Web Lock; when that one closes, crashes, freezes or hangs,
+ * another takes over. A tab that joins in the middle has a connection of its own until it has
+ * caught up; so have conversations beyond those (about 90) that fit the address of one SSE answer.
+ * Without Web Locks or BroadcastChannel (insecure origins) each client has a connection of its
+ * own. Calls such as `send` are requests of their own on every transport.
  *
  * What it does not promise: anything where the server itself does not (CONTRACT section 2), and
  * that text arrives in the pieces that the provider sent.
  *
- * Its ten modules, of which this is the first, are 5.9 KB when bundled, minified and gzipped
- * (esbuild), and 16 KB gzipped one by one as they lie here, comments and all.
+ * Its twelve modules, of which this is the first, are 5.9 KB when bundled, minified and gzipped
+ * (esbuild), and 17 KB gzipped one by one as they lie here, comments and all.
  */
 
 import { Access } from "./access.js";
-import { EventStream } from "./event-stream.js";
+import { Line } from "./line.js";
 import { SharedLine } from "./shared-line.js";
-import { Socket } from "./socket.js";
 import { Subscription } from "./subscription.js";
 
 export { ChatstreamError } from "./chatstream-error.js";
@@ -51,16 +49,12 @@ const SILENT_HEARTBEATS = 2.5;
  * browsers have it on secure origins only.
  */
 export function newTurnId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  let time = Date.now();
-  for (let index = 5; index >= 0; index--) {
-    bytes[index] = time % 256;
-    time = Math.floor(time / 256);
-  }
-  bytes[6] = (bytes[6] & 0x0f) | 0x70;
-  bytes[8] = (bytes[8] & 0x3f) | 0x80;
-  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+  const random = crypto.getRandomValues(new Uint8Array(10));
+  random[0] = (random[0] & 0x0f) | 0x70;
+  random[2] = (random[2] & 0x3f) | 0x80;
+  const time = Date.now().toString(16).padStart(12, "0");
+  const hex = Array.from(random, (byte) => byte.toString(16).padStart(2, "0"));
+  return (time + hex.join("")).replace(/(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
 /** Where a turn is found. */
@@ -78,17 +72,15 @@ function connect({
   ...signing
 }) {
   const access = new Access({ base, ...signing });
-  const beat = heartbeat * 1000;
-  const silence = beat * SILENT_HEARTBEATS;
-  const Transport = transport === "sse" ? EventStream : Socket;
-  const make = () => new Transport(access, userId, silence);
-  if (!share || !SharedLine.isPossible) return { access, beat, line: make() };
+  const silence = heartbeat * SILENT_HEARTBEATS * 1000;
+  const line = new Line(access, userId, transport, silence);
+  // Insecure origins have no Web Locks.
+  const isShared = share && globalThis.navigator?.locks && globalThis.BroadcastChannel;
   const name = `chatstream ${transport} ${userId} ${access.url("")}`;
-  return { access, beat, line: new SharedLine(name, make, silence) };
+  return { access, line: isShared ? new SharedLine(name, line, silence) : line };
 }
 
 export class ChatstreamClient {
-  #options;
   #connection;
   #address;
 
@@ -97,7 +89,8 @@ export class ChatstreamClient {
    * @param {string|URL} [options.base] the server's root; by default where this module came from
    * @param {string} [options.userId]
    * @param {string} [options.conversationId]
-   * @param {"websocket"|"sse"} [options.transport] how events come
+   * @param {"websocket"|"sse"} [options.transport] how events come; where no WebSocket
+   *   comes through, over SSE in any case
    * @param {boolean} [options.share] whether all tabs use one connection
    * @param {object|(() => object|Promise<object>)} [options.headers] sent with every call, such as
    *   `Authorization`. A WebSocket cannot send them: `POST /tickets` with them gives it a ticket
@@ -107,14 +100,14 @@ export class ChatstreamClient {
    */
   constructor(options = {}, connection = connect(options)) {
     const { userId = "default", conversationId = "default" } = options;
-    this.#options = options;
     this.#connection = connection;
     this.#address = { user_id: userId, conversation_id: conversationId };
   }
 
   /** Another conversation of the user, over the same connection. */
   at(conversationId) {
-    return new ChatstreamClient({ ...this.#options, conversationId }, this.#connection);
+    const { user_id: userId } = this.#address;
+    return new ChatstreamClient({ userId, conversationId }, this.#connection);
   }
 
   /**
@@ -209,8 +202,7 @@ export class ChatstreamClient {
    * @returns {Subscription}
    */
   subscribe(handlers) {
-    const { line, beat } = this.#connection;
-    return new Subscription(line, this.#address.conversation_id, beat, handlers);
+    return new Subscription(this.#connection.line, this.#address.conversation_id, handlers);
   }
 
   #get(where, query) {

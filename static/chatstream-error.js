@@ -6,23 +6,25 @@ const LAST_DELAY = 30_000;
 /** Statuses that say "not now" rather than "no". */
 const TRANSIENT = new Set([408, 425, 429, 500, 502, 503, 504]);
 
-/** A call that did not succeed. `status` is 0 where no answer came at all. */
+/** A call that did not succeed. */
 export class ChatstreamError extends Error {
-  constructor(message, problem = {}) {
-    const { status = 0, code = "network", retryable = true } = problem;
-    const { retryAfter, turnId, dice, cause } = problem;
+  name = "ChatstreamError";
+  /** The answer's status; 0 where no answer came at all. */
+  status = 0;
+  code = "network";
+  /** Whether the same call may succeed later. */
+  retryable = true;
+  /** What the server asked to wait, in ms. */
+  retryAfter;
+  /** The turn that did start, where the problem is about one. */
+  turnId;
+  /** What `jitter` is to use, where several are to come back at one moment. */
+  dice;
+
+  /** `problem`: any of these, and the `cause`. */
+  constructor(message, { cause, ...problem } = {}) {
     super(message, { cause });
-    this.name = "ChatstreamError";
-    this.status = status;
-    this.code = code;
-    /** Whether the same call may succeed later. */
-    this.retryable = retryable;
-    /** What the server asked to wait, in ms. */
-    this.retryAfter = retryAfter;
-    /** The turn that did start, where the problem is about one. */
-    this.turnId = turnId;
-    /** What `jitter` is to use, where several tabs are to come back at one moment. */
-    this.dice = dice;
+    Object.assign(this, problem);
   }
 }
 
@@ -49,7 +51,7 @@ export async function problem(response) {
     code: body.code ?? "http",
     retryable:
       TRANSIENT.has(response.status) && response.headers.get("x-should-retry") !== "false",
-    retryAfter: Number.isFinite(seconds) ? seconds * 1000 : undefined,
+    retryAfter: seconds >= 0 ? seconds * 1000 : undefined,
     turnId: body.turn_id,
   });
 }

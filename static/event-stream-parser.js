@@ -8,14 +8,11 @@ export class EventStreamParser {
   retry;
   #line = "";
   #data = [];
-  #afterReturn = false;
 
   /** Take the next piece of text; return the data of each event that it completes. */
   push(text) {
-    if (this.#afterReturn && text.startsWith("\n")) text = text.slice(1);
-    else if (text === "") return [];
-    this.#afterReturn = text.endsWith("\r");
-    const lines = (this.#line + text).split(/\r\n|\r|\n/);
+    // A CR at the very end may be half a CRLF: it waits for what follows.
+    const lines = (this.#line + text).split(/\r\n|\n|\r(?!$)/);
     this.#line = lines.pop();
     const complete = [];
     for (const line of lines) {
@@ -30,9 +27,7 @@ export class EventStreamParser {
   }
 
   #field(line) {
-    const colon = line.indexOf(":");
-    const name = colon < 0 ? line : line.slice(0, colon);
-    const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
+    const [, name, value] = /^([^:]*):? ?(.*)$/s.exec(line);
     if (name === "data") this.#data.push(value);
     else if (name === "retry" && /^[0-9]+$/.test(value)) this.retry = Number(value);
   }

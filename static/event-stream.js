@@ -1,54 +1,72 @@
 import { ChatstreamError, problem, reached } from "./chatstream-error.js";
 import { EventStreamParser } from "./event-stream-parser.js";
-import { Watchdog } from "./watchdog.js";
 
-/** The transport over Server-Sent Events: a request for each conversation that is followed. */
+/** The connection over Server-Sent Events: one request for all, made anew when they change. */
 export class EventStream {
-  #access;
-  #userId;
-  #silence;
+  #line;
+  #request;
+  #isAnswered;
+  #isOld;
+  #isOver = false;
 
-  /** `silence`: how long a stream may say nothing (ms). */
-  constructor(access, userId, silence) {
-    this.#access = access;
-    this.#userId = userId;
-    this.#silence = silence;
+  constructor(line) {
+    this.#line = line;
+    this.#run();
   }
 
-  /** Pass on what comes after `after`, until the stream ends, which is always an error. */
-  async follow(conversationId, after, take, signal) {
-    const stream = new AbortController();
-    const stop = () => stream.abort();
-    signal.addEventListener("abort", stop);
-    const watchdog = new Watchdog(this.#silence, stop);
-    const parser = new EventStreamParser();
-    try {
-      const query = { user_id: this.#userId, conversation_id: conversationId, after };
-      const response = await this.#access.fetch("events", query, {
-        headers: { Accept: "text/event-stream" },
-        cache: "no-store",
-        signal: stream.signal,
-      });
-      if (!response.ok) throw await problem(response);
-      if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) {
-        throw new ChatstreamError("Something in between answered in the server's place.");
+  /** Whom the line follows has changed. What is under way is waited for: one more request does. */
+  change() {
+    this.#isOld = true;
+    if (this.#isAnswered) this.#request.abort();
+  }
+
+  close() {
+    this.#isOver = true;
+    this.#request.abort();
+  }
+
+  async #run() {
+    while (!this.#isOver) {
+      const { signal } = (this.#request = new AbortController());
+      const parser = new EventStreamParser();
+      this.#isAnswered = false;
+      await null; // what changes in one tick is one change
+      this.#isOld = false;
+      try {
+        await this.#read(parser, signal);
+      } catch (error) {
+        if (signal.aborted) continue;
+        error.retryAfter ??= parser.retry;
+        this.#line.lost(this, error);
       }
-      const text = new TextDecoder();
-      const reader = response.body.getReader();
-      for (;;) {
-        const { done, value } = await reached(reader.read());
-        if (done) throw new ChatstreamError("The stream was cut.");
-        watchdog.hear();
-        const events = parser.push(text.decode(value, { stream: true }));
-        for (const event of events) take(JSON.parse(event));
+    }
+  }
+
+  async #read(parser, signal) {
+    const { access, userId: user_id, followers } = this.#line;
+    const none = followers.size > 1 ? "" : undefined;
+    const after = Array.from(followers.values(), (follower) => {
+      follower.source = signal;
+      return follower.place() ?? none;
+    });
+    const conversation_id = [...followers.keys()];
+    const headers = { Accept: "text/event-stream" };
+    const request = { headers, cache: "no-store", signal };
+    const response = await access.fetch("events", { user_id, conversation_id, after }, request);
+    this.#isAnswered = true;
+    if (this.#isOld) return this.#request.abort();
+    if (!response.ok) throw await problem(response);
+    if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) {
+      throw new ChatstreamError("Something in between answered in the server's place.");
+    }
+    const text = new TextDecoder();
+    const reader = response.body.getReader();
+    while (!signal.aborted) {
+      const { done, value } = await reached(reader.read());
+      if (done) throw new ChatstreamError("The stream was cut.");
+      for (const data of parser.push(text.decode(value, { stream: true }))) {
+        if (!signal.aborted) this.#line.take(JSON.parse(data), signal);
       }
-    } catch (error) {
-      error.retryAfter ??= parser.retry;
-      throw error;
-    } finally {
-      watchdog.stop();
-      signal.removeEventListener("abort", stop);
-      stop();
     }
   }
 }

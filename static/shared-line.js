@@ -1,29 +1,28 @@
 import { ChatstreamError } from "./chatstream-error.js";
-import { Leader, placeAfter } from "./leader.js";
+import { Leader } from "./leader.js";
+import { onPage } from "./on-page.js";
 import { Watchdog } from "./watchdog.js";
 
-/** A tab that the leader does not answer for so long begins a stream of its own (ms). */
+/** A tab that the leader does not answer for so long follows by itself (ms). */
 const ANSWER = 1_000;
 
 /**
- * The transport that all tabs of a browser share. One of them, which holds a Web Lock, follows
- * for all (`Leader`); what it gets goes over a BroadcastChannel. A tab takes an event only when it
- * stands exactly before it. Where it does not, since it joined with an older cursor or
- * the leader is silent, it has a stream of its own until both are in step.
+ * The line that all tabs of a browser share. One of them, which holds a Web Lock, follows for all
+ * (`Leader`); what it gets goes over a BroadcastChannel. A tab takes an event only when it stands
+ * exactly before it. Where it does not, since it joined with an older cursor or the leader is
+ * silent, it follows alone, over its own line, until both are in step.
  */
 export class SharedLine {
-  /** Insecure origins have no Web Locks. */
-  static get isPossible() {
-    return Boolean(globalThis.navigator?.locks && globalThis.BroadcastChannel);
-  }
-
   #name;
-  #makeTransport;
+  #line;
   #silence;
   #tab = crypto.getRandomValues(new Uint32Array(4)).join("-");
+  /** The tab's name, while it holds the lock that tells the leader that it is there. */
+  #attended;
   #count = 0;
+  /** As {id, conversationId, place, take, fail, at: where the leader is, alone, answer}. */
   #followers = new Set();
-  /** Who takes part, as {wake}. */
+  /** Who takes part: functions that wake them. */
   #members = new Set();
   #channel = null;
   #leader = null;
@@ -32,48 +31,50 @@ export class SharedLine {
 
   /**
    * @param {string} name the same in all tabs that may share
-   * @param {() => object} makeTransport
-   * @param {number} silence how long a transport may say nothing (ms)
+   * @param {Line} line this tab's own
+   * @param {number} silence how long that may say nothing (ms)
    */
-  constructor(name, makeTransport, silence) {
+  constructor(name, line, silence) {
     this.#name = name;
-    this.#makeTransport = makeTransport;
+    this.#line = line;
     this.#silence = silence;
-    if (!globalThis.document) return;
     // Who is frozen, or kept for the back button, cannot lead.
-    addEventListener("pagehide", () => this.#end());
-    document.addEventListener("freeze", () => this.#end());
-    addEventListener("pageshow", () => this.#begin());
-    document.addEventListener("resume", () => this.#begin());
+    onPage(() => this.#end(), ["pagehide", "freeze"]);
+    onPage(() => this.#begin(), ["pageshow", "resume"]);
   }
 
   /** Take part; `wake` is called when the server is there again. Returns how to leave. */
   enter(wake) {
-    const member = { wake };
-    this.#members.add(member);
+    this.#members.add(wake);
     this.#begin();
     return () => {
-      this.#members.delete(member);
+      this.#members.delete(wake);
       // Who goes on with another conversation at once keeps the lead.
       setTimeout(() => this.#members.size || this.#end());
     };
   }
 
-  /** As every transport's. */
-  follow(conversationId, after, take, signal) {
+  /** As a line's. */
+  follow(conversationId, place, take, signal) {
     return new Promise((_, fail) => {
-      const id = `${this.#tab} ${++this.#count}`;
-      const post = (message) => this.#channel?.postMessage({ tab: this.#tab, ...message });
-      const follower = new Follower({ id, conversationId, after, take, fail, post }, () =>
-        this.#makeTransport(),
-      );
+      const id = `${this.#tab} ${++this.#count};`;
+      const follower = { id, conversationId, place, take, fail };
       this.#followers.add(follower);
       signal.addEventListener("abort", () => {
         this.#followers.delete(follower);
-        follower.leave();
+        clearTimeout(follower.answer);
+        this.#together(follower);
+        this.#post({ leave: id });
+        fail(new ChatstreamError("The conversation was left."));
       });
-      follower.join();
+      this.#join(follower);
     });
+  }
+
+  /** As a line's. */
+  revive() {
+    this.#line.revive();
+    if (this.#watchdog?.silence > this.#silence / 2) this.#joinAll();
   }
 
   #begin() {
@@ -82,30 +83,39 @@ export class SharedLine {
     this.#channel = new BroadcastChannel(this.#name);
     this.#channel.onmessage = ({ data }) => this.#hear(data);
     this.#watchdog = new Watchdog(this.#silence * 1.5, () => this.#takeOver());
-    const held = () => new Promise((resolve) => signal.addEventListener("abort", resolve));
-    navigator.locks.request(`${this.#name} ${this.#tab}`, { signal }, held).catch(() => {});
+    this.#hold(`${this.#name} ${this.#tab}`, { signal }, signal, () => {
+      this.#attended = this.#tab;
+      this.#post({});
+    });
     this.#compete({ signal }, signal);
   }
 
   #end() {
-    this.#watchdog?.stop();
+    if (!this.#over) return;
+    this.#over.abort();
+    this.#watchdog.stop();
     this.#leader?.close();
-    this.#channel?.close();
-    this.#channel = this.#leader = null;
-    this.#over?.abort();
-    this.#over = null;
+    this.#channel.close();
+    this.#over = this.#channel = this.#leader = null;
+    this.#attended = undefined;
+  }
+
+  /** Hold a lock until `signal`, once it is free; resolves when it is lost, to a thief too. */
+  #hold(name, options, signal, begin) {
+    const held = () => {
+      if (signal.aborted) return;
+      begin();
+      return new Promise((resolve) => signal.addEventListener("abort", resolve));
+    };
+    return navigator.locks.request(name, options, held).catch(() => {});
   }
 
   /** Lead, once nobody else does; `options` may say not to wait for that. */
   async #compete(options, signal) {
     let leader;
-    const lead = () => {
-      if (signal.aborted) return;
-      leader = this.#leader = new Leader(this.#name, this.#makeTransport(), this.#silence / 2);
-      return new Promise((resolve) => signal.addEventListener("abort", resolve));
-    };
-    // It rejects when another tab, to which this one seemed dead, has taken the lock away.
-    await navigator.locks.request(this.#name, options, lead).catch(() => {});
+    await this.#hold(this.#name, options, signal, () => {
+      leader = this.#leader = new Leader(this.#name, this.#line);
+    });
     leader?.close();
     if (!signal.aborted && options.signal) this.#compete(options, signal);
   }
@@ -113,100 +123,69 @@ export class SharedLine {
   #takeOver() {
     this.#watchdog.hear();
     if (!this.#followers.size) return;
-    for (const follower of this.#followers) follower.goAlone();
+    for (const follower of this.#followers) this.#goAlone(follower);
     this.#compete({ steal: true }, this.#over.signal);
   }
 
+  #post(message) {
+    this.#channel?.postMessage({ tab: this.#attended, ...message });
+  }
+
   #hear(message) {
-    if (!("conversationId" in message || message.lead)) return;
+    const { lead, conversationId, to, event } = message;
+    if (!lead && conversationId === undefined) return;
     this.#watchdog.hear();
-    if (message.lead) return this.#followers.forEach((follower) => follower.join());
-    for (const follower of this.#followers) follower.hear(message);
-    if (message.event?.type === "ready") for (const { wake } of this.#members) wake();
-  }
-}
-
-/** One conversation that a tab follows: in step with the leader, or alone until it is. */
-class Follower {
-  #id;
-  #conversationId;
-  #last;
-  #take;
-  #fail;
-  #post;
-  #makeTransport;
-  /** Where the leader is, as far as is known. */
-  #at = null;
-  #alone = null;
-  #answer;
-
-  constructor({ id, conversationId, after, take, fail, post }, makeTransport) {
-    this.#id = id;
-    this.#conversationId = conversationId;
-    this.#last = after;
-    this.#take = take;
-    this.#fail = fail;
-    this.#post = post;
-    this.#makeTransport = makeTransport;
+    if (lead) return this.#joinAll();
+    for (const follower of this.#followers) {
+      const isMeant = (to ?? follower.id) === follower.id;
+      if (isMeant && conversationId === follower.conversationId) this.#take(follower, message);
+    }
+    if (event?.type === "ready") for (const wake of this.#members) wake();
   }
 
-  /** Tell the leader, also a new one, where this tab is. */
-  join() {
-    this.#at = null;
-    clearTimeout(this.#answer);
-    this.#answer = setTimeout(() => this.goAlone(), ANSWER);
-    const conversationId = this.#conversationId;
-    this.#post({ join: { conversationId, after: this.#last, follower: this.#id } });
+  #joinAll() {
+    for (const follower of this.#followers) this.#join(follower);
   }
 
-  leave() {
-    clearTimeout(this.#answer);
-    this.#together();
-    this.#post({ leave: this.#conversationId, follower: this.#id });
-    this.#fail(new ChatstreamError("The conversation was left."));
+  /** Tell the leader, also a new one, where a follower is. */
+  #join(follower) {
+    const { id, conversationId, place } = follower;
+    follower.at = null;
+    clearTimeout(follower.answer);
+    follower.answer = setTimeout(() => this.#goAlone(follower), ANSWER);
+    this.#post({ join: { conversationId, after: place(), follower: id } });
   }
 
-  hear({ conversationId, to = this.#id, event, before, at, down }) {
-    if (conversationId !== this.#conversationId || to !== this.#id) return;
-    clearTimeout(this.#answer);
-    this.#at = at;
+  #take(follower, { event, before, at, down }) {
+    clearTimeout(follower.answer);
+    follower.at = down ? null : at;
+    const place = follower.place();
     if (down) {
-      this.#at = null;
-      if (!this.#alone) this.#fail(new ChatstreamError(down.message, down));
-    } else if (before === this.#last) {
-      this.#together();
-      if (event) this.#pass(event);
-    } else if (at === this.#last) {
-      this.#together();
+      if (!follower.alone) follower.fail(new ChatstreamError(down.message, down));
+    } else if (before === place || at === place) {
+      // An event that it has already it passes over.
+      this.#together(follower);
+      if (event) follower.take(event);
     } else {
-      this.goAlone();
+      this.#goAlone(follower);
     }
   }
 
-  /** Follow over a transport of this tab's own, from its own place. */
-  goAlone() {
-    if (this.#alone) return;
-    this.#at = null;
-    const alone = (this.#alone = new AbortController());
-    const take = (event) => {
-      if (this.#alone !== alone) return;
-      this.#pass(event);
-      if (this.#last === this.#at) this.#together();
+  #goAlone(follower) {
+    if (follower.alone) return;
+    const { conversationId, place, take, fail } = follower;
+    follower.at = null;
+    const { signal } = (follower.alone = new AbortController());
+    const pass = (event) => {
+      take(event);
+      if (!signal.aborted && place() === follower.at) this.#together(follower);
     };
-    this.#makeTransport()
-      .follow(this.#conversationId, this.#last, take, alone.signal)
-      .catch((error) => {
-        if (this.#alone === alone) this.#fail(error);
-      });
+    const end = (error) => signal.aborted || fail(error);
+    this.#line.follow(conversationId, place, pass, signal).catch(end);
   }
 
-  #together() {
-    this.#alone?.abort();
-    this.#alone = null;
-  }
-
-  #pass(event) {
-    this.#last = placeAfter(event, this.#last);
-    this.#take(event);
+  #together(follower) {
+    follower.alone?.abort();
+    follower.alone = null;
   }
 }

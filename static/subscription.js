@@ -1,22 +1,21 @@
 import { ChatstreamError, jitter } from "./chatstream-error.js";
 import { placeAfter } from "./leader.js";
+import { onPage } from "./on-page.js";
 
 /** A server that cannot be reached for so long counts as out of reach (ms). */
 const OFFLINE = 10_000;
 
 /** One conversation, followed whatever happens. Made by `ChatstreamClient.subscribe`. */
 export class Subscription {
-  #transport;
+  #line;
   #conversationId;
-  #heartbeat;
   #handlers;
   #last;
   #stale;
   #state;
   #failures = 0;
-  /** When all was well last, and when anything was heard. */
-  #good = Date.now();
-  #heard = 0;
+  /** When all was well last. */
+  #good;
   #stream = null;
   #wakeUp = null;
   #hurry = false;
@@ -24,14 +23,13 @@ export class Subscription {
   #over = new AbortController();
   #leave;
 
-  constructor(transport, conversationId, heartbeat, handlers) {
-    this.#transport = transport;
+  constructor(line, conversationId, handlers) {
+    this.#line = line;
     this.#conversationId = conversationId;
-    this.#heartbeat = heartbeat;
     this.#handlers = handlers;
     this.#last = handlers.after;
     this.#stale = Boolean(handlers.load);
-    this.#leave = transport.enter?.(() => this.#wakeUp?.());
+    this.#leave = line.enter?.(() => this.#wakeUp?.());
     this.#say("connecting");
     this.#listen();
     this.#run();
@@ -74,33 +72,20 @@ export class Subscription {
   }
 
   async #run() {
-    while (!this.#over.signal.aborted) {
+    const { signal } = this.#over;
+    while (!signal.aborted) {
       this.#hurry = false;
-      let error;
       try {
         if (this.#resting) await this.#pause(Infinity);
-        else if (this.#stale) await this.#reload();
+        else if (this.#stale) await this.#load();
         else await this.#follow();
-        continue;
-      } catch (caught) {
-        error = caught;
+      } catch (error) {
+        if (!signal.aborted && !this.#hurry) await this.#wait(error);
       }
-      if (this.#over.signal.aborted) return;
-      if (this.#hurry) continue;
-      if (!this.#failures++) this.#good = Date.now();
-      if (error instanceof ChatstreamError && !error.retryable) {
-        this.#say("refused", error);
-        await this.#pause(Infinity);
-        continue;
-      }
-      const late = Date.now() - this.#good > OFFLINE;
-      const out = late || globalThis.navigator?.onLine === false;
-      this.#say(out ? "offline" : this.#state === "connecting" ? "connecting" : "reconnecting");
-      await this.#pause((error.retryAfter ?? 0) + jitter(this.#failures, error.dice));
     }
   }
 
-  async #reload() {
+  async #load() {
     this.#stale = false;
     try {
       this.#last = await this.#handlers.load();
@@ -113,12 +98,9 @@ export class Subscription {
   /** Follow until the stream is cut or interrupted: it has no last event. */
   async #follow() {
     const stream = (this.#stream = new AbortController());
-    const take = (event) => {
-      if (!stream.signal.aborted) this.#take(event);
-    };
-    this.#heard = Date.now();
+    const take = (event) => this.#take(event);
     try {
-      await this.#transport.follow(this.#conversationId, this.#last, take, stream.signal);
+      await this.#line.follow(this.#conversationId, () => this.#last, take, stream.signal);
     } finally {
       this.#stream = null;
       stream.abort();
@@ -127,21 +109,17 @@ export class Subscription {
 
   #take(event) {
     const last = this.#last;
-    this.#heard = Date.now();
     this.#last = placeAfter(event, last);
-    switch (event.type) {
-      case "ready":
-        this.#say("live");
-        this.#pass(event);
-        return;
-      case "reset":
-        if (this.#handlers.load) this.reload();
-        return;
-      case "caught_up":
-        this.#failures = 0;
-        return;
+    if (event.type === "reset") {
+      if (this.#handlers.load) this.reload();
+    } else if (event.type === "caught_up") {
+      this.#failures = 0;
+    } else if (event.type === "ready") {
+      this.#say("live");
+      this.#pass(event);
+    } else if (event.id && this.#last !== last) {
+      this.#pass(event);
     }
-    if (event.id && this.#last !== last) this.#pass(event);
   }
 
   #pass(event) {
@@ -152,7 +130,20 @@ export class Subscription {
     }
   }
 
-  /** Wait, unless there is a reason not to. */
+  /** Say what is wrong, and wait before the next try. */
+  #wait(error) {
+    if (!this.#failures++) this.#good = Date.now();
+    if (error instanceof ChatstreamError && !error.retryable) {
+      this.#say("refused", error);
+      return this.#pause(Infinity);
+    }
+    const late = Date.now() - this.#good > OFFLINE;
+    const out = late || globalThis.navigator?.onLine === false;
+    this.#say(out ? "offline" : this.#state === "connecting" ? "connecting" : "reconnecting");
+    return this.#pause((error.retryAfter ?? 0) + jitter(this.#failures, error.dice));
+  }
+
+  /** Let time pass, unless there is a reason not to. */
   #pause(ms) {
     return new Promise((resolve) => {
       const timer = ms === Infinity ? undefined : setTimeout(resolve, ms);
@@ -165,9 +156,14 @@ export class Subscription {
 
   /** Timers sleep with the laptop and in hidden tabs; these events tell that it is over. */
   #listen() {
-    const page = globalThis.document;
-    if (!page) return;
-    const options = { signal: this.#over.signal };
+    const { signal } = this.#over;
+    const look = ({ type }) => {
+      if (type !== "online" && document.visibilityState !== "visible") return;
+      if (this.#wakeUp) this.wake();
+      else this.#line.revive();
+    };
+    onPage(look, ["online", "visibilitychange"], signal);
+    // An open stream would keep the page out of the back/forward cache.
     let hidden = false;
     const hide = () => {
       hidden ||= !this.#resting;
@@ -177,21 +173,8 @@ export class Subscription {
       if (hidden) this.wake();
       hidden = false;
     };
-    addEventListener("online", () => this.wake(), options);
-    page.addEventListener(
-      "visibilitychange",
-      () => {
-        if (page.visibilityState !== "visible") return;
-        const silent = Date.now() - this.#heard > this.#heartbeat * 1.2;
-        if (this.#wakeUp || silent) this.wake();
-      },
-      options,
-    );
-    // An open stream would keep the page out of the back/forward cache.
-    addEventListener("pagehide", hide, options);
-    addEventListener("pageshow", show, options);
-    page.addEventListener("freeze", hide, options);
-    page.addEventListener("resume", show, options);
+    onPage(hide, ["pagehide", "freeze"], signal);
+    onPage(show, ["pageshow", "resume"], signal);
   }
 
   #say(state, error) {

@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from chatstream.errors import NotFound
 from chatstream.events import TERMINAL_TYPES, place
-from chatstream.http import conversations, turns
+from chatstream.http import events, turns
 from chatstream.http.sse import EventStream
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
@@ -23,7 +23,7 @@ from chatstream.subscription import Subscription
 from tests.attach_world import World
 from tests.log_steps import ADDRESS
 
-QUERY = f"user_id={ADDRESS.user_id}&conversation_id={ADDRESS.conversation_id}".encode()
+QUERY = f"user_id={ADDRESS.user_id}&conversation_id={ADDRESS.conversation_id}"
 
 
 class Client:
@@ -69,7 +69,15 @@ class Client:
         """Read the conversation over SSE, from the cursor on."""
         if moments:
             await self.world.loop.moment(f"{self.name} comes")
-        response = await conversations.events(self._request())
+        response = await events.follow(self._request())
+        assert isinstance(response, EventStream)
+        await self._stream(response)
+
+    async def follows_beside_another(self) -> None:
+        """Read the conversation in an SSE answer that is for another one too."""
+        await self.world.loop.moment(f"{self.name} comes")
+        two = f"{QUERY}&after={self.last_id or ''}&conversation_id=beside&after="
+        response = await events.follow(self._request(two))
         assert isinstance(response, EventStream)
         await self._stream(response)
 
@@ -119,11 +127,11 @@ class Client:
         self._gone = False
         await self.follows()
 
-    def _request(self, **path: str) -> Request:
+    def _request(self, query: str = QUERY, **path: str) -> Request:
         headers = [(b"last-event-id", self.last_id.encode())] if self.last_id is not None else []
         app = SimpleNamespace(state=SimpleNamespace(services=self.world.services))
         scope = {"type": "http", "method": "GET", "app": app, "headers": headers}
-        return Request(scope | {"query_string": QUERY, "path_params": path})
+        return Request(scope | {"query_string": query.encode(), "path_params": path})
 
     async def _stream(self, response: EventStream) -> None:
         self._connected()
@@ -152,6 +160,8 @@ class Client:
     # ---- the fold (CONTRACT section 2)
 
     def _take(self, event: Json) -> None:
+        if event["conversation_id"] != ADDRESS.conversation_id:
+            return
         self.world.note()
         kind = event["type"]
         self.world.loop.note(f"     {self.name} < {kind} {event.get('id', '')}")

@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
+from chatstream.events import Address
 from tests.running import Running
 
 FOLLOW = """
@@ -102,6 +103,17 @@ def streams(server: Running) -> int:
         int(float(count))
         for count in re.findall(r"^chatstream_streams_open\{.*\} (\S+)$", text, re.M)
     )
+
+
+def readers(server: Running, *conversation_ids: str) -> list[int]:
+    """How many read each conversation."""
+
+    async def count() -> list[int]:
+        log = server.app.services.log
+        found = [await log.conversation(Address("default", name)) for name in conversation_ids]
+        return [conversation.readers for conversation in found]
+
+    return list(server.call(count()))
 
 
 def settles(condition: Callable[[], bool], seconds: float = 15) -> None:

@@ -80,6 +80,12 @@ def a_turn_on_a_socket(world: World) -> None:
     world.play(writer=world.writes(TURN, "a", "b"), client=client.follows_on_a_socket())
 
 
+def a_turn_beside_another_conversation(world: World) -> None:
+    prior(world)
+    client = Client(world, "client", cursor="0")
+    world.play(writer=world.writes(TURN, "a", "b"), client=client.follows_beside_another())
+
+
 def a_turn_without_a_cursor(world: World) -> None:
     prior(world)
     world.play(writer=world.writes(TURN, "a", "b"), client=Client(world).follows())
@@ -240,6 +246,7 @@ AT = range(5)
 SCENES: list[tuple[Scene, int | None, int]] = [
     (a_turn, None, 100),
     (a_turn_on_a_socket, None, 70),
+    (a_turn_beside_another_conversation, 0, 60),
     (a_turn_without_a_cursor, None, 60),
     (a_first_turn, None, 50),
     *((partial(from_the_middle, at=at), None, 10) for at in AT),

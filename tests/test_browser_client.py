@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext
+from playwright.sync_api import BrowserContext, Page
 
 from chatstream.providers.scripted import Scripted
 from tests.browser import ServerProcess, browser, server, upstream
@@ -28,11 +28,19 @@ def halves(gate: Gate) -> Scripted:
 WHOLE = ("turn.completed", FIRST + SECOND)
 
 
+def everywhere(context: BrowserContext, base: str) -> list[Page]:
+    """Follow over every transport, and a second conversation over the stream of another tab."""
+    pages = [follow(context, base, transport=transport) for transport in TRANSPORTS]
+    return [*pages, follow(context, base, transport="sse", conversationId="other")]
+
+
 def test_a_server_that_is_killed_mid_answer_is_found_again(
     context: BrowserContext, server: ServerProcess, upstream: Upstream
 ) -> None:
-    pages = [follow(context, server.url, transport=transport) for transport in TRANSPORTS]
-    server.call("POST", "turns", json={"message": "!tokens=40 hang"})
+    pages = everywhere(context, server.url)
+    for name in ("default", "other"):
+        turn = {"message": "!tokens=40 hang", "conversation_id": name}
+        server.call("POST", "turns", json=turn)
     for page in pages:
         has_text(page, FIRST)
 
@@ -41,7 +49,8 @@ def test_a_server_that_is_killed_mid_answer_is_found_again(
 
     for page in pages:
         has_all(page, ("turn.interrupted", FIRST))
-    server.call("POST", "turns", json={"message": "!tokens=3"})
+    for name in ("default", "other"):
+        server.call("POST", "turns", json={"message": "!tokens=3", "conversation_id": name})
     for page in pages:
         has_all(page, ("turn.interrupted", FIRST), ("turn.completed", text_of(3)))
         assert seen(page)["readies"] == 2
@@ -52,8 +61,9 @@ def test_an_answer_that_was_given_while_the_network_was_off_is_there_when_it_is_
 ) -> None:
     gate = Gate()
     with Running(tmp_path, halves(gate)) as server, Doorman(server.port) as doorman:
-        pages = [follow(context, doorman.url, transport=transport) for transport in TRANSPORTS]
+        pages = everywhere(context, doorman.url)
         turn = start(server)
+        start(server, "other")
         for page in pages:
             has_text(page, FIRST)
 

@@ -17,6 +17,7 @@ from tests.following import (
     has_all,
     has_text,
     live,
+    readers,
     seen,
     settles,
     start,
@@ -168,7 +169,7 @@ def test_a_tab_that_joins_with_an_older_cursor_gets_what_it_lacks_and_nobody_els
 def test_tabs_that_come_and_go_while_an_answer_runs_all_show_it(
     context: BrowserContext, tmp_path: Path, transport: str
 ) -> None:
-    words = [f"w{n} " for n in range(1500)]
+    words = [f"w{n} " for n in range(900)]
     pauses = [lambda: asyncio.sleep(0.002)] * len(words)
     steps = [step for pair in zip(words, pauses, strict=True) for step in pair]
     with Running(tmp_path, Scripted(*steps)) as server:
@@ -207,6 +208,44 @@ def test_where_tabs_cannot_share_each_has_a_connection(
         has_all(pages[1], ("turn.completed", "".join(PARTS)))
 
 
+def conversations(doorman: Doorman) -> list[int]:
+    """How many conversations each request for events was for, in order."""
+    lines = [line for line in doorman.seen if line.startswith("GET /events?")]
+    return [line.count("conversation_id=") for line in lines]
+
+
+def test_eight_tabs_on_eight_conversations_have_one_stream_and_none_notices_who_comes_and_goes(
+    context: BrowserContext, tmp_path: Path
+) -> None:
+    gates = [Gate() for _ in PARTS[1:]]
+    names = [f"c{number}" for number in range(8)]
+    with Running(tmp_path, scripted(gates)) as server, Doorman(server.port) as doorman:
+        pages: list[Page] = []
+        for name in names:
+            start(server, name)
+            pages.append(follow(context, doorman.url, transport="sse", conversationId=name))
+            has_text(pages[-1], PARTS[0])
+        settles(lambda: streams(server) == 1)
+        assert conversations(doorman) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+        lost = pages.pop(1 if pages[0].evaluate(LEADS) else 0)
+        crash(lost)
+        settles(lambda: sorted(readers(server, *names)) == [0] + [1] * 7)
+        gates[0].open()
+        for page in pages:
+            has_text(page, PARTS[0] + PARTS[1])
+            assert seen(page)["readies"] == 1
+        assert streams(server) == 1
+
+        leader(pages).close()
+        for gate in gates[1:]:
+            gate.open()
+        for page in pages:
+            has_all(page, ("turn.completed", "".join(PARTS)))
+            assert seen(page)["states"] == ["connecting", "live"]
+        settles(lambda: streams(server) == 1)
+
+
 def test_eight_tabs_of_the_page_on_four_conversations_have_one_connection(
     context: BrowserContext, tmp_path: Path
 ) -> None:
@@ -234,27 +273,35 @@ def test_eight_tabs_of_the_page_on_four_conversations_have_one_connection(
         settles(lambda: streams(server) == 1)
 
 
-def test_conversations_of_one_page_share_a_socket(context: BrowserContext, tmp_path: Path) -> None:
-    with Running(tmp_path, Scripted("Hello")) as server:
-        page = follow(context, f"{server.base_url}/", share=False)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_conversations_of_one_page_share_a_connection(
+    context: BrowserContext, tmp_path: Path, transport: str
+) -> None:
+    with Running(tmp_path, Scripted("Hello")) as server, Doorman(server.port) as doorman:
+        page = follow(context, doorman.url, share=False, transport=transport)
+        live(page)
         page.evaluate(
             """() => {
               window.others = [];
-              for (const id of ["x", "y"]) {
+              window.following = ["x", "y", "z"].map((id) => {
                 const onEvent = ({ type, text }) => others.push([id, type, text]);
-                chat.at(id).subscribe({ after: "0", onEvent });
-              }
+                return chat.at(id).subscribe({ after: "0", onEvent });
+              });
             }"""
         )
-        page.wait_for_function("others.length === 2")
+        page.wait_for_function("others.length === 3")
+        page.evaluate("following[2].close()")
 
         page.evaluate("chat.at('y').send({ message: 'Hi' })")
 
         page.wait_for_function("others.some(([, type]) => type === 'turn.completed')")
         assert ["y", "turn.completed", "Hello"] in page.evaluate("others")
         assert [type for id, type, _ in page.evaluate("others") if id == "x"] == ["ready"]
+        settles(lambda: readers(server, "default", "x", "y", "z") == [1, 1, 1, 0])
         assert streams(server) == 1
         assert seen(page)["ids"] == []
+        assert seen(page)["readies"] == 1
+        assert conversations(doorman) == ([1, 4, 3] if transport == "sse" else [])
 
 
 def test_the_page_reaches_its_socket_under_a_path(context: BrowserContext, tmp_path: Path) -> None:
@@ -270,19 +317,3 @@ def test_the_page_reaches_its_socket_under_a_path(context: BrowserContext, tmp_p
         expect(answer(page)).to_have_text("Hello")
         assert any(line.startswith("GET /deep/chat/ws?") for line in doorman.seen)
         assert not any(line.startswith("GET /deep/chat/events") for line in doorman.seen)
-
-
-def test_what_only_a_crashed_tab_followed_is_followed_no_more(
-    context: BrowserContext, tmp_path: Path
-) -> None:
-    with Running(tmp_path, Scripted("Hello")) as server:
-        base = f"{server.base_url}/"
-        pages = [follow(context, base, transport="sse", conversationId=name) for name in "xy"]
-        for page in pages:
-            live(page)
-        settles(lambda: streams(server) == 2)
-        leader(pages)
-
-        crash(pages[0])
-
-        settles(lambda: streams(server) == 1)

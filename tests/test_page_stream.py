@@ -58,12 +58,12 @@ const answer = ({ status = 200, type = "text/event-stream", events = [] }, signa
 await new Promise((resolve) => {
   const access = {
     fetch: async (where, { after }, { signal }) => {
-      asked.push(after);
+      asked.push(...after);
       return answer(streams.shift(), signal);
     },
   };
-  const stream = new module.EventStream(access, "default", 40_000);
-  const subscription = new Subscription(stream, "default", 15_000, {
+  const line = new module.Line(access, "default", "sse", 40_000);
+  const subscription = new Subscription(line, "default", {
       load: async () => {
         loads.push(asked.length);
         return "1764000000000-0000";
@@ -86,7 +86,7 @@ return { asked, events, states, loads };
 def follow(module_page: Page, *streams: dict[str, Any]) -> dict[str, Any]:
     """Let a subscription read these answers one after another; all but the last are cut off."""
     streams[-1]["events"].append(event(9999, "end"))
-    found = run(module_page, "event-stream.js", SUBSCRIBE, list(streams))
+    found = run(module_page, "line.js", SUBSCRIBE, list(streams))
     assert isinstance(found, dict)
     return found
 
@@ -140,6 +140,34 @@ def test_a_subscription_that_is_refused_says_so(module_page: Page) -> None:
     found = follow(module_page, {"status": 403}, {"events": [event(0, "ready")]})
 
     assert found["states"] == ["connecting", "refused", "live"]
+
+
+def test_more_conversations_than_an_address_holds_are_asked_for_by_several_requests(
+    module_page: Page,
+) -> None:
+    asked = run(
+        module_page,
+        "line.js",
+        """
+        const { Access } = await import(new URL("static/access.js", document.baseURI));
+        const access = new Access({ base: document.baseURI });
+        const asked = [];
+        access.fetch = (where, query) => {
+          asked.push(access.url(where, query).href);
+          return new Promise(() => {});
+        };
+        const line = new module.Line(access, "default", "sse", 40_000);
+        const { signal } = new AbortController();
+        const last = () => "1764000000000-0007";
+        for (let n = 0; n < 60; n++) line.follow(`${n}`.padEnd(250, "é"), last, () => {}, signal);
+        await new Promise((resolve) => setTimeout(resolve));
+        return asked;
+        """,
+    )
+
+    assert sum(address.count("conversation_id=") for address in asked) == 60
+    assert sum(address.count("after=1764000000000-0007") for address in asked) == 60
+    assert max(map(len, asked)) < 8_000
 
 
 def test_turn_ids_are_sorted_by_time_and_of_the_form_that_the_server_takes(

@@ -1,4 +1,4 @@
-"""Conversations: following, reading, listing, renaming and erasing them; and feedback."""
+"""Conversations: reading, listing, renaming and erasing them; and feedback."""
 
 from __future__ import annotations
 
@@ -7,38 +7,22 @@ import hashlib
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chatstream.errors import InvalidRequest, NotFound, StorageFailed, StorageFull
+from chatstream.errors import InvalidRequest, NotFound
 from chatstream.events import is_event_id
 from chatstream.history import page, read_place
 from chatstream.http.requests import PRIVATE, body, count, json, query
-from chatstream.http.sse import CutStream, LogStream
 from chatstream.log.records import Json
 from chatstream.services import Services, services_of
-from chatstream.subscriber import start_of_conversation
 from chatstream.validation import (
     Addressed,
     ConversationsQuery,
     FeedbackRequest,
     HistoryQuery,
     RenameRequest,
-    StreamQuery,
     UserQuery,
 )
 
 SUCCESS = {"status": "success"}
-
-
-async def events(request: Request) -> Response:
-    """`GET /events`: the whole conversation, live, for ever."""
-    asked = query(request, StreamQuery)
-    services = services_of(request)
-    try:
-        conversation = await services.log.conversation(asked.address)
-    except (StorageFailed, StorageFull):
-        return CutStream(services)
-    cursor = request.headers.get("last-event-id") or asked.after
-    where = start_of_conversation(conversation, cursor, services.log.last_id)
-    return LogStream(services, conversation, where)
 
 
 async def history(request: Request) -> Response:

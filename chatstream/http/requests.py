@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote
 
@@ -101,16 +102,15 @@ async def turn_body(request: Request, model: type[T]) -> T:
     return turn
 
 
-def query(request: HTTPConnection, model: type[M]) -> M:
+def pairs(request: HTTPConnection) -> list[tuple[str, str]]:
     """
-    Return a checked query.
+    Return a query's names and values, in order.
 
     Raises:
-        InvalidRequest: A field is wrong, given twice, or not UTF-8: two names must never become
-            one, nor one two.
+        InvalidRequest: It is not UTF-8: two names must never become one.
     """
     try:
-        pairs = parse_qsl(
+        return parse_qsl(
             request.scope["query_string"].decode(),
             keep_blank_values=True,
             encoding="utf-8",
@@ -118,12 +118,28 @@ def query(request: HTTPConnection, model: type[M]) -> M:
         )
     except (UnicodeDecodeError, ValueError):
         raise InvalidRequest(("query", "must be percent-encoded UTF-8")) from None
-    given = dict(pairs)
-    if len(given) < len(pairs):
-        names = [name for name, _ in pairs]
+
+
+def query(request: HTTPConnection, model: type[M], lists: Collection[str] = ()) -> M:
+    """
+    Return a checked query; of the names in `lists`, with all their values.
+
+    Raises:
+        InvalidRequest: A field is wrong, not UTF-8, or given twice: one name must never be two.
+    """
+    many: dict[str, list[str]] = {}
+    once: list[tuple[str, str]] = []
+    for name, value in pairs(request):
+        if name in lists:
+            many.setdefault(name, []).append(value)
+        else:
+            once.append((name, value))
+    given = dict(once)
+    if len(given) < len(once):
+        names = [name for name, _ in once]
         twice = next(name for name in names if names.count(name) > 1)
         raise InvalidRequest((twice[:80], "must be given once"))
-    return parse(model, given, strict=False)
+    return parse(model, given | many, strict=False)
 
 
 async def count(request: Request, kind: Kind = "default") -> dict[str, str]:

@@ -1,0 +1,139 @@
+"""
+`GET /events`: a conversation live, for ever; or several of a user in one answer.
+
+Browsers open six connections to a host: who follows more conversations than that over SSE names
+`conversation_id` several times. Such an answer has no `id:` lines, since one cursor cannot stand
+for all: whoever comes back says with `after` where each is to go on.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chatstream import wire
+from chatstream.errors import ChatstreamError, StorageFailed, StorageFull
+from chatstream.events import Address
+from chatstream.frames import problem
+from chatstream.http.requests import pairs, query
+from chatstream.http.sse import CutStream, EventStream, LogStream
+from chatstream.log.conversation import Conversation
+from chatstream.services import Services, services_of
+from chatstream.subscriber import Start, start_of_conversation
+from chatstream.subscription import SLICE, Subscription
+from chatstream.validation import Addressed, FollowQuery, StreamQuery, parse
+
+logger = logging.getLogger(__name__)
+
+
+async def follow(request: Request) -> Response:
+    """`GET /events`: one conversation, or several where `conversation_id` is repeated."""
+    if [name for name, _ in pairs(request)].count("conversation_id") > 1:
+        return await _several(request)
+    asked = query(request, StreamQuery)
+    services = services_of(request)
+    try:
+        conversation = await services.log.conversation(asked.address)
+    except (StorageFailed, StorageFull):
+        return CutStream(services)
+    cursor = request.headers.get("last-event-id") or asked.after
+    where = start_of_conversation(conversation, cursor, services.log.last_id)
+    return LogStream(services, conversation, where)
+
+
+async def _several(request: Request) -> Response:
+    asked = query(request, FollowQuery, ("conversation_id", "after"))
+    stream = SharedStream(services_of(request))
+    cursors = asked.after or [""] * len(asked.conversation_id)
+    try:
+        for name, cursor in zip(asked.conversation_id, cursors, strict=True):
+            await stream.follow(Address(asked.user_id, name), cursor or None)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+class SharedStream(EventStream):
+    """
+    Several conversations of a user, each from its own cursor on. It has no end of its own.
+
+    What is wrong with one of them is told by an `error` event with its `conversation_id`, as on a
+    WebSocket, and the others go on.
+    """
+
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self._subscriptions: dict[str, Subscription] = {}
+        self._ready: dict[str, None] = {}
+        self._opening = wire.sse_retry()
+
+    async def follow(self, address: Address, cursor: str | None) -> None:
+        """Send a conversation too, from a cursor on; it is read from now on."""
+        log = self._services.log
+        try:
+            address = parse(Addressed, address._asdict()).address
+            conversation = await log.conversation(address)
+        except (ChatstreamError, OSError) as error:
+            self._opening += _failed(address.conversation_id, error)
+            return
+        self._add(conversation, start_of_conversation(conversation, cursor, log.last_id))
+
+    def _add(self, conversation: Conversation, start: Start) -> None:
+        subscription = Subscription(conversation, start, None, self._has_something)
+        self._subscriptions[subscription.name] = subscription
+        subscription.wake()
+
+    def _has_something(self, name: str) -> None:
+        self._ready[name] = None
+        self._signal.set()
+
+    def close(self) -> None:
+        """Stop reading."""
+        for subscription in self._subscriptions.values():
+            subscription.close()
+
+    async def stream(self) -> bool:
+        """Send each that has something a slice in turn, so that a long backlog delays no other."""
+        opening = self._opening
+        while not self._left:
+            if opening or self._ready:
+                frames = opening + await self._round()
+                opening = b""
+                if frames:
+                    await self.write(frames)
+            elif self._ending:
+                return False
+            else:
+                await self.quiet()
+        return False
+
+    async def _round(self) -> bytes:
+        """Take what leaves in one send: some of each that has something, or one slice at least."""
+        taken = b""
+        for name in list(self._ready):
+            del self._ready[name]
+            if subscription := self._subscriptions.get(name):
+                taken += await self._take(subscription)
+            if len(taken) >= SLICE:
+                break
+        return taken
+
+    async def _take(self, subscription: Subscription) -> bytes:
+        name = subscription.name
+        try:
+            frames = await subscription.frames()
+        except (ChatstreamError, OSError) as error:
+            logger.error("subscription lost", extra={"error": type(error).__name__})
+            self._subscriptions.pop(name).close()
+            return _failed(name, error)
+        if frames:
+            self._ready[name] = None  # there may be more, once the others have had their turn
+        return b"".join(map(wire.sse_control, frames))
+
+
+def _failed(conversation_id: str, error: Exception) -> bytes:
+    return wire.sse_control(orjson.dumps(problem(error) | {"conversation_id": conversation_id}))
