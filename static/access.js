@@ -12,20 +12,16 @@ export class Access {
   unopened = 0;
   /** How often the page has signed in again. */
   renewals = 0;
+  /** What the page's calls carry, if anything: an object, or a function that makes one. */
+  headers;
   #base;
-  #headers;
   #refresh;
   #refreshing = null;
 
   constructor({ base, headers, refresh }) {
     this.#base = new URL(base, globalThis.document?.baseURI);
-    this.#headers = headers;
+    this.headers = headers;
     this.#refresh = refresh;
-  }
-
-  /** Whether calls carry headers of the page's own. */
-  get hasHeaders() {
-    return Boolean(this.#headers);
   }
 
   /** Make an address; a list in the query stands for the same name several times. */
@@ -43,7 +39,7 @@ export class Access {
   async fetch(where, query, request = {}) {
     for (let again = true; ; again = false) {
       const { renewals } = this;
-      const own = typeof this.#headers === "function" ? await this.#headers() : this.#headers;
+      const own = typeof this.headers === "function" ? await this.headers() : this.headers;
       const headers = { Accept: "application/json", ...request.headers, ...own };
       const response = await reached(fetch(this.url(where, query), { ...request, headers }));
       if (response.status !== 401 || !again || !(await this.refresh(renewals))) return response;

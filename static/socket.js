@@ -6,6 +6,7 @@ const LATER = 5_000;
 const SIGNED_OUT = 4401;
 /** Coming back does not mend these: wrong data, a policy, a frame that is too large. */
 const FINAL = new Set([1003, 1007, 1008, 1009]);
+
 /** The connection over a WebSocket, on which conversations come and go. */
 export class Socket {
   #line;
@@ -51,7 +52,7 @@ export class Socket {
     const { renewals } = access;
     this.#asked = new Map();
     try {
-      const ticket = await (access.hasHeaders && ticketOf(access));
+      const ticket = await (access.headers && ticketOf(access));
       if (this.#isOver) return;
       const url = access.url("ws", { user_id, ticket: ticket || undefined });
       url.protocol = url.protocol.replace("http", "ws");

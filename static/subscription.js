@@ -4,6 +4,8 @@ import { onPage } from "./on-page.js";
 
 /** A server that cannot be reached for so long counts as out of reach (ms). */
 const OFFLINE = 10_000;
+/** As long as a timer can wait (ms). */
+const FOREVER = 2 ** 31 - 1;
 
 /** One conversation, followed whatever happens. Made by `ChatstreamClient.subscribe`. */
 export class Subscription {
@@ -76,7 +78,7 @@ export class Subscription {
     while (!signal.aborted) {
       this.#hurry = false;
       try {
-        if (this.#resting) await this.#pause(Infinity);
+        if (this.#resting) await this.#pause(FOREVER);
         else if (this.#stale) await this.#load();
         else await this.#follow();
       } catch (error) {
@@ -135,7 +137,7 @@ export class Subscription {
     if (!this.#failures++) this.#good = Date.now();
     if (error instanceof ChatstreamError && !error.retryable) {
       this.#say("refused", error);
-      return this.#pause(Infinity);
+      return this.#pause(FOREVER);
     }
     const late = Date.now() - this.#good > OFFLINE;
     const out = late || globalThis.navigator?.onLine === false;
@@ -146,7 +148,7 @@ export class Subscription {
   /** Let time pass, unless there is a reason not to. */
   #pause(ms) {
     return new Promise((resolve) => {
-      const timer = ms === Infinity ? undefined : setTimeout(resolve, ms);
+      const timer = setTimeout(resolve, ms);
       this.#wakeUp = () => {
         clearTimeout(timer);
         resolve();

@@ -208,6 +208,19 @@ def test_where_tabs_cannot_share_each_has_a_connection(
         has_all(pages[1], ("turn.completed", "".join(PARTS)))
 
 
+LATE_LOCKS = """
+const { request } = LockManager.prototype;
+let own = true;  // the first of a tab's locks is the one that tells that it is there
+LockManager.prototype.request = async function (...given) {
+  if (own) {
+    own = false;
+    await new Promise((resolve) => setTimeout(resolve, 300));
+  }
+  return request.apply(this, given);
+};
+"""
+
+
 def conversations(doorman: Doorman) -> list[int]:
     """How many conversations each request for events was for, in order."""
     lines = [line for line in doorman.seen if line.startswith("GET /events?")]
@@ -217,6 +230,7 @@ def conversations(doorman: Doorman) -> list[int]:
 def test_eight_tabs_on_eight_conversations_have_one_stream_and_none_notices_who_comes_and_goes(
     context: BrowserContext, tmp_path: Path
 ) -> None:
+    context.add_init_script(LATE_LOCKS)
     gates = [Gate() for _ in PARTS[1:]]
     names = [f"c{number}" for number in range(8)]
     with Running(tmp_path, scripted(gates)) as server, Doorman(server.port) as doorman:
