@@ -1,5 +1,7 @@
 """The command line of `serve`: what it takes, and what it says when that is wrong."""
 
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -37,6 +39,13 @@ def test_a_wrong_setting_is_named_and_nothing_is_started(arguments: list[str], n
     assert result.stdout == ""
     assert result.stderr.startswith(f"chatstream: {named}: ")
     assert result.stderr.count("\n") == 1
+
+
+def test_the_package_itself_is_the_command_too() -> None:
+    command = [sys.executable, "-m", "chatstream", "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert said.stdout.startswith("chatstream, version ")
 
 
 def test_the_version_is_that_of_the_package() -> None:
