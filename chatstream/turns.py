@@ -108,6 +108,8 @@ class TurnRunner:
                 return started
             if (reply := starting.reply(started, self._answers)) is not None:
                 self._run(started, reply, replaced, starting.slot.pass_on())
+                if replaced is not None:
+                    self._stop_replaced(started, replaced)
             return started
         except (Unavailable, TooManyRequests) as error:
             self._metrics.turn_refused(error.code)
@@ -129,6 +131,12 @@ class TurnRunner:
         reply.begin(messages, done=partial(self._over, turn, slot))
         if self._interrupting:
             reply.stop(Why("turn.interrupted", last=True))
+
+    def _stop_replaced(self, turn: LiveTurn, replaced: EventId) -> None:
+        """Stop what began while this turn was about to: it is out of view with the rest."""
+        for other in list(turn.conversation.running.values()):
+            if replaced <= other.started_id < turn.started_id and other in self.running:
+                self.running[other].stop(Why("turn.cancelled", "user"))
 
     def _over(self, turn: LiveTurn, slot: Slot) -> None:
         reply = self.running.pop(turn)

@@ -166,6 +166,30 @@ def test_a_turn_whose_provider_is_here_no_more_is_done_again_by_the_default_one(
     assert len(gone.requests) == 1
 
 
+async def test_of_turns_that_replace_the_same_one_at_once_the_last_alone_goes_on(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    runner = run_with(log, Scripted("a").then(asyncio.Event()), tmp_path)
+    first = await finish(runner, await runner.start(TurnRequest(message="q", turn_id="turn-0001")))
+    wanted = [
+        again("regenerate", AgainBody(turn_id=f"turn-100{n}"), first.started, first.terminal)
+        for n in range(4)
+    ]
+    *earlier, last = sorted(
+        [
+            turn
+            for turn in await asyncio.gather(*map(runner.start, wanted))
+            if isinstance(turn, LiveTurn)
+        ],
+        key=lambda turn: turn.started_id,
+    )
+
+    ends = [(await finish(runner, turn)).terminal["type"] for turn in earlier]
+    assert ends == 3 * ["turn.cancelled"]
+    assert list(runner.running) == [last]
+    await runner.interrupt()
+
+
 @pytest.mark.parametrize("kind", ["regenerate", "continue"])
 def test_an_idempotency_key_is_the_new_turns_id(tmp_path: Path, kind: str) -> None:
     provider = Scripted("half", ProviderError("died")).then("whole")
