@@ -1,5 +1,6 @@
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,15 +30,28 @@ TOO_SLOW = ProviderError("slow", code="first_token_timeout", retryable=True)
 
 
 class Clock:
+    """Stands until it is told how much time passes; then what is due is called."""
+
     def __init__(self) -> None:
         self.now = 0.0
+        self._due: list[tuple[float, Callable[[], None]]] = []
 
     def __call__(self) -> float:
         return self.now
 
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        self._due.append((self.now + seconds, call))
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+        while due := [entry for entry in self._due if entry[0] <= self.now]:
+            self._due.remove(due[0])
+            due[0][1]()
+
 
 def limiter(most: int = 4, size: int = 100, seconds: float = 20, clock: Any = None) -> Limiter:
-    return Limiter(clock or Clock(), most, Queue(size, seconds))
+    clock = clock or Clock()
+    return Limiter(clock, most, Queue(size, seconds), clock.later)
 
 
 async def test_there_is_room_up_to_the_limit_and_then_one_waits() -> None:
@@ -274,10 +288,78 @@ async def test_a_place_is_kept_for_each_user_who_was_here_lately() -> None:
         ticket.release()
     assert places.in_use == 5
 
-    clock.now += LATELY
-    greedy[0].release()
+    clock.passes(LATELY)
 
     assert places.in_use == places.share
+    assert greedy[5].granted
+
+
+async def test_places_that_are_kept_become_free_one_by_one_as_time_passes() -> None:
+    clock = Clock()
+    places = limiter(8, clock=clock)
+    for user in "abc":
+        places.join(user).release()
+        clock.passes(1)
+    greedy = [places.join("greedy") for _ in range(6)]
+    assert [ticket.granted for ticket in greedy] == [True] * 5 + [False]
+
+    clock.passes(LATELY - 3)
+    assert greedy[5].granted
+
+
+async def test_a_place_that_is_kept_later_becomes_free_too() -> None:
+    clock = Clock()
+    places = limiter(2, clock=clock)
+    other = places.join("other")
+    running, waiting = (places.join("greedy") for _ in range(2))
+    other.release()
+    assert (running.granted, waiting.granted) == (True, False)
+
+    clock.passes(LATELY)
+
+    assert waiting.granted
+
+
+async def test_nobody_overtakes_his_own_who_wait() -> None:
+    clock = Clock()
+    places = limiter(2, clock=clock)
+    places.join("other").release()
+    places.join("greedy")
+    waiting = places.join("greedy")
+    clock.now += LATELY  # what is due has not been called yet
+
+    last = places.join("greedy")
+
+    assert (waiting.granted, last.granted) == (True, False)
+
+
+async def test_a_trial_that_succeeds_makes_room_for_whoever_was_spared_it() -> None:
+    clock = Clock()
+    places = limiter(8, clock=clock)
+    first, second, refused = (places.join("greedy") for _ in range(3))
+    refused.failed(TOO_OFTEN)
+    refused.release()
+    clock.passes(TRIAL_SECONDS)
+    while 2 * places.in_use >= places.limit:
+        first.began()
+    trial = places.join("greedy")
+    modest = places.join("modest")
+    second.release()
+    assert (trial.granted, modest.granted, places.in_use) == (True, False, 2)
+
+    trial.began()
+
+    assert modest.granted
+
+
+async def test_whoever_was_here_long_ago_is_forgotten() -> None:
+    clock = Clock()
+    places = limiter(8, clock=clock)
+    for number in range(100):
+        places.join(str(number)).release()
+        clock.now += 1
+
+    assert len(places._idle) <= LATELY + 1
 
 
 async def test_users_who_were_here_lately_keep_no_more_than_half_of_the_places() -> None:
@@ -306,7 +388,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.places = Limiter(self.clock, 6, Queue(5, 50))
+        self.places = Limiter(self.clock, 6, Queue(5, 50), self.clock.later)
         self.tickets: list[Ticket] = []
 
     @rule(user=st.sampled_from("abc"))
@@ -334,7 +416,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seconds=st.floats(0, 30))
     def passes(self, seconds: float) -> None:
-        self.clock.now += seconds
+        self.clock.passes(seconds)
 
     def running(self) -> list[Ticket]:
         return [ticket for ticket in self.tickets if ticket.granted]
@@ -347,6 +429,8 @@ class Machine(RuleBasedStateMachine):
         assert places.in_use == len(running)
         assert places.queued == len(self.tickets) - len(running) <= 5
         held = Counter(ticket.user_id for ticket in running)
+        ours = [ticket for ticket in self.tickets if ticket.user_id == "a"]
+        assert sorted(ours, key=lambda ticket: not ticket.granted) == ours
         if places.in_use < int(places.limit):
             waiting = {ticket.user_id for ticket in self.tickets if ticket not in running}
             # Only who has something running waits beside a free place, or where that is a trial.

@@ -49,14 +49,29 @@ class Limiter:
     """
     One provider's places. For the loop's thread.
 
+    Args:
+        clock: Monotonic seconds.
+        most: How many requests may ever run at once.
+        queue: What may wait besides.
+        later: Calls a function after so many seconds: a place that is kept for somebody becomes
+            free as time passes, and nobody need come or go then.
+
     Attributes:
         limit: How many requests may run now, its fraction not yet earned; at least 1.
         in_use: How many run.
         queued: How many wait. Never one that could run.
     """
 
-    def __init__(self, clock: Callable[[], float], most: int, queue: Queue) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        most: int,
+        queue: Queue,
+        later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
         self._clock = clock
+        self._later = later
+        self._looks_later = False
         self._most = most
         self._queue = queue
         self.limit = float(most)
@@ -84,6 +99,7 @@ class Limiter:
             Unavailable: The queue is full, or would be too long a wait; says how long it would be.
         """
         ticket = Ticket(self, user_id)
+        self._serve()  # nobody overtakes his own who wait
         if self._has_place(user_id):
             self._grant(ticket)
             return ticket
@@ -98,6 +114,7 @@ class Limiter:
             )
         self._waiting.setdefault(user_id, deque()).append(ticket)
         self.queued += 1
+        self._look_later()
         return ticket
 
     def _has_place(self, user_id: str) -> bool:
@@ -133,7 +150,7 @@ class Limiter:
         if 2 * self.in_use >= self.limit:
             most = self._most if self._clock() >= self._trial_at else self._borne
             self.limit = max(self.limit, min(self.limit + 1 / self.limit, float(most)))
-            self._serve()
+        self._serve()
 
     def refused(self, place: int, decreases: int) -> None:
         """Lower the limit, once for all requests that were sent before it was lowered last."""
@@ -161,6 +178,7 @@ class Limiter:
         if not self._held[user_id]:
             del self._held[user_id]
             self._idle[user_id] = self._clock()
+            self._expected_users()  # none is kept for longer than it counts
         held = self._clock() - granted_at
         self._seconds_held += SMOOTHING * (held - self._seconds_held)
         self._serve()
@@ -169,12 +187,26 @@ class Limiter:
         while self.in_use < int(self.limit):
             waiting = [user for user in self._waiting if self._has_place(user)]
             if not waiting:
+                self._look_later()
                 return
             user_id = min(waiting, key=self._held.__getitem__)
             self._waiting.move_to_end(user_id)
             ticket = self._waiting[user_id].popleft()
             self._dequeued(user_id)
             self._grant(ticket)
+
+    def _look_later(self) -> None:
+        """See that whoever waits beside a place is served once it is kept for nobody."""
+        if self._looks_later or not self._waiting or not self._idle:
+            return
+        if self.in_use < int(self.limit):
+            self._looks_later = True
+            until = next(iter(self._idle.values())) + LATELY
+            self._later(max(until - self._clock(), 0.0), self._look)
+
+    def _look(self) -> None:
+        self._looks_later = False
+        self._serve()
 
     def _dequeued(self, user_id: str) -> None:
         self.queued -= 1

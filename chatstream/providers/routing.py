@@ -4,8 +4,10 @@ Who answers: the providers that the settings name, and the one that answers by d
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -101,7 +103,7 @@ class Providers:
         if provider.name not in self.limiters:
             bound = provider.concurrency if isinstance(provider, Bounded) else settings.max_turns
             queue = Queue(settings.max_queued, settings.queue_timeout)
-            self.limiters[provider.name] = Limiter(time.monotonic, bound, queue)
+            self.limiters[provider.name] = Limiter(time.monotonic, bound, queue, _later)
         breaker = self._breakers.of(provider.name, model)
         return Target(provider, model, breaker, self.limiters[provider.name])
 
@@ -124,6 +126,10 @@ class Providers:
         for provider in self.by_name.values():
             if isinstance(provider, Closes):
                 await provider.aclose()
+
+
+def _later(seconds: float, call: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(seconds, call)
 
 
 def build(settings: Settings) -> Providers:

@@ -50,7 +50,11 @@ class Redoer(Client):
         self.ledger.figures[f"turns done again: {kind}"] += 1
 
     async def _look_at_versions(self, turn: Turn) -> None:
-        """Look at what it replaced, and what that did: all of it is there, oldest first."""
+        """
+        Look at what it replaced, and what that did: all of it is there, oldest first.
+
+        What else was done with one of them is listed too, and nothing that was not.
+        """
         chain = [turn]
         while (base := chain[0].base) is not None and not base.clear_asked:
             chain.insert(0, base)
@@ -60,12 +64,18 @@ class Redoer(Client):
         if status != 200:
             self.violate(2, f"{status} for the versions of {turn.turn_id}: {answer}")
             return
-        found = answer["versions"]
-        if [version["turn_id"] for version in found] != [each.turn_id for each in chain]:
-            self.violate(1, f"{turn.turn_id} has other versions: {found}")
+        found = {version["turn_id"]: version for version in answer["versions"]}
+        named = [each.turn_id for each in chain]
+        strange = [v["turn_id"] for v in list(found.values())[1:] if v["replaces"] not in found]
+        if (
+            [name for name in found if name in named] != named
+            or strange
+            or next(iter(found)) != named[0]
+        ):
+            self.violate(1, f"{turn.turn_id} has other versions than {named}: {list(found)}")
             return
-        for version, each, end in zip(found, chain, ends, strict=True):
-            self._compare(version, each, end)
+        for each, end in zip(chain, ends, strict=True):
+            self._compare(found[each.turn_id], each, end)
         self.ledger.figures["versions looked at"] += len(found)
 
     def _compare(self, version: Json, turn: Turn, end: Json | None) -> None:
