@@ -20,7 +20,10 @@ export class SharedLine {
   /** The tab's name, while it holds the lock that tells the leader that it is there. */
   #attended;
   #count = 0;
-  /** As {id, conversationId, place, take, fail, at: where the leader is, alone, answer}. */
+  /**
+   * As {id, conversationId, place, take, fail, at: where the leader is, alone, answer, isDropped:
+   * whether the leader counts it no more}.
+   */
   #followers = new Set();
   /** Who takes part: functions that wake them. */
   #members = new Set();
@@ -151,6 +154,7 @@ export class SharedLine {
   #join(follower) {
     const { id, conversationId, place } = follower;
     follower.at = null;
+    follower.isDropped = false;
     clearTimeout(follower.answer);
     follower.answer = setTimeout(() => this.#goAlone(follower), ANSWER);
     this.#post({ join: { conversationId, after: place(), follower: id } });
@@ -161,11 +165,13 @@ export class SharedLine {
     follower.at = down ? null : at;
     const place = follower.place();
     if (down) {
+      follower.isDropped = true;
       if (!follower.alone) follower.fail(new ChatstreamError(down.message, down));
     } else if (before === place || at === place) {
       // An event that it has already it passes over.
       this.#together(follower);
       if (event) follower.take(event);
+      if (follower.isDropped) this.#join(follower);
     } else {
       this.#goAlone(follower);
     }

@@ -186,6 +186,48 @@ def test_tabs_that_come_and_go_while_an_answer_runs_all_show_it(
         settles(lambda: streams(server) == 1)
 
 
+DROPPED = """
+async (base) => {
+  const { SharedLine } = await import(`${base}static/shared-line.js`);
+  const lead = (done) => navigator.locks.request("shared", () => (done(), new Promise(() => {})));
+  await new Promise(lead);
+  const channel = new BroadcastChannel("shared");
+  const tell = (message) => channel.postMessage({ conversationId: "c", ...message });
+  let joins;
+  channel.onmessage = ({ data }) => data.join && joins(data.join);
+  const join = () => new Promise((resolve) => (joins = resolve));
+  let alone;
+  const follow = () => new Promise(() => alone());
+  const shared = new SharedLine("shared", { follow, revive() {} }, 60_000);
+  shared.enter(() => {});
+
+  let place = "1";
+  const joined = join();
+  const take = (event) => (place = event.id);
+  shared.follow("c", () => place, take, new AbortController().signal).catch(() => {});
+  const { follower } = await joined;
+  const isAlone = new Promise((resolve) => (alone = resolve));
+  tell({ to: follower, before: "5", at: "5" });
+  await isAlone;
+  tell({ down: { message: "The stream was cut." } });
+  place = "5";
+  const again = join();
+  tell({ event: { type: "delta", id: "6" }, before: "5", at: "6" });
+  const late = new Promise((resolve) => setTimeout(resolve, 5_000, {}));
+  return (await Promise.race([again, late])).after;
+}
+"""
+
+
+def test_a_tab_that_steps_in_line_behind_a_stream_that_was_cut_meanwhile_is_counted_again(
+    context: BrowserContext, tmp_path: Path
+) -> None:
+    with Running(tmp_path) as server:
+        page = context.new_page()
+        page.goto(f"{server.base_url}/healthz")
+        assert page.evaluate(DROPPED, f"{server.base_url}/") == "6"
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("missing", ["navigator.locks", "BroadcastChannel"])
 def test_where_tabs_cannot_share_each_has_a_connection(
