@@ -80,8 +80,7 @@ class Ending:
                 self.status = "cleared"
                 return
             except asyncio.CancelledError:
-                if self._turn.ended:
-                    self.status = await self._ended_as()
+                if self._turn.ended and await self._is_ended():
                     return
                 kind, fields = self.cancelled()
             except (ChatstreamError, OSError) as error:
@@ -95,9 +94,14 @@ class Ending:
                     kind, fields = self.cancelled()
                 delay = min(2 * delay, LAST_RETRY_SECONDS)
 
-    async def _ended_as(self) -> str:
+    async def _is_ended(self) -> bool:
+        """Wait for the end that somebody else writes, or this one begun; False where that fails."""
+        ending = self._turn.ending
+        if ending is not None and isinstance(await asyncio.shield(ending), OSError):
+            return False
         event = await asyncio.shield(self._turn.done)
-        return "lost" if event is None else event.type.removeprefix("turn.")
+        self.status = "lost" if event is None else event.type.removeprefix("turn.")
+        return True
 
 
 def told(error: ChatstreamError) -> Json:

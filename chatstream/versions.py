@@ -70,7 +70,9 @@ async def versions(conversation: Conversation, turn_id: str) -> list[Json]:
     def job(fd: int, size: int) -> list[Json]:
         family = _family(fd, size, turn_id)[-MAX_VERSIONS:]
         found = (records.find_turn(fd, size, member) for member in family)
-        return [_version([record.data for record in turn]) for turn in found if turn]
+        turns = ([record.data for record in turn] for turn in found)
+        # One whose first line is damaged does not exist.
+        return [_version(turn) for turn in turns if turn and turn[-1]["type"] == "turn.started"]
 
     shown = await conversation.with_file(job)
     running = {turn.turn_id for turn in conversation.running.values()}

@@ -1,6 +1,7 @@
 """One turn's reply: deadlines, limits and ends, with a real log."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 
 from chatstream.errors import ProviderError, StorageFull
 from chatstream.log.jsonl import JsonlLog, open_log
+from chatstream.log.live_turn import LiveTurn
 from chatstream.providers import Finish, Reasoning, Usage
 from chatstream.providers.scripted import Scripted
 from chatstream.reply import fit, json_size
+from tests.log_steps import HeldSync, until
 from tests.logged import asked, finish, run_with, say
 
 
@@ -113,6 +116,29 @@ async def test_an_end_that_the_disk_refuses_is_written_once_there_is_room(
 
     ended = (await finish(runner, turn)).terminal
     assert (ended["type"], ended["text"]) == ("turn.completed", "ab")
+
+
+@pytest.mark.anyio
+async def test_a_turn_that_is_stopped_while_the_disk_refuses_its_end_ends_all_the_same(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = run_with(log, Scripted("a", gate := asyncio.Event()), tmp_path)
+    turn = await runner.start(asked())
+    assert isinstance(turn, LiveTurn)
+    task = runner.running[turn].task
+    assert task is not None
+    with monkeypatch.context() as patch:
+        held = HeldSync(patch)
+        held.error = OSError(errno.EIO, "broken")
+        gate.set()
+        await until(lambda: bool(turn.ended))
+        task.cancel()
+        await asyncio.sleep(0)
+        held.go.set()
+        await until(lambda: not turn.ended)
+
+    ended = (await finish(runner, turn)).terminal
+    assert (ended["type"], ended["text"]) == ("turn.interrupted", "a")
 
 
 @pytest.mark.anyio

@@ -142,8 +142,10 @@ async def test_a_bad_line_among_versions_hides_only_itself(log: JsonlLog, tmp_pa
     conversation = await log.conversation(ADDRESS)
     data = conversation.path.read_bytes()
     conversation.path.write_bytes(data.replace(b'"kind":"regenerate"', b'"kind":"regenerat\xff"'))
-
     assert [v["turn_id"] for v in await versions(conversation, "turn-0001")] == ["turn-0001"]
+
+    conversation.path.write_bytes(data.replace(b'"content":"q"', b'"content":"\xff"', 1))
+    assert [v["turn_id"] for v in await versions(conversation, "turn-0001")] == ["turn-0002"]
 
 
 @pytest.mark.parametrize("kind", ["regenerate", "continue"])

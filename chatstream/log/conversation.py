@@ -185,6 +185,7 @@ class Conversation(Journal):
             event["reasoning"] = orjson.Fragment(b'"' + reasoning + b'"')
         identifier = self.disk.next_id()
         done: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+        turn.ending = done
         turn.ended = True
         try:
             self._record(

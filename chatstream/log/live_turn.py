@@ -25,6 +25,7 @@ from chatstream.log.tail import DeltaRun
 if TYPE_CHECKING:
     from chatstream.log.conversation import Conversation
     from chatstream.log.file_state import Orphan
+    from chatstream.log.journal import Written
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ class LiveTurn:
         size: Bytes that the text and the reasoning take as JSON.
         started: Done once `turn.started` is durable: True, or False where the disk refused it.
         refused: Why it was refused.
+        ending: The last write of the terminal event that was begun: done with it, or with what
+            went wrong.
         done: Done with the terminal event once that is durable; None where it never will be.
         on_clear: Called when a clear or an erase ends the turn: stop what computes it.
     """
@@ -53,6 +56,7 @@ class LiveTurn:
         self.size = 0
         self.started: asyncio.Future[bool] = loop.create_future()
         self.refused: StorageFull | StorageFailed | None = None
+        self.ending: asyncio.Future[Written] | None = None
         self.done: asyncio.Future[Encoded | None] = loop.create_future()
         self.on_clear: Callable[[], None] | None = None
         self.live_path = conversation.path.with_suffix(f".{started_id}.live")
