@@ -27,8 +27,8 @@
  * What it does not promise: anything where the server itself does not (CONTRACT section 2), and
  * that text arrives in the pieces that the provider sent.
  *
- * Its twelve modules, of which this is the first, are 5.9 KB when bundled, minified and gzipped
- * (esbuild), and 17 KB gzipped one by one as they lie here, comments and all.
+ * Its twelve modules, of which this is the first, are 5.3 KB when bundled and minified (esbuild)
+ * and sent with Brotli, 6.0 with gzip, and 17 KB gzipped one by one as they lie here.
  */
 
 import { Access } from "./access.js";
