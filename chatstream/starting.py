@@ -44,7 +44,6 @@ class Starting:
         self.slot = Slot(admission, request.user_id)
         self._route: Route | None = None
         self._taken: tuple[Route, Json] | None = None
-        self._replies = False
 
     def check(self) -> None:
         """
@@ -77,9 +76,9 @@ class Starting:
         """Return the reply of the turn that was started; None where it was not by this request."""
         if self._taken is None:
             return None
-        self._replies = True
         request = self._request
         route, fields = self._taken
+        self._route = None  # it is the reply's from now on
         asked = ProviderRequest(
             messages=(),
             model=fields["request"]["model"],
@@ -93,7 +92,7 @@ class Starting:
     def leave(self) -> None:
         """Let go of what was taken, and not passed on to a reply."""
         self.slot.give_back()
-        if self._route is not None and not self._replies:
+        if self._route is not None:
             self._route.leave()
 
     def _found_route(self) -> Route:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from chatstream.errors import StorageFailed
 from chatstream.events import Address, TurnId, place
 from chatstream.log.conversation import Conversation
 from chatstream.log.jsonl import JsonlLog
@@ -86,6 +87,18 @@ class HeldSync:
         if self.error is not None:
             raise self.error
         self._real(fd)
+
+
+def unreadable(patch: pytest.MonkeyPatch, conversation_id: str) -> None:
+    """Have a conversation's file be one that cannot be read."""
+    real = Conversation.read_file
+
+    async def read_file(conversation: Conversation, *given: Any) -> Any:
+        if conversation.address.conversation_id == conversation_id:
+            raise StorageFailed("The file cannot be read.")
+        return await real(conversation, *given)
+
+    patch.setattr(Conversation, "read_file", read_file)
 
 
 def fail(patch: pytest.MonkeyPatch, name: str, number: int, only: Callable[[Any], bool]) -> None:

@@ -12,11 +12,10 @@ from urllib.parse import urlencode
 import orjson
 import pytest
 
-from chatstream.errors import StorageFailed
 from chatstream.events import Address
-from chatstream.log.conversation import Conversation
 from chatstream.providers.scripted import Scripted
 from chatstream.validation import MAX_FOLLOWED
+from tests.log_steps import unreadable
 from tests.running import Gate, Running, Stream
 from tests.test_http_sse import Raw
 
@@ -184,17 +183,10 @@ def test_one_that_is_erased_says_so_and_the_others_go_on(tmp_path: Path, erase: 
 def test_what_is_wrong_with_one_is_told_by_an_event_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read_file = Conversation.read_file
-
-    async def broken(self: Conversation, *given: Any) -> Any:
-        if self.address.conversation_id == "bad":
-            raise StorageFailed("It cannot be read.")
-        return await read_file(self, *given)
-
     with Running(tmp_path) as server:
         for name in ("good", "bad"):
             answered(server, name)
-        monkeypatch.setattr(Conversation, "read_file", broken)
+        unreadable(monkeypatch, "bad")
         with server.stream("GET", path("..", "bad", "good", after=["0"] * 3)) as stream:
             found = [next(stream).data for _ in range(6)]
             ask(server, "good")

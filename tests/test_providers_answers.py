@@ -1,7 +1,6 @@
 """The cache and the shared requests, through a real server and a scripted provider."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from chatstream.providers.answers import Answers, Share
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
 from chatstream.settings import Settings
+from tests.log_steps import until
 from tests.running import Gate, Running, kinds
 
 WHOLE = (Reasoning("hm"), Text("he"), Text("llo"), Usage(5, 7), Finish("stop"))
@@ -46,12 +46,6 @@ class Asking:
     @property
     def in_use(self) -> int:
         return self.providers.limiters["scripted"].in_use
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 @pytest.mark.anyio

@@ -8,7 +8,7 @@ import re
 import socket
 import struct
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from websockets.exceptions import ConnectionClosed
 from chatstream import websocket
 from chatstream.providers.scripted import Scripted
 from chatstream.socket_protocol import FRAMES, SocketProtocol, _Gate, _Mailbox
+from tests.log_steps import until
 from tests.running import Running
 from tests.test_websocket import Socket, readers
 
@@ -110,13 +111,6 @@ async def accepted(receive: Receive, send: Send) -> None:
     """Shake hands."""
     assert (await receive())["type"] == "websocket.connect"
     await send({"type": "websocket.accept"})
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Let the loop go on until something is so."""
-    async with asyncio.timeout(SECONDS):
-        while not true():
-            await asyncio.sleep(0.001)
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:

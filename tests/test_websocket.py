@@ -19,15 +19,14 @@ from websockets.typing import Origin, Subprotocol
 
 from chatstream import pulse
 from chatstream.app import create_app
-from chatstream.errors import StorageFailed
 from chatstream.events import Address
 from chatstream.frames import Frames
-from chatstream.log.conversation import Conversation
 from chatstream.log.records import Json
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
 from chatstream.settings import Settings
 from chatstream.subscription import Subscription
+from tests.log_steps import unreadable
 from tests.running import Gate, Running
 
 
@@ -316,15 +315,8 @@ def test_a_defect_is_answered_as_internal_and_the_socket_goes_on(
 def test_a_conversation_that_cannot_be_read_is_told_and_the_others_go_on(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read_file = Conversation.read_file
-
-    async def broken(conversation: Conversation, *given: int) -> Any:
-        if conversation.address.conversation_id == "bad":
-            raise StorageFailed("The file cannot be read.")
-        return await read_file(conversation, *given)
-
     server.http.post("/chat", json={"message": "Hi", "conversation_id": "bad"})
-    monkeypatch.setattr(Conversation, "read_file", broken)
+    unreadable(monkeypatch, "bad")
     with Socket(server) as socket:
         socket.send("subscribe", conversation_id="bad", after="0")
         error = socket.until("error")[-1]

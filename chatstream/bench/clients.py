@@ -135,21 +135,14 @@ class SocketClient(Client):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Shake hands, and send at once."""
         self.transport = cast(asyncio.Transport, transport)
-        key = base64.b64encode(os.urandom(16)).decode()
-        user_id = self.body.pop("user_id")
-        hello = (
-            f"GET /ws?user_id={user_id} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
-            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            f"Sec-WebSocket-Protocol: chatstream.v1\r\nSec-WebSocket-Key: {key}\r\n\r\n"
-        )
-        self.transport.write(hello.encode())
+        self.transport.write(hello(self.body.pop("user_id")))
         self._send = masked(0x81, orjson.dumps({"type": "send", **self.body}))
 
     def data_received(self, data: bytes) -> None:
         """Keep what came; a ping that comes alone, as servers send it, is answered."""
         if not self._parts:
             self.transport.write(self._send)
-        elif data[0] == 0x89 and len(data) == 2 + data[1]:
+        elif is_ping(data):
             self.transport.write(masked(0x8A, data[2:]))
         super().data_received(data)
 
@@ -192,6 +185,21 @@ def dechunked(body: bytes) -> bytes:
         parts.append(body[end + 2 : end + 2 + size])
         at = end + 4 + size
     return b"".join(parts)
+
+
+def hello(user_id: str) -> bytes:
+    """Return the request that opens a WebSocket."""
+    key = base64.b64encode(os.urandom(16)).decode()
+    return (
+        f"GET /ws?user_id={user_id} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        f"Sec-WebSocket-Protocol: chatstream.v1\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+    ).encode()
+
+
+def is_ping(data: bytes) -> bool:
+    """Say whether what came is a ping, and nothing besides."""
+    return data[0] == 0x89 and len(data) == 2 + data[1]
 
 
 def masked(opcode: int, payload: bytes) -> bytes:

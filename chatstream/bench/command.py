@@ -30,6 +30,15 @@ from chatstream.bench.processes import BenchFailed
 from chatstream.bench.script import Script
 
 Say = Callable[[str], None]
+ALONE = {
+    "endpoints": endpoints,
+    "memory": memory,
+    "flood": flood,
+    "storm": storm,
+    "idle": idle,
+    "behind": behind,
+    "recovery": recovery,
+}
 Part = Callable[[Path, "Options", Say], Coroutine[Any, Any, tuple[str, dict[str, Any]]]]
 
 
@@ -52,17 +61,8 @@ def run(part: str, options: Options, write: Say, note: Say) -> None:
     """
     if sys.platform != "linux":
         raise BenchFailed("the CPU time of other processes is read as Linux tells it: not here")
-    parts: dict[str, Part] = {
-        "streams": _streams,
-        "endpoints": _endpoints,
-        "memory": _memory,
-        "flood": _flood,
-        "storm": partial(_subscribers, "storm"),
-        "idle": partial(_subscribers, "idle"),
-        "behind": partial(_subscribers, "behind"),
-        "recovery": partial(_subscribers, "recovery"),
-        "providers": _providers,
-    }
+    parts: dict[str, Part] = {"streams": _streams, "providers": _providers}
+    parts |= {name: partial(_alone, name, alone) for name, alone in ALONE.items()}
     with tempfile.TemporaryDirectory(prefix="chatstream-bench-") as folder:
         told, data = uvloop.run(parts[part](Path(folder), options, note))
     write(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode() if options.json else told)
@@ -89,29 +89,14 @@ async def _streams(folder: Path, options: Options, note: Say) -> tuple[str, dict
     return "\n".join(told).rstrip(), data
 
 
-async def _endpoints(folder: Path, options: Options, note: Say) -> tuple[str, dict[str, Any]]:
-    timings = await endpoints.measure(folder, note)
-    return endpoints.table(timings), {"endpoints": endpoints.as_json(timings)}
-
-
-async def _memory(folder: Path, options: Options, note: Say) -> tuple[str, dict[str, Any]]:
-    found = await memory.measure(folder, note)
-    return memory.table(found), {"memory": memory.as_json(found)}
-
-
-async def _flood(folder: Path, options: Options, note: Say) -> tuple[str, dict[str, Any]]:
-    waits = await flood.measure(folder, note)
-    return flood.table(waits), {"flood": flood.as_json(waits)}
-
-
 async def _providers(folder: Path, options: Options, note: Say) -> tuple[str, dict[str, Any]]:
     costs = await providers.measure(folder, options.tokens, options.rounds, note)
     return providers.table(costs), {"providers": providers.as_json(costs)}
 
 
-async def _subscribers(
-    name: str, folder: Path, options: Options, note: Say
+async def _alone(
+    name: str, part: Any, folder: Path, options: Options, note: Say
 ) -> tuple[str, dict[str, Any]]:
-    part: Any = {"storm": storm, "idle": idle, "behind": behind, "recovery": recovery}[name]
+    """Measure a part that takes no options."""
     found = await part.measure(folder, note)
     return part.table(found), {name: part.as_json(found)}

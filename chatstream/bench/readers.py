@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +11,7 @@ from typing import cast
 
 import orjson
 
-from chatstream.bench.clients import DELTA, masked
+from chatstream.bench.clients import DELTA, hello, is_ping, masked
 from chatstream.bench.processes import BenchFailed, Server
 
 CAUGHT_UP = b'"type":"caught_up"'
@@ -99,12 +97,7 @@ class SocketReader(Reader):
         """Shake hands, and subscribe at once."""
         self.transport = cast(asyncio.Transport, transport)
         user_id, _, conversation_id = self._path.partition("/")
-        key = base64.b64encode(os.urandom(16)).decode()
-        self.transport.write(
-            f"GET /ws?user_id={user_id} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
-            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            f"Sec-WebSocket-Protocol: chatstream.v1\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
-        )
+        self.transport.write(hello(user_id))
         asked = {"type": "subscribe", "conversation_id": conversation_id or "default"}
         if self._cursor:
             asked["after"] = self._cursor
@@ -114,7 +107,7 @@ class SocketReader(Reader):
         """Take note of what came; a ping that comes alone, as servers send it, is answered."""
         if not self.received:
             self.transport.write(self._ask)
-        elif data[0] == 0x89 and len(data) == 2 + data[1]:
+        elif is_ping(data):
             self.transport.write(masked(0x8A, data[2:]))
         super().data_received(data)
 

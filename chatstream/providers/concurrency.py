@@ -79,7 +79,7 @@ class Limiter:
         self.queued = 0
         self._held: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()
-        # Users who have none running, and when their last one ended.
+        # Users who have none running, and when their last one ended: those who were here lately.
         self._idle: OrderedDict[str, float] = OrderedDict()
         self._borne = most
         self._trial_at = 0.0
@@ -123,14 +123,7 @@ class Limiter:
             return False
         if self.in_use >= self._borne and held + 1 < max(self._held.values()):
             return False  # a trial is for whoever has most
-        return not held or free > min(self._expected_users(), int(self.limit) // 2)
-
-    def _expected_users(self) -> int:
-        """Count those who were here lately and have none running."""
-        now = self._clock()
-        while self._idle and next(iter(self._idle.values())) <= now - LATELY:
-            self._idle.popitem(last=False)
-        return len(self._idle)
+        return not held or free > min(len(self._idle), int(self.limit) // 2)
 
     def _expected_wait(self, user_id: str) -> float:
         """Return the seconds that one more of this user would wait, as far as is known."""
@@ -178,12 +171,14 @@ class Limiter:
         if not self._held[user_id]:
             del self._held[user_id]
             self._idle[user_id] = self._clock()
-            self._expected_users()  # none is kept for longer than it counts
         held = self._clock() - granted_at
         self._seconds_held += SMOOTHING * (held - self._seconds_held)
         self._serve()
 
     def _serve(self) -> None:
+        long_ago = self._clock() - LATELY
+        while self._idle and next(iter(self._idle.values())) <= long_ago:
+            self._idle.popitem(last=False)
         while self.in_use < int(self.limit):
             waiting = [user for user in self._waiting if self._has_place(user)]
             if not waiting:
