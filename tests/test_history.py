@@ -9,11 +9,13 @@ import pytest
 
 from chatstream.errors import InvalidRequest, ProviderError
 from chatstream.events import EventId
-from chatstream.history import MAX_PAGE_BYTES, context, page, public, read_place
+from chatstream.history import MAX_PAGE_BYTES, Page, context, page, public, read_place
 from chatstream.log.feedback import Ratings
 from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.records import Json
 from chatstream.providers.scripted import Scripted
+from tests import log_steps
+from tests.log_steps import HeldSync, until
 from tests.logged import ADDRESS, asked, finish, run_with, say
 
 END = EventId("9999999999999-9999")
@@ -32,10 +34,14 @@ async def pages(log: JsonlLog, limit: int) -> list[list[Json]]:
     before: str | None = None
     while True:
         one = await page(conversation, Ratings(), limit, read_place(before))
-        found.insert(0, [orjson.loads(orjson.dumps(item)) for item in one.messages])
+        found.insert(0, items(one))
         if one.before is None:
             return found
         before = one.before
+
+
+def items(page: Page) -> list[Json]:
+    return [orjson.loads(orjson.dumps(item)) for item in page.messages]
 
 
 def texts(messages: list[Json]) -> list[str]:
@@ -153,3 +159,38 @@ def test_our_own_bookkeeping_is_not_shown() -> None:
     assert public({"type": "x", "text": "y", "turns": 1, "running": [], "body": "z"}) == {
         "type": "x", "text": "y",
     }  # fmt: skip
+
+
+@pytest.mark.anyio
+async def test_nothing_that_is_not_durable_is_in_the_history_nor_in_a_context(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await log_steps.start(log)
+    await log_steps.say(first, "answer")
+    await first.end("turn.completed", {})
+    conversation = first.conversation
+    held = HeldSync(monkeypatch)
+    second = asyncio.ensure_future(log_steps.start(log, "turn-0002", "unsynced"))
+    await until(lambda: bool(conversation.running))
+
+    shown = await page(conversation, Ratings(), 10, None)
+    found = await conversation.find("turn-0002")
+    along = await context(conversation, END, 10, None)
+    held.go.set()
+    turn = await second
+
+    assert texts(items(shown)) == ["hi", "answer"]
+    assert found == []
+    assert [message.content for message in along] == ["hi", "answer"]
+    held.go.clear()
+    await log_steps.say(turn, "unsynced end")
+    ending = asyncio.ensure_future(turn.end("turn.completed", {}))
+    await until(lambda: bool(turn.ended))
+    shown = await page(conversation, Ratings(), 10, None)
+    found = await conversation.find("turn-0002")
+    held.go.set()
+    await ending
+
+    last = items(shown)[-1]
+    assert (last["message"], last["status"]) == ("unsynced", "running")
+    assert [record["type"] for record in found] == ["turn.started"]

@@ -12,12 +12,13 @@ import httpx
 import orjson
 import pytest
 
-from chatstream.errors import ProviderError, ProviderTimeout
+from chatstream.errors import ProviderError, ProviderTimeout, StorageFailed
 from chatstream.events import BEGINNING, Address, event_id, place
 from chatstream.http import turns as turns_edge
 from chatstream.http.sse import EndedStream
 from chatstream.providers import Finish, Reasoning, Text, Usage
 from chatstream.providers.scripted import Scripted, Step
+from chatstream.turns import TurnRunner
 from tests.running import EVENT_STREAM, Frame, Gate, Running, Stream, fold, kinds
 
 TURN = "turn-0001"
@@ -465,6 +466,58 @@ def test_a_clear_ends_a_waiting_chat_with_409_and_its_turn_is_gone(tmp_path: Pat
     assert answer.json()["turn_id"] == TURN
     assert gone.status_code == 404
     assert new.json()["reply"] == "new"
+
+
+@pytest.mark.parametrize("way", ["start", "get"])
+def test_a_turn_that_is_cleared_just_before_its_stream_begins_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    gate = Gate()
+    with Running(tmp_path, Scripted("secret", gate)) as server:
+        if way == "get":
+            started(server)
+        real = getattr(TurnRunner, way)
+
+        async def then_cleared(runner: TurnRunner, *given: Any) -> object:
+            turn = await real(runner, *given)
+            await server.app.state.services.log.clear(turn.conversation)
+            return turn
+
+        monkeypatch.setattr(TurnRunner, way, then_cleared)
+        if way == "get":
+            frames = server.events(f"/turns/{TURN}/events")
+        else:
+            body = {"message": "q", "turn_id": TURN}
+            with server.stream("POST", "/chat", json=body, headers=EVENT_STREAM) as stream:
+                frames = list(stream)  # it ends with its last chunk, or this raises
+
+    (end,) = [frame.data for frame in frames if frame.type == "turn.cancelled"]
+    assert (end["turn_id"], end["reason"]) == (TURN, "cleared")
+    assert "secret" not in str(frames)
+
+
+def test_a_turn_whose_end_was_lost_and_that_cannot_be_read_is_cut_off_and_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    with Running(tmp_path, Scripted("text", gate)) as server:
+        path = started(server)
+        real, found = TurnRunner.get, []
+
+        async def lost(runner: TurnRunner, address: Address, turn_id: str) -> object:
+            if found:
+                raise StorageFailed("The file cannot be read.")
+            found.append(turn := await real(runner, address, turn_id))
+            turn.close(None)  # type: ignore[union-attr]  # it runs
+            return turn
+
+        monkeypatch.setattr(TurnRunner, "get", lost)
+        with server.stream("GET", path) as stream:
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(stream)
+            assert stream.response.status_code == 200
+            assert stream.retries
+        gate.open()
 
 
 async def readers(server: Running) -> int:

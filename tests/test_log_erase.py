@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -159,6 +159,74 @@ async def test_a_full_disk_can_be_cleared(
     assert SECRET.encode() not in contents(tmp_path)
 
 
+BREAKS: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "clear": ("replace", lambda path: str(path).endswith(".aside")),
+    "conversation": ("unlink", lambda path: str(path).endswith(".jsonl")),
+    "user": ("replace", lambda path: Path(str(path)).is_dir()),
+}
+"""What refuses the first change that an erasure makes once its intent is durable."""
+
+
+def act(log: JsonlLog, what: str, conversation: Conversation) -> Awaitable[object]:
+    """Begin an erasure."""
+    if what == "user":
+        return log.erase_user(conversation.address.user_id)
+    return log.clear(conversation) if what == "clear" else log.erase(conversation)
+
+
+@pytest.mark.parametrize("what", BREAKS)
+async def test_an_erasure_that_failed_is_not_made_good_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """What was written after it was told that it failed would go with it."""
+    async with open_log(tmp_path, "terminal") as log:
+        await (await start(log)).end("turn.completed", {})
+        running = await start(log, "turn-0002")
+        await say(running, "text")
+        with monkeypatch.context() as patch:
+            name, only = BREAKS[what]
+            fail(patch, name, errno.EIO, only)
+            with pytest.raises(StorageFailed):
+                await act(log, what, running.conversation)
+        await (await start(log, "turn-0003")).end("turn.completed", {})
+        assert not list((tmp_path / "intents").iterdir())
+
+    async with open_log(tmp_path, "terminal") as log:
+        events = await everything(await log.conversation(ADDRESS))
+    turns = ["turn-0001", "turn-0001", "turn-0002", "turn-0002", "turn-0003", "turn-0003"]
+    assert [event.turn_id for event in events] == turns
+    assert events[3].type == "turn.cancelled" and b'"text"' in events[3].json
+
+
+@pytest.mark.parametrize("what", BREAKS)
+async def test_an_intent_that_cannot_be_taken_back_erases_what_came_before_it_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The end of a turn that ran then came after the intent, and has the text all the same."""
+    async with open_log(tmp_path, "terminal") as log:
+        running = await start(log, "turn-0001", SECRET)
+        await say(running, SECRET)
+        with monkeypatch.context() as patch:
+            name, only = BREAKS[what]
+            fail(patch, name, errno.EIO, only)
+            if name != "unlink":
+                fail(patch, "unlink", errno.EIO, lambda path: "intents" in str(path))
+            else:
+                fail(patch, "unlink", errno.EIO, lambda path: not str(path).endswith(".live"))
+            with pytest.raises(StorageFailed):
+                await act(log, what, running.conversation)
+        assert SECRET.encode() in contents(tmp_path)
+        if what == "clear":
+            await (await start(log, "turn-0002")).end("turn.completed", {})
+
+    async with open_log(tmp_path, "terminal") as log:
+        events = await everything(await log.conversation(ADDRESS))
+    assert SECRET.encode() not in contents(tmp_path)
+    told = ["history.cleared", "turn.started", "turn.completed"]
+    assert kinds(events) == (told if what == "clear" else [])
+    assert not list((tmp_path / "intents").iterdir())
+
+
 STEPS = ["fsync", "replace", "rename", "unlink", "rmdir", "mkdir"]
 
 
@@ -174,15 +242,10 @@ async def test_an_erasure_that_dies_at_any_step_is_finished_or_never_began(
         running = await start(log, "turn-0002", SECRET)
         await say(running, SECRET)
         await log.feedback.add("u", {"rating": 1})
-        act: dict[str, Callable[[], object]] = {
-            "clear": lambda: log.clear(running.conversation),
-            "conversation": lambda: log.erase(running.conversation),
-            "user": lambda: log.erase_user("u"),
-        }
         with monkeypatch.context() as patch:
             for name in STEPS:
                 _copy_before(patch, name, root, tmp_path, copies)
-            await act[what]()  # type: ignore[misc]
+            await act(log, what, running.conversation)
         _copy(root, tmp_path, copies)
 
     assert len(copies) > 5
