@@ -75,7 +75,7 @@ async def test_of_racing_ends_the_first_is_what_happened(log: JsonlLog) -> None:
 
 
 async def test_a_start_whose_sync_fails_leaves_nothing_and_the_next_goes_on(
-    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = await (await start(log)).end("turn.completed", {})
     with monkeypatch.context() as patch:
@@ -84,6 +84,7 @@ async def test_a_start_whose_sync_fails_leaves_nothing_and_the_next_goes_on(
         held.go.set()
         with pytest.raises(StorageFailed):
             await start(log, "turn-0002", SECRET)
+        assert SECRET.encode() not in contents(tmp_path)  # a death now must not bring it back
 
     after = await start(log, "turn-0002", "again")
 

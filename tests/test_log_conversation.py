@@ -2,14 +2,17 @@
 
 import asyncio
 import errno
+import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
 from chatstream.errors import NotFound, StorageFailed, StorageFull
-from chatstream.events import TurnId, place
+from chatstream.events import Address, TurnId, place
 from chatstream.log.conversation import RECENT_TURNS
 from chatstream.log.disk import Fsync
 from chatstream.log.jsonl import JsonlLog, open_log
@@ -170,6 +173,9 @@ async def test_the_last_thousand_ids_are_known_over_a_restart(tmp_path: Path) ->
     async with open_log(tmp_path, "never") as log:
         for number in range(RECENT_TURNS + 1):
             await (await start(log, f"turn-{number:04}")).end("turn.completed", {})
+        conversation = await log.conversation(ADDRESS)
+        known = await conversation.load_recent()
+        assert (len(known), "turn-0001" in known) == (RECENT_TURNS, True)
 
     async with open_log(tmp_path, "never") as log:
         conversation = await log.conversation(ADDRESS)
@@ -199,3 +205,157 @@ async def test_a_file_that_lost_what_was_acknowledged_is_not_written(log: JsonlL
     with pytest.raises(StorageFailed):
         await start(log, "turn-0002")
     assert turn.conversation.path.read_bytes() == data[:-1] + b"\0"
+
+
+async def test_what_the_disk_refused_is_never_shown_to_who_reads_on(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await start(log)
+    conversation = turn.conversation
+    woken: list[list[str]] = []
+    seen = place(turn.started_id)
+    conversation.watch(lambda: woken.append(kinds(conversation.read(seen) or [])))
+    with monkeypatch.context() as patch:
+        held = HeldSync(patch)
+        held.error = OSError(errno.ENOSPC, "full")
+        held.go.set()
+        with pytest.raises(StorageFull):
+            await conversation.rename("lost")
+        with pytest.raises(StorageFull):
+            await start(log, "turn-0002")
+        with pytest.raises(StorageFull):
+            await turn.end("turn.completed", {})
+
+    assert woken and not any(woken)
+    # So that there is room for what runs, as where an append finds the disk full.
+    assert not (tmp_path / "reserve").exists()
+    end = await turn.end("turn.failed", {})
+    assert await everything(conversation, seen) == [end]
+
+
+async def test_who_leaves_while_a_start_is_written_takes_nobody_along(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = (await start(log, "turn-0000")).conversation
+    held = HeldSync(monkeypatch)
+    first, *others = (asyncio.ensure_future(start(log)) for _ in range(4))
+    await until(lambda: len(conversation.running) == 2)
+    await asyncio.sleep(0)
+    others[0].cancel()
+    first.cancel()
+    await asyncio.wait([first, others[0]])
+    held.go.set()
+
+    one, other = await asyncio.gather(*others[1:])
+    assert one is other
+    assert kinds(await everything(conversation)) == ["turn.started"] * 2
+
+
+async def test_a_start_that_was_refused_is_begun_by_the_next_who_waited_for_it(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = (await start(log, "turn-0000")).conversation
+    held = HeldSync(monkeypatch)
+    held.error = OSError(errno.EIO, "broken")
+    first, second = (asyncio.ensure_future(start(log)) for _ in range(2))
+    await until(lambda: len(conversation.running) == 2)
+    await asyncio.sleep(0)
+
+    held.go.set()
+    with pytest.raises(StorageFailed):
+        await first
+    held.error = None
+    turn = (await asyncio.gather(second, return_exceptions=True))[0]
+    if isinstance(turn, StorageFailed):  # its own write came before the disk was mended
+        turn = await start(log)
+    assert turn.started.result() and conversation.turns == 2
+
+
+async def test_a_rename_whose_caller_leaves_stands_and_nothing_waits_for_it(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await start(log)
+    held = HeldSync(monkeypatch)
+    renaming = asyncio.ensure_future(turn.conversation.rename("new"))
+    await until(lambda: turn.conversation.order.busy)
+    renaming.cancel()
+    await asyncio.wait([renaming])
+    held.go.set()
+    await turn.end("turn.completed", {})
+
+    (entry,) = await log.list("u")
+    assert entry.title == "new"
+
+
+async def test_a_clear_that_is_given_up_while_it_waits_lets_writes_go_on(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await start(log)
+    held = HeldSync(monkeypatch)
+    renaming = asyncio.ensure_future(turn.conversation.rename("new"))
+    await until(lambda: turn.conversation.order.busy)
+    shutting = asyncio.ensure_future(turn.conversation.shut())
+    await until(lambda: turn.conversation.gate is not None)
+    shutting.cancel()
+    await asyncio.wait([shutting])
+    held.go.set()
+    await renaming
+
+    assert turn.conversation.gate is None
+    assert isinstance(await start(log, "turn-0002"), LiveTurn)
+
+
+async def test_a_clear_waits_for_a_file_that_is_being_made(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await start(log, address=Address("u", "other"))  # the user's folder is there
+    conversation = await log.conversation(ADDRESS)
+    go, making = threading.Event(), threading.Event()
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        making.set()
+        assert go.wait(10)
+        real(fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        starting = asyncio.ensure_future(start(log))
+        await until(making.is_set)
+        erasing = asyncio.ensure_future(log.erase_user("u"))
+        await until(lambda: conversation.gate is not None)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not erasing.done()
+        go.set()
+        await erasing
+    turn = await starting
+
+    assert isinstance(turn, LiveTurn)
+    assert kinds(await everything(conversation))[-1:] == ["turn.started"]
+    assert turn.turn_id.encode() in conversation.path.read_bytes()
+
+
+async def test_a_read_that_a_clear_has_overtaken_is_done_again(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await start(log, content="secret")
+    await turn.end("turn.completed", {})
+    conversation = turn.conversation
+    go, opened = threading.Event(), threading.Event()
+    real = os.open
+
+    def open_slowly(path: Any, flags: int, *rest: Any, **named: Any) -> int:
+        fd = real(path, flags, *rest, **named)
+        if str(path) == str(conversation.path) and not opened.is_set():
+            opened.set()
+            assert go.wait(10)
+        return fd
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", open_slowly)
+        finding = asyncio.ensure_future(conversation.find("turn-0001"))
+        await until(opened.is_set)
+        await log.clear(conversation)
+        go.set()
+        assert await finding == []

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from chatstream.errors import StorageFailed
+from chatstream.errors import StorageFailed, StorageFull
+from chatstream.log import feedback
 from chatstream.log.jsonl import JsonlLog, open_log
 from tests.log_steps import HeldSync, until
 
@@ -51,6 +52,7 @@ async def test_what_could_not_be_synced_is_not_in_the_file(
     await log.feedback.add("u", GOOD)
     path = tmp_path / "users" / "u" / "+feedback.jsonl"
     before = path.read_bytes()
+    assert await rating(log) == 5  # from here on it is in memory
     with monkeypatch.context() as patch:
         held = HeldSync(patch)
         held.error = OSError(errno.EIO, "broken")
@@ -85,3 +87,79 @@ async def test_a_torn_line_is_cut_off_and_a_damaged_one_hides_only_itself(
 
     assert await rating(log) == 3
     assert path.read_bytes().count(b'"rat') == 2
+
+
+async def test_a_first_one_that_could_not_be_kept_leaves_no_file(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.feedback.add("v", GOOD)  # the clock has synced its first ceiling
+    with monkeypatch.context() as patch:
+        held = HeldSync(patch)
+        held.error = OSError(errno.ENOSPC, "full")
+        held.go.set()
+        with pytest.raises(StorageFull):
+            await log.feedback.add("u", GOOD)
+    assert not (tmp_path / "users" / "u" / "+feedback.jsonl").exists()
+    assert await rating(log) is None
+
+    await log.feedback.add("u", GOOD)
+    assert await rating(log) == 5
+
+
+async def test_one_that_is_not_durable_is_not_shown(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.feedback.add("u", GOOD)
+    shown = await log.feedback.ratings("u")
+    held = HeldSync(monkeypatch)
+    adding = asyncio.ensure_future(log.feedback.add("u", GOOD | {"rating": 1}))
+    await until(lambda: bool(log.feedback.held("u").locked()))
+    before = shown.by_turn["c", "turn-0001"].rating
+    held.go.set()
+    await adding
+
+    assert (before, await rating(log)) == (5, 1)
+
+
+async def test_a_disk_that_is_full_takes_none(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> bool:
+        return False
+
+    monkeypatch.setattr(log._disk.reserve, "hold", full)
+    with pytest.raises(StorageFull):
+        await log.feedback.add("u", GOOD)
+
+
+async def test_a_file_that_cannot_be_read_is_said_so_and_read_again(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    await log.feedback.add("u", GOOD)
+    path = tmp_path / "users" / "u" / "+feedback.jsonl"
+    path.rename(aside := path.with_suffix(".aside"))
+    path.mkdir()
+    with pytest.raises(StorageFailed) as caught:
+        await rating(log)
+    assert str(tmp_path) not in caught.value.message
+    path.rmdir()
+    aside.rename(path)
+
+    assert await rating(log) == 5
+
+
+async def test_users_whose_history_is_read_are_in_memory_in_a_bounded_number(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feedback, "USERS_IN_MEMORY", 2)
+    for user in "abc":
+        await log.feedback.add(user, GOOD)
+    first = await log.feedback.ratings("a")
+    await log.feedback.ratings("b")
+    assert await log.feedback.ratings("a") is first
+    await log.feedback.ratings("c")  # "b" goes: it was read longest ago
+
+    assert await log.feedback.ratings("a") is first
+    await log.feedback.add("b", GOOD | {"rating": 2})
+    again = await log.feedback.ratings("b")
+    assert [found.rating for found in again.by_turn.values()] == [2]
