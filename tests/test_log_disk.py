@@ -1,5 +1,6 @@
 """A disk that is full, or refuses: what runs may end, nothing new begins, nothing is half there."""
 
+import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -10,8 +11,10 @@ import pytest
 
 from chatstream.errors import StorageFailed, StorageFull
 from chatstream.events import Address
+from chatstream.log import disk as disk_module
 from chatstream.log.jsonl import JsonlLog, open_log
-from tests.log_steps import everything, fail, kinds, say, start
+from chatstream.log.live_turn import LiveTurn
+from tests.log_steps import HeldSync, everything, fail, kinds, say, start, until
 
 pytestmark = pytest.mark.anyio
 
@@ -129,3 +132,63 @@ async def test_what_the_log_hands_out_is_never_a_bare_error_of_the_system(
         await log.conversation(Address("u", "other"))
     with pytest.raises(StorageFailed):
         await log.feedback.add("u", {"rating": 1})
+    monkeypatch.undo()
+    assert (await log.conversation(Address("u", "other"))).created is None
+    assert isinstance(await start(log, "turn-0002"), LiveTurn)
+
+
+async def test_files_that_nobody_writes_are_closed_although_the_oldest_is_in_use(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_module, "MAX_OPEN_FILES", 2)
+    async with asyncio.timeout(10):
+        busy = await start(log, address=Address("u", "busy"))
+        before = len(os.listdir("/proc/self/fd"))
+        held = HeldSync(monkeypatch)
+        renaming = asyncio.ensure_future(busy.conversation.rename("x"))
+        await until(lambda: busy.conversation.order.busy)
+        starting = []
+        for number in range(6):
+            address = Address("u", str(number))
+            starting.append(asyncio.ensure_future(start(log, address=address)))
+            conversation = await log.conversation(address)
+            await until(lambda found=conversation: bool(found.running))  # type: ignore[misc]
+        held.go.set()
+        await asyncio.gather(renaming, *starting)
+        for number in range(6, 12):  # each closes the one that was used longest ago
+            await start(log, address=Address("u", str(number)))
+        assert len(os.listdir("/proc/self/fd")) <= before + 8
+        await busy.end("turn.completed", {})
+
+
+async def test_what_was_said_just_before_the_end_of_the_process_is_kept(tmp_path: Path) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        turn = await start(log)
+        turn.write("last words")
+
+    async with open_log(tmp_path, "terminal") as log:
+        end = (await everything(await log.conversation(turn.conversation.address)))[-1]
+    assert orjson.loads(end.json)["text"] == "last words"
+
+
+@pytest.mark.parametrize("room", [0, 10])
+async def test_an_end_that_finds_no_room_even_in_the_reserve_leaves_no_trace(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    turn = await start(log)
+    await say(turn, "text")
+    before = turn.conversation.path.read_bytes()
+    real = os.pwrite
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        if offset != len(before) or not room:
+            raise OSError(errno.ENOSPC, "full")
+        return real(fd, bytes(data)[:room], offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", pwrite)
+        with pytest.raises(StorageFull):
+            await turn.end("turn.completed", {})
+        assert turn.conversation.path.read_bytes() == before
+    await turn.end("turn.completed", {})
+    assert turn.conversation.path.read_bytes().startswith(before)

@@ -4,13 +4,15 @@ import asyncio
 import errno
 import os
 import shutil
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chatstream.errors import StorageFailed
-from chatstream.events import place
+from chatstream.events import Address, place
 from chatstream.log import erase
 from chatstream.log.conversation import Conversation
 from chatstream.log.jsonl import JsonlLog, open_log
@@ -110,6 +112,9 @@ async def test_a_slow_reader_of_an_erased_conversation_is_told_of_it_from_the_pa
     assert conversation.tail.after > seen
     found = kinds(await everything(conversation, seen))
     assert found[:3] == ["turn.cancelled", "history.cleared", "turn.started"]
+    events = await everything(conversation, seen)
+    for index, event in enumerate(events):
+        assert await everything(conversation, place(event.id)) == events[index + 1 :]
 
 
 async def test_a_clear_that_fails_cancels_what_ran_and_loses_nothing_else(
@@ -225,6 +230,217 @@ async def test_an_intent_that_cannot_be_taken_back_erases_what_came_before_it_an
     told = ["history.cleared", "turn.started", "turn.completed"]
     assert kinds(events) == (told if what == "clear" else [])
     assert not list((tmp_path / "intents").iterdir())
+
+
+async def test_what_began_after_an_erasure_of_the_user_failed_outlives_its_intent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is no longer the one that was meant, whatever else lies in it."""
+    other = Address("u", "other")
+    async with open_log(tmp_path, "terminal") as log:
+        await (await start(log)).end("turn.completed", {})
+        with monkeypatch.context() as patch:
+            fail(patch, "replace", errno.EIO, lambda path: Path(str(path)).is_dir())
+            fail(patch, "unlink", errno.EIO, lambda path: "intents" in str(path))
+            with pytest.raises(StorageFailed):
+                await log.erase_user("u")
+        await (await start(log, "turn-0002", address=other)).end("turn.completed", {})
+
+    async with open_log(tmp_path, "terminal") as log:
+        events = await everything(await log.conversation(other))
+    assert kinds(events) == ["turn.started", "turn.completed"]
+    assert not list((tmp_path / "intents").iterdir())
+
+
+@pytest.mark.parametrize("what", ["conversation", "user"])
+async def test_an_erasure_that_fails_halfway_shows_nothing_and_is_finished_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        await (await start(log, "turn-0001", SECRET)).end("turn.completed", {})
+        running = await start(log, "turn-0002", SECRET)
+        await say(running, SECRET)
+        conversation = running.conversation
+        seen = place(conversation.last_id)
+        conversation.watch(lambda: None)
+        with monkeypatch.context() as patch:
+            fail(patch, "unlink", errno.EIO, lambda path: str(path).endswith(".live"))
+            with pytest.raises(StorageFailed):
+                await act(log, what, conversation)
+
+        assert kinds(await everything(conversation, seen)) == ["turn.cancelled", "history.cleared"]
+        assert (await running.done) is not None and not conversation.running
+        assert await conversation.find("turn-0001") == []
+        assert conversation.created is None
+        assert SECRET.encode() in contents(tmp_path)
+
+    async with open_log(tmp_path, "terminal"):
+        assert SECRET.encode() not in contents(tmp_path)
+        assert not list((tmp_path / "intents").iterdir())
+
+
+@pytest.mark.parametrize("what", BREAKS)
+async def test_an_intent_that_stays_after_its_erasure_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        conversation = (await start(log, "turn-0001", SECRET)).conversation
+        with monkeypatch.context() as patch:
+            fail(patch, "unlink", errno.EIO, lambda path: "intents" in str(path))
+            await act(log, what, conversation)
+        assert len(list((tmp_path / "intents").iterdir())) == 1
+        await (await start(log, "turn-0002")).end("turn.completed", {})
+
+    async with open_log(tmp_path, "terminal") as log:
+        events = await everything(await log.conversation(ADDRESS))
+    told = ["history.cleared"] if what == "clear" else []
+    assert kinds(events) == [*told, "turn.started", "turn.completed"]
+    assert not list((tmp_path / "intents").iterdir())
+
+
+async def test_a_turn_that_neither_a_clear_nor_its_own_end_can_end_is_let_go_and_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        turn = await start(log)
+        await say(turn, "text")
+        with monkeypatch.context() as patch:
+            fail(patch, "pwrite", errno.EIO, lambda fd: True)
+            with pytest.raises(StorageFailed):
+                await log.clear(turn.conversation)
+        assert await turn.done is None
+        assert not turn.conversation.running
+        await (await start(log, "turn-0002")).end("turn.completed", {})
+
+    async with open_log(tmp_path, "terminal") as log:
+        events = await everything(await log.conversation(ADDRESS))
+    (end,) = [event for event in events if event.type == "turn.interrupted"]
+    assert end.turn_id == "turn-0001" and b'"text":"text"' in end.json
+
+
+async def test_a_conversation_whose_file_cannot_even_be_read_after_a_clear_failed_goes_on_later(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await start(log)
+    await turn.end("turn.completed", {})
+    with monkeypatch.context() as patch:
+        fail(patch, "open", errno.EMFILE, lambda path: True)
+        with pytest.raises(StorageFailed):
+            await log.clear(turn.conversation)
+    await (await start(log, "turn-0002")).end("turn.completed", {})
+
+    events = await everything(turn.conversation)
+    assert [event.turn_id for event in events] == ["turn-0001"] * 2 + ["turn-0002"] * 2
+
+
+async def test_whoever_keeps_something_of_a_user_hears_of_every_erasure_before_it_is_answered(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = (await start(log)).conversation
+    heard: list[str] = []
+    log.on_erased = heard.append
+    for what in BREAKS:
+        with monkeypatch.context() as patch:
+            fail(patch, "replace", errno.EIO, lambda path: True)
+            with pytest.raises(StorageFailed):
+                await act(log, what, conversation)
+        assert heard == ["u"]
+        heard.clear()
+        await act(log, what, conversation)
+        assert heard == ["u"]
+        heard.clear()
+
+
+async def test_erasures_of_one_user_at_once_and_a_start_are_one_after_the_other(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    await start(log, content=SECRET)
+    await asyncio.gather(*(log.erase_user("u") for _ in range(3)), start(log, "turn-0002"))
+    await log.erase_user("u")
+
+    assert SECRET.encode() not in contents(tmp_path)
+    assert list((tmp_path / "users").iterdir()) == []
+    assert isinstance(await start(log, "turn-0003"), LiveTurn)
+
+
+class HeldOpen:
+    """Holds the first that opens a file, with the file open, until `go` is set."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, path: Path) -> None:
+        self.go, self.reached = threading.Event(), threading.Event()
+        real = os.open
+
+        def slowly(name: Any, *rest: Any, **named: Any) -> int:
+            fd = real(name, *rest, **named)
+            if str(name) == str(path) and not self.reached.is_set():
+                self.reached.set()
+                assert self.go.wait(10)
+            return fd
+
+        patch.setattr(os, "open", slowly)
+
+
+async def test_an_erasure_of_a_user_waits_for_what_is_just_being_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        await (await start(log, content=SECRET)).end("turn.completed", {})
+        path = (await log.conversation(ADDRESS)).path
+
+    async with open_log(tmp_path, "terminal") as log:
+        with monkeypatch.context() as patch:
+            held = HeldOpen(patch, path)
+            opening = asyncio.ensure_future(log.conversation(ADDRESS))
+            await until(held.reached.is_set)
+            erasing = asyncio.ensure_future(log.erase_user("u"))
+            for _ in range(100):
+                await asyncio.sleep(0)
+            held.go.set()
+            await erasing
+        conversation = await opening
+
+        assert conversation.created is None and conversation.turns == 0
+        assert "turn.started" not in kinds(await everything(conversation))
+        assert await conversation.find("turn-0001") == []
+        assert isinstance(await start(log), LiveTurn)
+
+
+async def test_nothing_of_a_user_is_opened_while_it_is_erased(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await start(log, content=SECRET)
+    go, reached = threading.Event(), threading.Event()
+    real = os.replace
+
+    def replace(path: Any, target: Any) -> None:
+        if Path(path).is_dir():
+            reached.set()
+            assert go.wait(10)
+        real(path, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    erasing = asyncio.ensure_future(log.erase_user("u"))
+    await until(reached.is_set)
+    opening = asyncio.ensure_future(log.conversation(Address("u", "other")))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not opening.done()
+    go.set()
+    await asyncio.gather(erasing, opening)
+
+
+async def test_a_list_that_a_clear_has_overtaken_does_not_show_its_title(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await start(log, content=SECRET)
+    await turn.end("turn.completed", {})
+    with monkeypatch.context() as patch:
+        held = HeldOpen(patch, turn.conversation.path)
+        listing = asyncio.ensure_future(log.list("u"))
+        await until(held.reached.is_set)
+        await log.clear(turn.conversation)
+        held.go.set()
+        assert SECRET not in str(await listing)
 
 
 STEPS = ["fsync", "replace", "rename", "unlink", "rmdir", "mkdir"]

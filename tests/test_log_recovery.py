@@ -12,10 +12,12 @@ import orjson
 import pytest
 
 from chatstream.errors import DataFolderError, StorageFailed, StorageFull
-from chatstream.events import place
+from chatstream.events import Address, event_id, place
+from chatstream.log import jsonl
+from chatstream.log.conversation import Conversation
 from chatstream.log.disk import Disk
 from chatstream.log.jsonl import open_log
-from tests.log_steps import ADDRESS, everything, kinds, say, start
+from tests.log_steps import ADDRESS, everything, kinds, say, start, until
 
 pytestmark = pytest.mark.anyio
 
@@ -67,6 +69,91 @@ async def test_no_id_is_given_again_after_the_tail_and_the_clock_were_lost(tmp_p
 
     async with open_log(tmp_path, "terminal") as log:
         assert (await start(log, "turn-0003")).started_id > last
+
+
+async def test_no_id_is_given_again_after_the_clock_and_what_was_erased_are_gone(
+    tmp_path: Path,
+) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        given = event_id(place(log.last_id) + 10**12)
+    erased = {"id": given, "scope": "conversation", "user_id": "u", "conversation_id": "c"}
+    (tmp_path / "intents" / f"{given}.json").write_bytes(orjson.dumps(erased))
+    (tmp_path / "clock").unlink()
+
+    async with open_log(tmp_path, "terminal") as log:
+        assert (await start(log)).started_id > given
+
+
+async def test_no_id_is_given_again_after_the_clock_is_gone(tmp_path: Path) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        turn = await start(log)
+        log._disk.clock.raise_to(place(turn.started_id) + 10**12)
+        last = (await turn.end("turn.completed", {})).id
+    (tmp_path / "clock").unlink()
+
+    async with open_log(tmp_path, "terminal") as log:
+        assert log.last_id >= last
+        assert (await start(log, "turn-0002", address=Address("v", "c"))).started_id > last
+
+
+async def test_a_file_that_is_put_there_while_the_server_runs_is_heeded_by_its_clock(
+    tmp_path: Path,
+) -> None:
+    async with open_log(tmp_path / "other", "terminal") as other:
+        turn = await start(other)
+        other._disk.clock.raise_to(place(turn.started_id) + 10**12)
+        last = (await turn.end("turn.completed", {})).id
+    async with open_log(tmp_path / "data", "terminal") as log:
+        (tmp_path / "data" / "users" / "u").mkdir()
+        file(tmp_path / "other").rename(file(tmp_path / "data"))
+        assert (await start(log, "turn-0002")).started_id > last
+
+
+async def test_what_is_unforeseen_in_one_conversation_keeps_no_other_from_being_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        for name in ("bad", "good"):
+            await start(log, address=Address("u", name))
+    real = jsonl.end_orphans
+
+    async def unforeseen(conversation: Conversation) -> None:
+        if conversation.address.conversation_id == "bad":
+            raise RuntimeError("unforeseen")
+        await real(conversation)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jsonl, "end_orphans", unforeseen)
+        async with open_log(tmp_path, "terminal") as log:
+            good = await log.conversation(Address("u", "good"))
+            assert kinds(await everything(good)) == ["turn.started", "turn.interrupted"]
+            for _ in range(2):
+                with pytest.raises(RuntimeError):
+                    await log.conversation(Address("u", "bad"))
+            patch.undo()
+            bad = await log.conversation(Address("u", "bad"))
+            assert kinds(await everything(bad)) == ["turn.started", "turn.interrupted"]
+
+
+async def test_orphans_that_a_clear_ends_first_are_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        await start(log)
+
+    def full(*_: object, **__: object) -> None:
+        raise StorageFull("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "write", full)
+        async with open_log(tmp_path, "terminal") as log:
+            conversation = await log.conversation(ADDRESS)
+            patch.undo()
+            clearing = asyncio.ensure_future(log.clear(conversation))
+            assert await log.conversation(ADDRESS) is conversation
+            await clearing
+            assert kinds(await everything(conversation)) == ["history.cleared"]
+            assert not conversation.running
 
 
 async def test_a_torn_last_line_is_cut_off_at_every_byte(tmp_path: Path) -> None:

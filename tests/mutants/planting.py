@@ -80,14 +80,15 @@ def plant(root: Path, defect: Defect) -> None:
     path.write_text(path.read_text().replace(defect.original, defect.planted))
 
 
-def run_tests(root: Path, names: Iterable[str], seconds: float = SECONDS) -> tuple[int | None, str]:
+def run_tests(root: Path, names: Iterable[str], seconds: float) -> tuple[int | None, str]:
     """
     Run test files of a copy up to the first failure.
 
     Returns pytest's exit status (None where it hung and was ended), and which test failed.
     """
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no"]
-    command += ["-rfE", "-o", f"timeout={ONE_TEST_SECONDS}"]
+    # By a thread: it ends the process, also where closing what the test had open would hang too.
+    command += ["-rfE", "-o", f"timeout={ONE_TEST_SECONDS}", "-o", "timeout_method=thread"]
     command += [f"tests/{name}" for name in names]
     # Before the installed package, in every process that a test starts.
     environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -120,7 +121,7 @@ def _tried(folder: Path, defect: Defect) -> Result:
         return Result(defect, False, f"{wrong}; correct tests/mutants/defects.py")
     root = copy(folder)
     plant(root, defect)
-    status, told = run_tests(root, defect.tests)
+    status, told = run_tests(root, defect.tests, SECONDS)
     shutil.rmtree(root)
     if status is None or status == _FAILED:
         return Result(defect, True, told)
@@ -144,7 +145,9 @@ def try_all(
 
 def broken_before(folder: Path, defects: Iterable[Defect]) -> str | None:
     """Run the tests of these defects without any; returns what fails: then nothing is known."""
-    names = sorted({name for defect in defects for name in defect.tests if (TESTS / name).is_file()})
+    names = sorted(
+        {name for defect in defects for name in defect.tests if (TESTS / name).is_file()}
+    )
     root = copy(folder)
     status, told = run_tests(root, names, SECONDS * 5)
     shutil.rmtree(root)
