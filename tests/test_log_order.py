@@ -40,12 +40,15 @@ class World:
             lambda: self.said.append("shown"),
         )
 
-    def add(self, place: int, size: int | None = None, then: Callable[[], None] = int) -> None:
+    def add(
+        self, place: int, size: int | None = None, then: Callable[[], None] | None = None
+    ) -> None:
         """Hold an event back; one with a size is in the file."""
 
         def tell(error: OSError | None) -> None:
             self.said.append((place, error))
-            then()
+            if then is not None:
+                then()
 
         end = None if size is None else End(size)
         self.order.add(Pending(place, end, (0,), tell))
@@ -146,8 +149,9 @@ async def test_a_sync_makes_the_names_in_a_folder_durable_too(
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "fdatasync", fsync)
-    with open(tmp_path / "file", "wb") as file:
-        world.order.add(Pending(1, None, (file.fileno(), tmp_path), lambda error: None))
-        job, _ = world.syncs.waiting[0]
-        job()
+    fd = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
+    world.order.add(Pending(1, None, (fd, tmp_path), lambda error: None))
+    job, _ = world.syncs.waiting[0]
+    job()
+    os.close(fd)
     assert sorted(synced) == [str(tmp_path), str(tmp_path / "file")]

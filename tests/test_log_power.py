@@ -137,13 +137,14 @@ async def test_a_power_cut_at_any_moment_of_an_erasure_leaves_all_or_nothing(
             await ERASURES[what](log, conversation)
     power.close()
 
-    found = []
+    found: list[list[object]] = []
     for moment in power.moments:
         begun = any((moment / "intents").glob("*.json"))
         found.append([event["type"] for event in await left(moment)])
         if begun or moment is power.moments[-1]:
             assert SECRET.encode() not in contents(moment), moment.name
-    old, new = ["turn.started", "turn.completed"], ["history.cleared"] if what == "clear" else []
+    old: list[object] = ["turn.started", "turn.completed"]
+    new: list[object] = ["history.cleared"] if what == "clear" else []
     turned = found.index(new)
     assert found == [old] * turned + [new] * (len(found) - turned)
     assert turned > 0

@@ -13,11 +13,11 @@ import pytest
 
 from chatstream.errors import DataFolderError, StorageFailed, StorageFull
 from chatstream.events import Address, event_id, place
-from chatstream.log import jsonl
 from chatstream.log.conversation import Conversation
 from chatstream.log.disk import Disk
 from chatstream.log.jsonl import open_log
-from tests.log_steps import ADDRESS, everything, kinds, say, start, until
+from chatstream.log.orphans import end_orphans
+from tests.log_steps import ADDRESS, everything, kinds, say, start
 
 pytestmark = pytest.mark.anyio
 
@@ -26,6 +26,7 @@ import asyncio, sys
 from pathlib import Path
 from chatstream.log.disk import Disk
 from chatstream.log.jsonl import open_log
+from chatstream.log.orphans import end_orphans
 from tests.log_steps import say, start
 
 async def main():
@@ -115,15 +116,14 @@ async def test_what_is_unforeseen_in_one_conversation_keeps_no_other_from_being_
     async with open_log(tmp_path, "terminal") as log:
         for name in ("bad", "good"):
             await start(log, address=Address("u", name))
-    real = jsonl.end_orphans
 
     async def unforeseen(conversation: Conversation) -> None:
         if conversation.address.conversation_id == "bad":
             raise RuntimeError("unforeseen")
-        await real(conversation)
+        await end_orphans(conversation)
 
     with monkeypatch.context() as patch:
-        patch.setattr(jsonl, "end_orphans", unforeseen)
+        patch.setattr("chatstream.log.jsonl.end_orphans", unforeseen)
         async with open_log(tmp_path, "terminal") as log:
             good = await log.conversation(Address("u", "good"))
             assert kinds(await everything(good)) == ["turn.started", "turn.interrupted"]

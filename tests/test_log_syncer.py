@@ -63,11 +63,14 @@ async def test_one_that_cannot_take_its_end_keeps_no_other_waiting() -> None:
     syncer, ends = Syncer(), Ends()
     both = threading.Barrier(2)
 
+    def meet() -> None:
+        both.wait(10)
+
     def trouble(error: OSError | None) -> None:
         raise RuntimeError("trouble")
 
-    syncer.submit(both.wait, trouble)
-    syncer.submit(both.wait, ends.of("other"))
+    syncer.submit(meet, trouble)
+    syncer.submit(meet, ends.of("other"))
     await ends.all(1)
     syncer.submit(nothing, ends.of("later"))
     await ends.all(2)

@@ -10,14 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatstream import ending
 from chatstream.errors import ProviderError, StorageFull
 from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.live_turn import LiveTurn
 from chatstream.providers import Finish, Reasoning, Usage
 from chatstream.providers.scripted import Scripted
 from chatstream.reply import fit, json_size
+from chatstream.turns import EndedTurn, TurnRunner
 from tests.log_steps import HeldSync, until
-from tests.logged import asked, finish, run_with, say
+from tests.logged import ADDRESS, asked, finish, run_with, say
 
 
 @pytest.fixture
@@ -149,3 +151,161 @@ async def test_a_defect_of_a_provider_is_a_failure_that_tells_nothing(
     ended = (await say(runner, "q", "turn-0001")).terminal
     assert (ended["type"], ended["text"]) == ("turn.failed", "a")
     assert "secret" not in str(ended)
+
+
+class Refusing:
+    """A disk that takes no more of what is written at the end of a turn, until it is `mended`."""
+
+    def __init__(self, log: JsonlLog, patch: pytest.MonkeyPatch) -> None:
+        self.tried = asyncio.Event()
+        self._patch = patch
+
+        def full(*_: object, **__: object) -> None:
+            self.tried.set()
+            raise StorageFull("full")
+
+        patch.setattr(log._disk, "write", full)
+        patch.setattr(ending, "FIRST_RETRY_SECONDS", 0.01)
+
+    def mended(self) -> None:
+        self._patch.undo()
+
+
+@pytest.mark.anyio
+async def test_no_deadline_counts_while_the_disk_refuses_the_end(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = asyncio.Event()
+    settings = {"token_timeout": 0.1, "turn_timeout": 10}
+    runner = run_with(log, Scripted("a", gate), tmp_path, **settings)
+    turn = await runner.start(asked())
+    assert isinstance(turn, LiveTurn)
+    await until(lambda: turn.size == 1)
+    disk = Refusing(log, monkeypatch)
+    gate.set()
+    await disk.tried.wait()
+    await asyncio.sleep(0.2)  # beyond the time that may pass between tokens
+    disk.mended()
+
+    ended = (await finish(runner, turn)).terminal
+    assert (ended["type"], ended["text"]) == ("turn.completed", "a")
+
+
+@pytest.mark.anyio
+async def test_a_cancel_while_the_disk_refuses_the_end_is_how_it_ends(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = run_with(log, Scripted("a", gate := asyncio.Event()), tmp_path)
+    turn = await runner.start(asked())
+    assert isinstance(turn, LiveTurn)
+    await until(lambda: turn.size == 1)
+    disk = Refusing(log, monkeypatch)
+    gate.set()
+    await disk.tried.wait()
+    cancelling = asyncio.ensure_future(runner.cancel(ADDRESS, "turn-0001"))
+    disk.tried.clear()
+    await disk.tried.wait()
+    disk.mended()
+
+    ended = await cancelling
+    assert isinstance(ended, EndedTurn)
+    assert (ended.terminal["type"], ended.terminal["text"]) == ("turn.cancelled", "a")
+
+
+@pytest.mark.anyio
+async def test_a_server_that_stops_does_not_wait_for_a_disk_that_refuses_and_the_next_start_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        runner = run_with(log, Scripted("a", gate := asyncio.Event()), tmp_path)
+        turn = await runner.start(asked())
+        assert isinstance(turn, LiveTurn)
+        await until(lambda: turn.text("text", turn.conversation.visible) == b"a")
+        disk = Refusing(log, monkeypatch)
+        gate.set()
+        await disk.tried.wait()
+        await asyncio.wait_for(runner.drain(0), 5)
+
+        assert turn.done.done() and turn.done.result() is None
+        assert not runner.running
+        disk.mended()
+
+    async with open_log(tmp_path, "terminal") as log:
+        found = await run_with(log, Scripted("b"), tmp_path).get(ADDRESS, "turn-0001")
+    assert isinstance(found, EndedTurn)
+    assert (found.terminal["type"], found.terminal["text"]) == ("turn.interrupted", "a")
+
+
+@pytest.mark.anyio
+async def test_a_stop_while_the_end_is_written_changes_nothing_of_it(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = run_with(log, Scripted("a", gate := asyncio.Event()), tmp_path)
+    turn = await runner.start(asked())
+    assert isinstance(turn, LiveTurn)
+    await until(lambda: turn.size == 1)
+    reply = runner.running[turn]
+    held = HeldSync(monkeypatch)
+    gate.set()
+    await until(lambda: turn.ended)
+    cancelling = asyncio.ensure_future(runner.cancel(ADDRESS, "turn-0001"))
+    interrupting = asyncio.ensure_future(runner.interrupt())
+    assert reply.task is not None
+    reply.task.cancel()  # as a loop does that is being closed
+    for _ in range(10):
+        await asyncio.sleep(0)
+    held.go.set()
+    await interrupting
+
+    ended = await cancelling
+    assert isinstance(ended, EndedTurn)
+    assert (ended.terminal["type"], ended.terminal["finish_reason"]) == ("turn.completed", "stop")
+    assert reply.outcome().status == "completed"
+    assert not runner.running
+
+
+@pytest.mark.anyio
+async def test_a_clear_while_the_disk_refuses_the_end_ends_it(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = run_with(log, Scripted("a", gate := asyncio.Event()), tmp_path)
+    turn = await runner.start(asked())
+    assert isinstance(turn, LiveTurn)
+    await until(lambda: turn.size == 1)
+    reply = runner.running[turn]
+    disk = Refusing(log, monkeypatch)
+    gate.set()
+    await disk.tried.wait()
+    await log.clear(turn.conversation)
+    disk.mended()
+
+    event = await turn.done
+    assert event is not None and event.type == "turn.cancelled"
+    assert reply.task is not None
+    await asyncio.wait_for(asyncio.wait([reply.task]), 5)
+    await until(lambda: not runner.running)
+    assert reply.outcome().status in ("cleared", "cancelled")
+
+
+@pytest.mark.anyio
+async def test_a_turn_that_nobody_reads_is_stopped_only_after_so_long_without_any_reader(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    runner = run_with(log, Scripted("a", asyncio.Event()), tmp_path, orphan_timeout=0.2)
+    turn = await runner.start(asked())
+    assert isinstance(turn, LiveTurn)
+    turn.conversation.watch(reads := lambda: None)
+    await asyncio.sleep(0.5)
+    assert not turn.done.done()
+    turn.conversation.unwatch(reads)
+    left = asyncio.get_running_loop().time()
+    ended = (await finish_unread(runner, turn)).terminal
+
+    assert (ended["type"], ended["reason"]) == ("turn.cancelled", "orphan")
+    assert asyncio.get_running_loop().time() - left >= 0.14  # it was read within the last quarter
+
+
+async def finish_unread(runner: TurnRunner, turn: LiveTurn) -> EndedTurn:
+    """Wait for a turn's end without being a reader of it."""
+    await turn.done
+    return await finish(runner, turn)

@@ -3,25 +3,34 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
+from chatstream import turns
+from chatstream.ending import Why
 from chatstream.errors import (
     BadRequest,
     Conflict,
     NotFound,
+    StorageFailed,
     StorageFull,
     TooManyRequests,
     Unavailable,
 )
-from chatstream.events import Address
+from chatstream.events import Address, TurnId, place
+from chatstream.log.conversation import Conversation
 from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.live_turn import LiveTurn
+from chatstream.log.records import Json
 from chatstream.metrics import Metrics
+from chatstream.providers import Reasoning
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
 from chatstream.settings import Settings
 from chatstream.turns import EndedTurn, TurnRunner
+from tests.log_steps import HeldSync, everything, until
 from tests.logged import ADDRESS, asked, finish, run_with, say
 
 pytestmark = pytest.mark.anyio
@@ -313,3 +322,196 @@ async def test_a_start_with_an_unknown_provider_uses_no_id_up_and_cancels_nothin
     gate.set()
     await finish(runner, first)
     assert (await say(runner, "now", "turn-0002")).terminal["type"] == "turn.completed"
+
+
+@pytest.mark.parametrize("way", ["cancel", "wait"])
+async def test_who_leaves_while_waiting_for_an_end_takes_nobody_along_and_is_no_reader(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    runner = run_with(log, Scripted("a", gate := asyncio.Event()), tmp_path)
+    turn = await runner.start(asked())
+    assert isinstance(turn, LiveTurn)
+    await until(lambda: turn.size == 1)
+    held = HeldSync(monkeypatch)
+
+    def waiting() -> asyncio.Future[object]:
+        waits = runner.wait(turn) if way == "wait" else runner.cancel(ADDRESS, turn.turn_id)
+        return asyncio.ensure_future(waits)
+
+    leaving, staying = waiting(), waiting()
+    if way == "wait":
+        gate.set()
+        await until(lambda: turn.conversation.readers == 2)
+    await until(lambda: turn.ended)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    if way == "wait":
+        assert turn.conversation.readers == 1
+    held.go.set()
+
+    await staying
+    assert turn.conversation.readers == 0
+    assert (await finish(runner, turn)).terminal["text"] == "a"
+
+
+async def test_a_snapshot_shows_no_more_than_its_last_id_says(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = asyncio.Event()
+    provider = Scripted("a", Reasoning("A"), gate, "b", Reasoning("B"), asyncio.Event()).then("c")
+    runner = run_with(log, provider, tmp_path)
+    turn = await runner.start(asked())
+    assert isinstance(turn, LiveTurn)
+    await until(lambda: turn.text("reasoning", turn.conversation.visible) == b"A")
+    held = HeldSync(monkeypatch)
+    later = asyncio.ensure_future(runner.start(asked(turn_id="turn-0002")))
+    await until(lambda: len(turn.conversation.running) == 2)
+    gate.set()
+    await until(lambda: turn.size == 4)
+    await asyncio.sleep(0)
+
+    now = orjson.loads(orjson.dumps(runner.snapshot(turn)))
+    assert (now["text"], now["reasoning"]) == ("a", "A")
+    events = await everything(turn.conversation, place(now["last_id"]))
+    assert events == []
+    held.go.set()
+    await later
+    after = orjson.loads(orjson.dumps(runner.snapshot(turn)))
+    assert (after["text"], after["reasoning"]) == ("ab", "AB")
+    await runner.cancel(ADDRESS, "turn-0001")
+
+
+async def test_a_replacement_that_is_asked_for_again_cancels_nothing_that_came_after_it(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    provider = Scripted("old").then("new").then("later", gate := asyncio.Event())
+    runner = run_with(log, provider, tmp_path)
+    await say(runner, "q", "turn-0001")
+    replaced = await say(runner, "edited", "turn-0002", replaces="turn-0001")
+    later = await runner.start(asked(turn_id="turn-0003"))
+
+    assert await runner.start(asked("edited", "turn-0002", replaces="turn-0001")) == replaced
+    gate.set()
+    assert (await finish(runner, later)).terminal["type"] == "turn.completed"
+
+
+async def test_of_what_begins_beside_a_replacement_only_what_came_before_it_is_cancelled(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = run_with(log, Scripted("old").then(asyncio.Event()), tmp_path)
+    await say(runner, "q", "turn-0001")
+    real = Conversation.start
+    before: list[LiveTurn | EndedTurn] = []
+
+    async def just_after_another(
+        self: Conversation, turn_id: TurnId, *given: Any, **named: Any
+    ) -> Any:
+        if turn_id == "turn-0003":
+            before.append(await runner.start(asked(turn_id="turn-0002")))
+        return await real(self, turn_id, *given, **named)
+
+    monkeypatch.setattr(Conversation, "start", just_after_another)
+    await runner.start(asked("edited", "turn-0003", replaces="turn-0001"))
+    await runner.start(asked(turn_id="turn-0004"))
+
+    assert (await finish(runner, before[0])).terminal["type"] == "turn.cancelled"
+    for turn_id in ("turn-0003", "turn-0004"):
+        assert runner.snapshot(await runner.get(ADDRESS, turn_id))["status"] == "running"
+        await runner.cancel(ADDRESS, turn_id)
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_what_is_replaced_stops_even_as_it_begins(
+    log: JsonlLog, tmp_path: Path, steps: int
+) -> None:
+    runner = run_with(log, Scripted("old", asyncio.Event()).then("new"), tmp_path)
+    first = asyncio.ensure_future(runner.start(asked()))
+    await until(lambda: bool(runner.running))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    await say(runner, "edited", "turn-0002", replaces="turn-0001")
+
+    assert (await finish(runner, await first)).terminal["type"] == "turn.cancelled"
+
+
+async def test_a_turn_that_ends_while_its_records_are_read_is_what_it_became(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = run_with(log, Scripted("a"), tmp_path)
+    ended = await say(runner, "q", "turn-0001")
+    real = turns.find_records
+    looks = 0
+
+    async def as_it_was(conversation: Conversation, turn_id: str) -> list[Json]:
+        nonlocal looks
+        looks += 1
+        return (await real(conversation, turn_id))[: 1 if looks == 1 else None]
+
+    monkeypatch.setattr(turns, "find_records", as_it_was)
+    assert await runner.get(ADDRESS, "turn-0001") == ended
+    looks = 0
+    monkeypatch.setattr(turns, "find_records", cleared_after(as_it_was, log))
+    with pytest.raises(NotFound):
+        await runner.get(ADDRESS, "turn-0001")
+
+
+def cleared_after(find: Any, log: JsonlLog) -> Any:
+    async def found(conversation: Conversation, turn_id: str) -> list[Json]:
+        records: list[Json] = await find(conversation, turn_id)
+        await log.clear(conversation)
+        return records
+
+    return found
+
+
+async def test_a_turn_that_begins_while_it_is_looked_for_is_found(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = run_with(log, Scripted("a", asyncio.Event()), tmp_path)
+    live = Conversation.live
+    looks = 0
+
+    def not_yet(conversation: Conversation, turn_id: str) -> LiveTurn | None:
+        nonlocal looks
+        looks += 1
+        return None if looks == 1 else live(conversation, turn_id)
+
+    turn = await runner.start(asked())
+    monkeypatch.setattr(Conversation, "live", not_yet)
+    assert await runner.get(ADDRESS, "turn-0001") is turn
+    await runner.cancel(ADDRESS, "turn-0001")
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_what_was_wanted_first_is_how_it_ends(
+    log: JsonlLog, tmp_path: Path, steps: int
+) -> None:
+    runner = run_with(log, Scripted("a", asyncio.Event()), tmp_path)
+    turn = await runner.start(asked())
+    assert isinstance(turn, LiveTurn)
+    await until(lambda: turn.size == 1)
+    runner.running[turn].stop(Why("turn.cancelled", "user"))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    await runner.interrupt()
+
+    ended = (await finish(runner, turn)).terminal
+    assert (ended["type"], ended["reason"]) == ("turn.cancelled", "user")
+
+
+async def test_a_place_that_was_taken_for_a_start_that_failed_is_free_again(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = Scripted("a")
+    runner = run_with(log, provider, tmp_path, max_turns=1, max_turns_per_user=1)
+    await say(runner, "q", "turn-0000")
+    with monkeypatch.context() as patch:
+        held = HeldSync(patch)
+        held.error = OSError(5, "broken")
+        held.go.set()
+        for _ in range(3):
+            with pytest.raises(StorageFailed):
+                await runner.start(asked())
+
+    assert (await say(runner, "q", "turn-0001")).terminal["type"] == "turn.completed"
+    await asyncio.wait_for(runner.drain(1), 5)
