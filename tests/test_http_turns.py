@@ -16,9 +16,10 @@ from chatstream.errors import ProviderError, ProviderTimeout, StorageFailed
 from chatstream.events import BEGINNING, Address, event_id, place
 from chatstream.http import turns as turns_edge
 from chatstream.http.sse import EndedStream
+from chatstream.log.live_turn import LiveTurn
 from chatstream.providers import Finish, Reasoning, Text, Usage
 from chatstream.providers.scripted import Scripted, Step
-from chatstream.turns import TurnRunner
+from chatstream.turns import EndedTurn, TurnRunner
 from tests.running import EVENT_STREAM, Frame, Gate, Running, Stream, fold, kinds
 
 TURN = "turn-0001"
@@ -502,13 +503,15 @@ def test_a_turn_whose_end_was_lost_and_that_cannot_be_read_is_cut_off_and_not_en
     gate = Gate()
     with Running(tmp_path, Scripted("text", gate)) as server:
         path = started(server)
-        real, found = TurnRunner.get, []
+        real = TurnRunner.get
+        found: list[LiveTurn | EndedTurn] = []
 
         async def lost(runner: TurnRunner, address: Address, turn_id: str) -> object:
             if found:
                 raise StorageFailed("The file cannot be read.")
             found.append(turn := await real(runner, address, turn_id))
-            turn.close(None)  # type: ignore[union-attr]  # it runs
+            assert isinstance(turn, LiveTurn)
+            turn.close(None)
             return turn
 
         monkeypatch.setattr(TurnRunner, "get", lost)

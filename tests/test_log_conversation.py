@@ -169,6 +169,18 @@ async def test_a_file_that_cannot_be_made_is_made_by_the_next_start(
     assert isinstance(await start(log), LiveTurn)
 
 
+async def test_a_file_whose_name_cannot_be_synced_is_made_by_the_next_start(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await start(log, address=Address("u", "other"))  # the user's folder is there
+    with monkeypatch.context() as patch:
+        fail(patch, "fsync", errno.EIO, lambda fd: True)
+        with pytest.raises(StorageFailed):
+            await start(log)
+
+    assert isinstance(await start(log), LiveTurn)
+
+
 async def test_the_last_thousand_ids_are_known_over_a_restart(tmp_path: Path) -> None:
     async with open_log(tmp_path, "never") as log:
         for number in range(RECENT_TURNS + 1):
@@ -314,8 +326,9 @@ async def test_a_clear_waits_for_a_file_that_is_being_made(
     real = os.fsync
 
     def fsync(fd: int) -> None:
-        making.set()
-        assert go.wait(10)
+        if os.readlink(f"/proc/self/fd/{fd}") == str(conversation.path.parent):
+            making.set()
+            assert go.wait(10)
         real(fd)
 
     with monkeypatch.context() as patch:
@@ -324,9 +337,9 @@ async def test_a_clear_waits_for_a_file_that_is_being_made(
         await until(making.is_set)
         erasing = asyncio.ensure_future(log.erase_user("u"))
         await until(lambda: conversation.gate is not None)
-        for _ in range(50):
+        for _ in range(100):
             await asyncio.sleep(0)
-        assert not erasing.done()
+        assert conversation.path.exists() and not list((tmp_path / "intents").iterdir())
         go.set()
         await erasing
     turn = await starting

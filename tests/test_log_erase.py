@@ -23,6 +23,21 @@ pytestmark = pytest.mark.anyio
 SECRET = "correct horse battery staple"
 
 
+BREAKS: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "clear": ("replace", lambda path: str(path).endswith(".aside")),
+    "conversation": ("unlink", lambda path: str(path).endswith(".jsonl")),
+    "user": ("replace", lambda path: Path(str(path)).is_dir()),
+}
+"""What refuses the first change that an erasure makes once its intent is durable."""
+
+
+def act(log: JsonlLog, what: str, conversation: Conversation) -> Awaitable[object]:
+    """Begin an erasure."""
+    if what == "user":
+        return log.erase_user(conversation.address.user_id)
+    return log.clear(conversation) if what == "clear" else log.erase(conversation)
+
+
 @pytest.fixture
 async def log(tmp_path: Path) -> AsyncIterator[JsonlLog]:
     async with open_log(tmp_path, "terminal") as log:
@@ -153,6 +168,23 @@ async def test_a_clear_that_fails_after_the_new_file_is_there_goes_on_with_that_
     assert turn.conversation.path.read_bytes().count(b"turn-0002") == 1
 
 
+@pytest.mark.parametrize("what", BREAKS)
+async def test_a_file_that_was_put_aside_goes_too_although_there_is_no_other(
+    tmp_path: Path, what: str
+) -> None:
+    folder = tmp_path / "users" / "u"
+    async with open_log(tmp_path, "terminal"):
+        folder.mkdir()
+        (folder / "c.jsonl").write_bytes(SECRET.encode() * 1000)
+    async with open_log(tmp_path, "terminal") as log:
+        conversation = await log.conversation(ADDRESS)
+        assert conversation.created is None and SECRET.encode() in contents(tmp_path)
+        await act(log, what, conversation)
+
+        assert SECRET.encode() not in contents(tmp_path)
+        assert isinstance(await start(log), LiveTurn)
+
+
 async def test_a_full_disk_can_be_cleared(
     log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,21 +194,6 @@ async def test_a_full_disk_can_be_cleared(
     await log.clear(turn.conversation)
 
     assert SECRET.encode() not in contents(tmp_path)
-
-
-BREAKS: dict[str, tuple[str, Callable[[object], bool]]] = {
-    "clear": ("replace", lambda path: str(path).endswith(".aside")),
-    "conversation": ("unlink", lambda path: str(path).endswith(".jsonl")),
-    "user": ("replace", lambda path: Path(str(path)).is_dir()),
-}
-"""What refuses the first change that an erasure makes once its intent is durable."""
-
-
-def act(log: JsonlLog, what: str, conversation: Conversation) -> Awaitable[object]:
-    """Begin an erasure."""
-    if what == "user":
-        return log.erase_user(conversation.address.user_id)
-    return log.clear(conversation) if what == "clear" else log.erase(conversation)
 
 
 @pytest.mark.parametrize("what", BREAKS)

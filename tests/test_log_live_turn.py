@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from chatstream.errors import StorageFailed, TurnEnded
 from chatstream.log import disk
 from chatstream.log.jsonl import JsonlLog, open_log
-from tests.log_steps import HeldSync, everything, fail, kinds, say, start, until
+from tests.log_steps import ADDRESS, HeldSync, everything, fail, kinds, say, start, until
 
 pytestmark = pytest.mark.anyio
 
@@ -111,7 +112,7 @@ async def test_nothing_comes_after_the_end(log: JsonlLog) -> None:
 
 
 async def test_an_end_that_fails_may_be_tried_again_and_stands_once(
-    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turn = await start(log)
     await say(turn, "text")
@@ -121,9 +122,13 @@ async def test_an_end_that_fails_may_be_tried_again_and_stands_once(
         held.go.set()
         with pytest.raises(StorageFailed):
             await turn.end("turn.completed", {})
+    shutil.copytree(tmp_path, died := tmp_path.with_name("died"))
     turn.write(" more")
 
     await turn.end("turn.failed", {})
+    async with open_log(died, "terminal") as after:
+        last = (await everything(await after.conversation(ADDRESS)))[-1]
+    assert (last.type, orjson.loads(last.json)["text"]) == ("turn.interrupted", "text")
 
     assert turn.conversation.path.read_bytes().count(b'"text more"') == 1
     events = await everything(turn.conversation)

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from chatstream import turns
+from chatstream.ended_turn import find_records
 from chatstream.ending import Why
 from chatstream.errors import (
     BadRequest,
@@ -439,18 +439,17 @@ async def test_a_turn_that_ends_while_its_records_are_read_is_what_it_became(
 ) -> None:
     runner = run_with(log, Scripted("a"), tmp_path)
     ended = await say(runner, "q", "turn-0001")
-    real = turns.find_records
     looks = 0
 
     async def as_it_was(conversation: Conversation, turn_id: str) -> list[Json]:
         nonlocal looks
         looks += 1
-        return (await real(conversation, turn_id))[: 1 if looks == 1 else None]
+        return (await find_records(conversation, turn_id))[: 1 if looks == 1 else None]
 
-    monkeypatch.setattr(turns, "find_records", as_it_was)
+    monkeypatch.setattr("chatstream.turns.find_records", as_it_was)
     assert await runner.get(ADDRESS, "turn-0001") == ended
     looks = 0
-    monkeypatch.setattr(turns, "find_records", cleared_after(as_it_was, log))
+    monkeypatch.setattr("chatstream.turns.find_records", cleared_after(as_it_was, log))
     with pytest.raises(NotFound):
         await runner.get(ADDRESS, "turn-0001")
 
