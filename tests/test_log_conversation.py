@@ -283,6 +283,24 @@ async def test_a_start_that_was_refused_is_begun_by_the_next_who_waited_for_it(
     assert isinstance(turn, LiveTurn) and conversation.turns == 2
 
 
+async def test_an_end_whose_caller_leaves_stands_and_what_waits_behind_it_goes_on(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn, other = await start(log), await start(log, "turn-0002")
+    held = HeldSync(monkeypatch)
+    ending = asyncio.ensure_future(turn.end("turn.completed", {}))
+    await until(lambda: turn.ended)
+    following = asyncio.ensure_future(other.end("turn.completed", {}))
+    await until(lambda: other.ended)
+    ending.cancel()
+    await asyncio.wait([ending])
+    held.go.set()
+
+    end = await asyncio.wait_for(following, 5)
+    assert await everything(turn.conversation, place(other.started_id)) == [await turn.done, end]
+    assert not turn.conversation.order.busy
+
+
 async def test_a_rename_whose_caller_leaves_stands_and_nothing_waits_for_it(
     log: JsonlLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

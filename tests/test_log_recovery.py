@@ -76,7 +76,8 @@ async def test_no_id_is_given_again_after_the_clock_and_what_was_erased_are_gone
     tmp_path: Path,
 ) -> None:
     async with open_log(tmp_path, "terminal") as log:
-        given = event_id(place(log.last_id) + 10**12)
+        turn = await start(log, address=Address("u", "other"))
+        given = event_id(place(turn.started_id) + 10**12)
     erased = {"id": given, "scope": "conversation", "user_id": "u", "conversation_id": "c"}
     (tmp_path / "intents" / f"{given}.json").write_bytes(orjson.dumps(erased))
     (tmp_path / "clock").unlink()

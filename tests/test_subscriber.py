@@ -10,6 +10,7 @@ import pytest
 from chatstream.events import BEGINNING, EventId, before, event_id, place
 from chatstream.log.conversation import Conversation
 from chatstream.log.jsonl import JsonlLog, open_log
+from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Encoded
 from chatstream.providers.scripted import Scripted
 from chatstream.subscriber import (
@@ -20,6 +21,7 @@ from chatstream.subscriber import (
     start_of_conversation,
     start_of_turn,
 )
+from tests.log_steps import HeldSync, until
 from tests.logged import ADDRESS, asked, finish, run_with, say
 
 pytestmark = pytest.mark.anyio
@@ -139,6 +141,54 @@ async def test_a_turns_reader_sees_its_own_turn_only(log: JsonlLog, tmp_path: Pa
     assert (found[0].type, found[-1].type) == ("turn.started", "turn.completed")
     for turn in turns:
         await finish(runner, turn)
+
+
+async def test_a_reader_passes_over_nothing_that_is_not_durable_yet(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = run_with(log, Scripted("a"), tmp_path)
+    await say(runner, "q", "turn-0001")
+    conversation = await log.conversation(ADDRESS)
+    reader = Subscriber(conversation, Start(conversation.last_id), nothing)
+    held = HeldSync(monkeypatch)
+    starting = asyncio.ensure_future(runner.start(asked(turn_id="turn-0002")))
+    await until(lambda: bool(conversation.running))
+    assert await reader.take() == []
+    reader.close()  # the last one: memory lets go of what the file has
+    assert await reader.take() == []
+    held.go.set()
+    await finish(runner, await starting)
+
+    assert [event.type for event in await reader.take()] == ["turn.started", "turn.completed"]
+
+
+async def test_of_turns_that_run_a_new_reader_comes_in_before_the_oldest(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    runner = run_with(log, Scripted("a", asyncio.Event()), tmp_path)
+    first = await runner.start(asked())
+    assert isinstance(first, LiveTurn)
+    await runner.start(asked(turn_id="turn-0002"))
+    conversation = await log.conversation(ADDRESS)
+    assert conversation.resume_from() == before(first.started_id)
+
+    await runner.cancel(ADDRESS, "turn-0001")
+    assert first.started_id < conversation.resume_from()
+    await runner.cancel(ADDRESS, "turn-0002")
+
+
+async def test_a_reader_is_woken_when_a_clear_is_over(log: JsonlLog, tmp_path: Path) -> None:
+    runner = run_with(log, Scripted("a"), tmp_path)
+    await say(runner, "q", "turn-0001")
+    conversation = await log.conversation(ADDRESS)
+    signal = Signal()
+    reader = Subscriber(conversation, Start(conversation.last_id), signal.set)
+    assert await reader.take() == []
+    waiting = asyncio.ensure_future(signal.wait())
+    await log.clear(conversation)
+    await asyncio.wait_for(waiting, 5)
+    assert [event.type for event in await reader.take()] == ["history.cleared"]
+    reader.close()
 
 
 async def test_cursors_are_good_from_the_logs_creation_to_the_newest_id_ever_given(
