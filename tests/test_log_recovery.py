@@ -157,6 +157,23 @@ async def test_orphans_that_a_clear_ends_first_are_no_failure(
             assert not conversation.running
 
 
+async def test_a_start_ends_what_ran_and_removes_what_is_ended_before_anybody_asks(
+    tmp_path: Path,
+) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        await start(log)  # without text, so without a live file
+        other = await start(log, "turn-0002", address=Address("u", "other"))
+        await say(other, "text")
+        text = other.live_path.read_bytes()
+        await other.end("turn.completed", {})
+    other.live_path.write_bytes(text)  # its removal did not reach the disk
+
+    async with open_log(tmp_path, "terminal"):
+        assert b'{"type":"turn.interrupted"' in file(tmp_path).read_bytes()
+        assert not list(tmp_path.rglob("*.live"))
+    assert other.conversation.path.read_bytes().count(b"turn-0002") == 2
+
+
 async def test_a_torn_last_line_is_cut_off_at_every_byte(tmp_path: Path) -> None:
     async with open_log(tmp_path, "never") as log:
         await (await start(log)).end("turn.completed", {})
