@@ -1,3 +1,4 @@
+import errno
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 
 from chatstream.events import BEGINNING, EventId, place
 from chatstream.log.clock import LEASE_MS, IdClock
+from tests.log_steps import fail
 
 NOW = 1_764_000_000_000
 
@@ -81,6 +83,48 @@ def test_the_ceiling_on_disk_is_above_every_id_given(
         now[0] += LEASE_MS // 7
         identifier = clock.next()
         assert int((tmp_path / "clock").read_bytes()) > place(identifier) // 10_000
+
+
+def test_a_closed_clock_gives_no_id_again_although_the_machines_is_set_back(
+    tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    now = [NOW]
+    clock = open_clock(tmp_path / "clock", executor, now)
+    given = [clock.next() for _ in range(5)]
+    clock.close()
+    now[0] -= 1000
+    clock = open_clock(tmp_path / "clock", executor, now)
+    given += [clock.next() for _ in range(5)]
+
+    assert given == sorted(set(given))
+
+
+class Counting(ThreadPoolExecutor):
+    """Waits for what is submitted, whatever becomes of it."""
+
+    count = 0
+
+    def submit(self, fn: Any, /, *arguments: Any, **named: Any) -> Any:
+        self.count += 1
+        done = super().submit(fn, *arguments, **named)
+        done.exception()
+        return done
+
+
+def test_a_ceiling_that_could_not_be_renewed_is_renewed_with_the_next_id(tmp_path: Path) -> None:
+    now = [NOW]
+    with Counting(1) as executor:
+        clock = open_clock(tmp_path / "clock", executor, now)
+        clock.next()
+        now[0] += LEASE_MS // 2
+        with pytest.MonkeyPatch.context() as patch:
+            fail(patch, "fdatasync", errno.EIO, lambda fd: True)
+            clock.next()  # there is time left
+            assert executor.count == 1
+        clock.next()
+        assert executor.count == 2
+        clock.next()
+        assert executor.count == 2
 
 
 def test_a_closed_clock_goes_on_where_it_was(tmp_path: Path, executor: ThreadPoolExecutor) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from chatstream.events import Address
 from chatstream.log import disk as disk_module
 from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.live_turn import LiveTurn
-from tests.log_steps import HeldSync, everything, fail, kinds, say, start, until
+from tests.log_steps import everything, fail, kinds, say, start, until
 
 pytestmark = pytest.mark.anyio
 
@@ -141,30 +142,79 @@ async def test_files_that_nobody_writes_are_closed_although_the_oldest_is_in_use
     log: JsonlLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disk_module, "MAX_OPEN_FILES", 2)
-    async with asyncio.timeout(10):
-        busy = await start(log, address=Address("u", "busy"))
-        before = len(os.listdir("/proc/self/fd"))
-        held = HeldSync(monkeypatch)
-        renaming = asyncio.ensure_future(busy.conversation.rename("x"))
-        await until(lambda: busy.conversation.order.busy)
-        starting = []
-        for number in range(6):
-            address = Address("u", str(number))
-            starting.append(asyncio.ensure_future(start(log, address=address)))
-            conversation = await log.conversation(address)
-            await until(lambda found=conversation: bool(found.running))  # type: ignore[misc]
-        held.go.set()
-        await asyncio.gather(renaming, *starting)
-        for number in range(6, 12):  # each closes the one that was used longest ago
-            await start(log, address=Address("u", str(number)))
-        assert len(os.listdir("/proc/self/fd")) <= before + 8
-        await busy.end("turn.completed", {})
+    busy = await start(log, address=Address("u", "busy"))
+    go, real = threading.Event(), os.fdatasync
+
+    def fdatasync(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}") == str(busy.conversation.path):
+            assert go.wait(10)
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    before = len(os.listdir("/proc/self/fd"))
+    renaming = asyncio.ensure_future(busy.conversation.rename("x"))
+    await until(lambda: busy.conversation.order.busy)
+    for number in range(20):
+        await start(log, address=Address("u", str(number)))
+    assert len(os.listdir("/proc/self/fd")) < before + 10
+    go.set()
+    await renaming
+    await busy.end("turn.completed", {})
+
+
+async def test_a_reserve_for_which_there_is_no_room_takes_none(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await start(log)
+    log._disk.reserve.release()
+
+    def half(fd: int, offset: int, size: int) -> None:
+        os.truncate(fd, size // 2)
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "posix_fallocate", half)
+    with pytest.raises(StorageFull):
+        await start(log, "turn-0002")
+    assert not (tmp_path / "reserve").exists()  # what it had is for the turns that must end
+    await turn.end("turn.completed", {})
+
+
+async def test_a_disk_that_refuses_the_reserve_is_not_a_full_one(
+    log: JsonlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log._disk.reserve.release()
+    with monkeypatch.context() as patch:
+        fail(patch, "posix_fallocate", errno.EIO, lambda fd: True)
+        with pytest.raises(StorageFailed):
+            await start(log)
+    assert isinstance(await start(log), LiveTurn)
+
+
+async def test_a_reserve_of_which_a_part_is_missing_is_none(log: JsonlLog, tmp_path: Path) -> None:
+    size = (tmp_path / "reserve").stat().st_size
+    os.truncate(tmp_path / "reserve", 100)
+    log.admit()
+    assert (tmp_path / "reserve").stat().st_size == size
+
+
+async def test_a_clock_that_cannot_be_closed_costs_no_id_and_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        last = (await start(log)).started_id
+        clock = log._disk.clock
+        fail(monkeypatch, "fdatasync", errno.EIO, lambda fd: fd == clock._fd)
+    monkeypatch.undo()
+
+    async with open_log(tmp_path, "terminal") as log:
+        assert (await start(log, "turn-0002")).started_id > last
 
 
 async def test_what_was_said_just_before_the_end_of_the_process_is_kept(tmp_path: Path) -> None:
     async with open_log(tmp_path, "terminal") as log:
         turn = await start(log)
         turn.write("last words")
+    assert b"last words" in turn.live_path.read_bytes()  # and not only later, by this loop
 
     async with open_log(tmp_path, "terminal") as log:
         end = (await everything(await log.conversation(turn.conversation.address)))[-1]

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -104,6 +105,20 @@ async def test_a_first_one_that_could_not_be_kept_leaves_no_file(
 
     await log.feedback.add("u", GOOD)
     assert await rating(log) == 5
+
+
+async def test_one_for_which_there_is_room_by_half_leaves_no_trace(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.feedback.add("u", GOOD)
+    path = tmp_path / "users" / "u" / "+feedback.jsonl"
+    before = path.read_bytes()
+    real = os.pwrite
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", lambda fd, data, at: real(fd, bytes(data)[:20], at))
+        with pytest.raises(StorageFull):
+            await log.feedback.add("u", GOOD | {"rating": 1})
+    assert path.read_bytes() == before
 
 
 async def test_one_that_is_not_durable_is_not_shown(

@@ -1,6 +1,7 @@
 """What was answered outlives a power cut, and what was erased does not come back with one."""
 
 import errno
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import orjson
 import pytest
 
 from chatstream.errors import StorageFailed
+from chatstream.events import place
 from chatstream.log.conversation import Conversation
 from chatstream.log.jsonl import JsonlLog, open_log
 from tests.log_steps import ADDRESS, contents, everything, fail, kinds, say, start, until
@@ -94,6 +96,8 @@ async def test_no_id_is_given_twice_although_nothing_of_a_reply_was_synced(
 ) -> None:
     async with open_log(root, "terminal") as log:
         turn = await start(log)
+        # Ahead of the machine's clock, as after it was set back.
+        log._disk.clock.raise_to(place(turn.started_id) + 10**12)
         await say(turn, "a", "b")
         last = log.last_id
         after = power.cut(tmp_path / "after")
@@ -148,6 +152,32 @@ async def test_a_power_cut_at_any_moment_of_an_erasure_leaves_all_or_nothing(
     turned = found.index(new)
     assert found == [old] * turned + [new] * (len(found) - turned)
     assert turned > 0
+
+
+@pytest.mark.parametrize("what", ERASURES)
+async def test_what_is_to_be_erased_is_durably_known_before_anything_is_removed(
+    root: Path, power: Power, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    known: list[bool] = []
+
+    def watch(name: str) -> None:
+        real = getattr(os, name)
+
+        def removes(path: Path, *rest: object, **named: object) -> None:
+            if "users" in str(path):
+                cut = power.cut(tmp_path / f"before-{len(known)}")
+                known.append(any((cut / "intents").glob("*.json")))
+            real(path, *rest, **named)
+
+        monkeypatch.setattr(os, name, removes)
+
+    async with open_log(root, "terminal") as log:
+        turn = await start(log)
+        await say(turn, "text")
+        for name in ("unlink", "replace", "rename"):
+            watch(name)
+        await ERASURES[what](log, turn.conversation)
+    assert known and all(known)
 
 
 @pytest.mark.parametrize("what", ERASURES)

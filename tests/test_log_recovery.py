@@ -1,6 +1,7 @@
 """What a start makes of the files that a death, or a bad disk, left."""
 
 import asyncio
+import errno
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from chatstream.log.conversation import Conversation
 from chatstream.log.disk import Disk
 from chatstream.log.jsonl import open_log
 from chatstream.log.orphans import end_orphans
-from tests.log_steps import ADDRESS, everything, kinds, say, start
+from tests.log_steps import ADDRESS, everything, fail, kinds, say, start
 
 pytestmark = pytest.mark.anyio
 
@@ -155,6 +156,54 @@ async def test_orphans_that_a_clear_ends_first_are_no_failure(
             await clearing
             assert kinds(await everything(conversation)) == ["history.cleared"]
             assert not conversation.running
+
+
+async def test_an_erasure_that_a_start_cannot_finish_is_finished_by_the_next_and_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        turn = await start(log, address=Address("u", "erased"))
+        await (await start(log)).end("turn.completed", {})
+        with monkeypatch.context() as patch:
+            fail(patch, "unlink", errno.EIO, lambda path: not str(path).endswith(".live"))
+            with pytest.raises(StorageFailed):
+                await log.erase(turn.conversation)
+
+    with monkeypatch.context() as patch:
+        fail(patch, "unlink", errno.EIO, lambda path: str(path).endswith("erased.jsonl"))
+        async with open_log(tmp_path, "terminal") as log:
+            found = await everything(await log.conversation(ADDRESS))
+            assert kinds(found) == ["turn.started", "turn.completed"]
+    assert len(list((tmp_path / "intents").iterdir())) == 1
+    async with open_log(tmp_path, "terminal"):
+        assert not turn.conversation.path.exists()
+    assert not list((tmp_path / "intents").iterdir())
+
+
+@pytest.mark.parametrize("what", ["clear", "conversation", "user"])
+async def test_an_erasure_that_finds_nothing_any_more_is_done(tmp_path: Path, what: str) -> None:
+    intents = tmp_path / "intents"
+    async with open_log(tmp_path, "terminal") as log:
+        last = log._disk.next_id()
+        intent = {"id": last, "scope": what, "user_id": "u", "conversation_id": "c"}
+        (intents / f"{last}.json").write_bytes(orjson.dumps(intent))
+        (intents / f"{last}.new").write_bytes(b"{")  # one that was never durable
+
+    async with open_log(tmp_path, "terminal"):
+        assert not list(intents.iterdir())
+
+
+async def test_one_users_folder_that_cannot_be_read_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        for user in ("bad", "good"):
+            await start(log, address=Address(user, "c"))
+    fail(monkeypatch, "scandir", errno.EIO, lambda path: str(path).endswith("bad"))
+
+    async with open_log(tmp_path, "terminal") as log:
+        found = await everything(await log.conversation(Address("good", "c")))
+    assert kinds(found) == ["turn.started", "turn.interrupted"]
 
 
 async def test_a_start_ends_what_ran_and_removes_what_is_ended_before_anybody_asks(

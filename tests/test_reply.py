@@ -288,6 +288,59 @@ async def test_a_clear_while_the_disk_refuses_the_end_ends_it(
 
 
 @pytest.mark.anyio
+async def test_a_clear_in_the_middle_of_an_answer_is_its_end_and_closes_the_provider(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    provider = Scripted("a", asyncio.Event())
+    runner = run_with(log, provider, tmp_path)
+    turn = await runner.start(asked())
+    assert isinstance(turn, LiveTurn)
+    await until(lambda: turn.size == 1)
+    reply = runner.running[turn]
+    await log.clear(turn.conversation)
+    await until(lambda: not runner.running)
+
+    assert provider.running == 0
+    assert reply.outcome().status == "cleared"
+    await asyncio.wait_for(runner.drain(1), 5)
+
+
+@pytest.mark.anyio
+async def test_text_that_comes_although_the_turn_was_cleared_is_for_nobody(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    holder: list[LiveTurn] = []
+
+    async def cleared() -> None:
+        await until(lambda: bool(holder))
+        holder[0].on_clear = None  # it has not reached the provider yet
+        await log.clear(holder[0].conversation)
+
+    runner = run_with(log, Scripted("a", cleared, "b"), tmp_path)
+    turn = await runner.start(asked())
+    assert isinstance(turn, LiveTurn)
+    reply = runner.running[turn]
+    holder.append(turn)
+    await until(lambda: not runner.running)
+
+    assert reply.outcome().status == "cleared"
+    assert turn.conversation.turns == 0
+
+
+@pytest.mark.anyio
+async def test_who_answers_need_not_be_written_for_an_answer_to_be_whole(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise StorageFull("full")
+
+    monkeypatch.setattr(LiveTurn, "mark", refused)
+    runner = run_with(log, Scripted("a"), tmp_path)
+    ended = (await say(runner, "q", "turn-0001")).terminal
+    assert (ended["type"], ended["text"], ended["provider"]) == ("turn.completed", "a", "scripted")
+
+
+@pytest.mark.anyio
 async def test_a_turn_that_nobody_reads_is_stopped_only_after_so_long_without_any_reader(
     log: JsonlLog, tmp_path: Path
 ) -> None:
