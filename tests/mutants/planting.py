@@ -118,7 +118,7 @@ def _failure(told: str) -> str:
 
 def _tried(folder: Path, defect: Defect) -> Result:
     if (wrong := misplaced(defect)) is not None:
-        return Result(defect, False, f"{wrong}; correct tests/mutants/defects.py")
+        return Result(defect, False, f"{wrong}; correct the list in tests/mutants/")
     root = copy(folder)
     plant(root, defect)
     status, told = run_tests(root, defect.tests, SECONDS)

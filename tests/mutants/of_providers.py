@@ -1,0 +1,244 @@
+"""Defects of asking providers: attempts, breakers, places, connections."""
+
+from tests.mutants.planting import Defect
+
+DEFECTS = [
+    Defect(
+        "a-cancelled-probe-is-never-over",
+        "providers/resilience.py",
+        ("            if outcome is None:\n                target.breaker.left(self._entry)\n"),
+        "",
+        ("test_providers_resilience.py",),
+    ),
+    Defect(
+        "a-failed-attempt-keeps-its-place",
+        "providers/resilience.py",
+        ("            finally:\n                self.leave()\n            number ="),
+        ("            finally:\n                pass\n            number ="),
+        ("test_providers_concurrency.py",),
+    ),
+    Defect(
+        "a-cut-answer-counts-for-nothing",
+        "providers/resilience.py",
+        "                                target.breaker.cut(error)\n",
+        "",
+        ("test_providers_resilience.py",),
+    ),
+    Defect(
+        "a-provider-that-is-too-slow-is-asked-as-much",
+        "providers/resilience.py",
+        "            self._ticket.failed(outcome)\n",
+        "",
+        ("test_providers_concurrency.py",),
+    ),
+    Defect(
+        "a-provider-that-bears-more-is-not-asked-more",
+        "providers/resilience.py",
+        "            self._ticket.began()\n",
+        "",
+        ("test_providers_concurrency.py",),
+    ),
+    Defect(
+        "a-wait-is-not-part-of-the-attempts-time",
+        "providers/resilience.py",
+        "        self.due = self._loop.time() + wait + self._patience.first_token_timeout\n",
+        "",
+        ("test_providers_resilience.py",),
+    ),
+    Defect(
+        "all-are-asked-although-nobody-has-time",
+        "providers/resilience.py",
+        ("        if wait >= room:\n            return None\n"),
+        "",
+        ("test_providers_resilience.py",),
+    ),
+    Defect(
+        "the-providers-stream-stays-open",
+        "providers/resilience.py",
+        (
+            "                    async with aclosing(reply) as pieces:\n"
+            "                        begun"
+        ),
+        (
+            "                    pieces = reply\n"
+            "                    if True:\n"
+            "                        begun"
+        ),
+        ("test_providers_resilience.py",),
+    ),
+    Defect(
+        "the-failure-of-a-queue-hides-the-providers",
+        "providers/resilience.py",
+        "self._failure = self._failure or _overloaded",
+        "self._failure = _overloaded",
+        ("test_providers_concurrency.py",),
+    ),
+    Defect(
+        "a-probe-that-left-blocks-for-ever",
+        "providers/breaker.py",
+        (
+            '        """The caller went before anything was decided: it counts as '
+            'nothing."""\n'
+            "        if entry.probe:\n"
+            "            self._probing = False"
+        ),
+        (
+            '        """The caller went before anything was decided: it counts as '
+            'nothing."""\n'
+            "        if not entry.probe:\n"
+            "            self._probing = False"
+        ),
+        ("test_providers_breaker.py",),
+    ),
+    Defect(
+        "a-shorter-pause-takes-the-longer-ones-place",
+        "providers/breaker.py",
+        "self._parked_until = max(self._parked_until, self._clock() + wait)",
+        "self._parked_until = self._clock() + wait",
+        ("test_providers_breaker.py",),
+    ),
+    Defect(
+        "a-provider-that-recovered-is-left-alone-as-long-as-before",
+        "providers/breaker.py",
+        ("            self._times_opened = 0\n            self._calls.clear()"),
+        "            self._calls.clear()",
+        ("test_providers_breaker.py",),
+    ),
+    Defect(
+        "a-provider-that-recovered-is-blamed-for-the-past",
+        "providers/breaker.py",
+        ("            self._times_opened = 0\n            self._calls.clear()\n"),
+        "            self._times_opened = 0\n",
+        ("test_providers_breaker.py",),
+    ),
+    Defect(
+        "a-minute-is-a-little-more",
+        "providers/breaker.py",
+        "while self._calls[0][0] <= now - WINDOW_SECONDS:",
+        "while self._calls[0][0] < now - WINDOW_SECONDS:",
+        ("test_providers_breaker.py",),
+    ),
+    Defect(
+        "a-failure-late-to-an-open-breaker-lengthens-it",
+        "providers/breaker.py",
+        "entry.probe or self._closed_at is None and self._bad()",
+        "entry.probe or self._bad()",
+        ("test_providers_breaker.py",),
+    ),
+    Defect(
+        "a-refused-key-is-forgiven",
+        "providers/breaker.py",
+        "            if self._closed_at != math.inf and (",
+        "            if True and (",
+        ("test_providers_breaker.py",),
+    ),
+    Defect(
+        "a-parked-provider-looks-closed",
+        "providers/breaker.py",
+        ('        if now + SLACK < self._parked_until:\n            return "open"\n'),
+        "",
+        ("test_providers_breaker.py",),
+    ),
+    Defect(
+        "a-ticket-is-let-go-twice",
+        "providers/concurrency.py",
+        (
+            "        if not self._released:\n"
+            "            self._released = True\n"
+            "            self._limiter.leave"
+        ),
+        ("        if True:\n            self._limiter.leave"),
+        ("test_providers_concurrency.py",),
+    ),
+    Defect(
+        "a-place-is-kept-for-who-is-there",
+        "providers/concurrency.py",
+        ("        self._idle.pop(ticket.user_id, None)\n        ticket.grant"),
+        "        ticket.grant",
+        ("test_providers_concurrency.py",),
+    ),
+    Defect(
+        "who-comes-overtakes-who-waits",
+        "providers/concurrency.py",
+        "        self._serve()  # nobody overtakes his own who wait\n",
+        "",
+        ("test_providers_concurrency.py",),
+    ),
+    Defect(
+        "one-refusal-counts-for-each-that-ran",
+        "providers/concurrency.py",
+        ("        if decreases != self._decreases:\n            return\n"),
+        "",
+        ("test_providers_concurrency.py",),
+    ),
+    Defect(
+        "nobody-looks-again",
+        "providers/concurrency.py",
+        ("        self._looks_later = False\n        self._serve()"),
+        "        self._serve()",
+        ("test_providers_concurrency.py",),
+    ),
+    Defect(
+        "who-leaves-the-queue-stays-counted",
+        "providers/concurrency.py",
+        (
+            "            self._waiting[user_id].remove(ticket)\n"
+            "            self._dequeued(user_id)\n"
+        ),
+        "            self._waiting[user_id].remove(ticket)\n",
+        ("test_providers_concurrency.py",),
+    ),
+    Defect(
+        "a-place-given-while-time-ran-out-is-lost",
+        "providers/concurrency.py",
+        ("        return self.granted\n\n    @property"),
+        ("            return False\n        return True\n\n    @property"),
+        ("test_providers_concurrency.py",),
+    ),
+    Defect(
+        "the-limit-falls-below-one",
+        "providers/concurrency.py",
+        "* DECREASE, 1.0)",
+        "* DECREASE, 0.0)",
+        ("test_providers_concurrency.py",),
+    ),
+    Defect(
+        "the-limit-rises-beyond-what-is-allowed",
+        "providers/concurrency.py",
+        "most = self._most if self._clock() >= self._trial_at else self._borne",
+        "most = math.inf",
+        ("test_providers_concurrency.py",),
+    ),
+    Defect(
+        "the-limit-rises-unused",
+        "providers/concurrency.py",
+        "        if 2 * self.in_use >= self.limit:\n",
+        "        if True:\n",
+        ("test_providers_concurrency.py",),
+    ),
+    Defect(
+        "a-user-may-fill-the-queue",
+        "providers/concurrency.py",
+        "most = math.ceil(self._queue.size * SHARE)",
+        "most = self._queue.size",
+        ("test_providers_concurrency.py",),
+    ),
+    Defect(
+        "the-connection-is-not-closed",
+        "providers/http.py",
+        ("        finally:\n            await response.aclose()\n        yield Finish"),
+        ("        finally:\n            pass\n        yield Finish"),
+        ("test_providers_http.py",),
+    ),
+    Defect(
+        "an-error-after-the-end-fails-the-answer",
+        "providers/http.py",
+        (
+            "        if self._answer.finish is None:\n"
+            "            raise failure\n"
+            "        self.done = True"
+        ),
+        ("        raise failure\n        self.done = True"),
+        ("test_providers_http.py",),
+    ),
+]
