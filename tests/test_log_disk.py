@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import shutil
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import orjson
 import pytest
 
 from chatstream.errors import StorageFailed, StorageFull
-from chatstream.events import Address
+from chatstream.events import Address, place
 from chatstream.log import disk as disk_module
 from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.live_turn import LiveTurn
@@ -177,6 +178,48 @@ async def test_a_reserve_for_which_there_is_no_room_takes_none(
         await start(log, "turn-0002")
     assert not (tmp_path / "reserve").exists()  # what it had is for the turns that must end
     await turn.end("turn.completed", {})
+
+
+@pytest.mark.parametrize("room", [0, 1, 50])
+async def test_a_file_for_whose_beginning_there_is_no_room_is_not_there(
+    log: JsonlLog, disk: SmallDisk, tmp_path: Path, room: int
+) -> None:
+    await start(log)
+    disk.room = room
+    with pytest.raises(StorageFull):
+        await start(log, address=Address("u", "new"))
+    assert not (tmp_path / "users" / "u" / "new.jsonl").exists()
+    disk.room = 10**9
+
+    turn = await start(log, address=Address("u", "new"))
+    assert kinds(await everything(turn.conversation)) == ["turn.started"]
+
+
+async def test_what_was_refused_by_half_and_cannot_be_cut_back_is_never_an_event(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await start(log)
+    end = await before.end("turn.completed", {})
+    real = os.pwrite
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", lambda fd, data, at: real(fd, bytes(data)[:-1], at) and _full())
+        fail(patch, "ftruncate", errno.EIO, lambda fd: True)
+        with pytest.raises(StorageFull):
+            await start(log, "turn-0002", "x" * 1000)
+    shutil.copytree(tmp_path, died := tmp_path.with_name(f"{tmp_path.name}-died"))
+    new = await start(log, "turn-0003")
+
+    assert (await everything(new.conversation))[-2:] == [
+        end,
+        (await everything(new.conversation, place(end.id)))[0],
+    ]
+    async with open_log(died, "terminal") as after:
+        found = await everything(await after.conversation(new.conversation.address))
+    assert [event.turn_id for event in found] == ["turn-0001"] * 2
+
+
+def _full() -> int:
+    raise OSError(errno.ENOSPC, "full")
 
 
 async def test_a_disk_that_refuses_the_reserve_is_not_a_full_one(

@@ -98,6 +98,23 @@ async def test_the_live_file_goes_with_the_end(tmp_path: Path) -> None:
     assert not turn.live_path.exists()
 
 
+async def test_a_live_file_that_cannot_be_removed_goes_with_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_log(tmp_path, "terminal") as log:
+        turn = await start(log)
+        await say(turn, "a")
+        fail(monkeypatch, "unlink", errno.EIO, lambda path: str(path).endswith(".live"))
+        end = await turn.end("turn.completed", {})
+    assert turn.live_path.exists()
+    monkeypatch.undo()
+
+    async with open_log(tmp_path, "terminal") as log:
+        assert not turn.live_path.exists()
+        events = await everything(await log.conversation(ADDRESS))
+    assert events[1:] == [end]
+
+
 async def test_nothing_comes_after_the_end(log: JsonlLog) -> None:
     turn = await start(log)
     await turn.end("turn.completed", {})
@@ -122,7 +139,7 @@ async def test_an_end_that_fails_may_be_tried_again_and_stands_once(
         held.go.set()
         with pytest.raises(StorageFailed):
             await turn.end("turn.completed", {})
-    shutil.copytree(tmp_path, died := tmp_path.with_name("died"))
+    shutil.copytree(tmp_path, died := tmp_path.with_name(f"{tmp_path.name}-died"))
     turn.write(" more")
 
     await turn.end("turn.failed", {})

@@ -112,8 +112,9 @@ async def test_a_file_that_is_put_there_while_the_server_runs_is_heeded_by_its_c
         assert (await start(log, "turn-0002")).started_id > last
 
 
+@pytest.mark.parametrize("error", [RuntimeError("unforeseen"), StorageFailed("unreadable")])
 async def test_what_is_unforeseen_in_one_conversation_keeps_no_other_from_being_served(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     async with open_log(tmp_path, "terminal") as log:
         for name in ("bad", "good"):
@@ -121,7 +122,7 @@ async def test_what_is_unforeseen_in_one_conversation_keeps_no_other_from_being_
 
     async def unforeseen(conversation: Conversation) -> None:
         if conversation.address.conversation_id == "bad":
-            raise RuntimeError("unforeseen")
+            raise error
         await end_orphans(conversation)
 
     with monkeypatch.context() as patch:
@@ -130,7 +131,7 @@ async def test_what_is_unforeseen_in_one_conversation_keeps_no_other_from_being_
             good = await log.conversation(Address("u", "good"))
             assert kinds(await everything(good)) == ["turn.started", "turn.interrupted"]
             for _ in range(2):
-                with pytest.raises(RuntimeError):
+                with pytest.raises(type(error)):
                     await log.conversation(Address("u", "bad"))
             patch.undo()
             bad = await log.conversation(Address("u", "bad"))

@@ -132,6 +132,49 @@ def test_a_probe_that_fails_opens_it_for_twice_as_long(breaker: Breaker, clock: 
         assert breaker.wait() == pytest.approx(seconds, abs=0.1)
 
 
+def test_one_that_has_recovered_is_as_good_as_new(breaker: Breaker, clock: Clock) -> None:
+    fail(breaker, CONSECUTIVE)
+    clock.now += 5.1
+    fail(breaker, 1)
+    clock.now += 10.1
+    work(breaker)
+
+    fail(breaker, CONSECUTIVE - 1)  # as many again would be half of all that were made
+    assert state(breaker) == "closed"
+    fail(breaker, 1)
+    assert breaker.wait() == about(5)
+
+
+def test_those_who_were_let_in_before_it_opened_do_not_make_it_longer(
+    breaker: Breaker, clock: Clock
+) -> None:
+    late = [enter(breaker) for _ in range(2 * CONSECUTIVE)]
+    fail(breaker, CONSECUTIVE)
+    clock.now += 1
+    for entry in late:
+        breaker.failed(entry, BROKEN)
+    assert breaker.wait() == about(4)
+
+
+def test_a_late_failure_does_not_take_back_that_credentials_were_refused(
+    breaker: Breaker, clock: Clock
+) -> None:
+    late = [enter(breaker) for _ in range(2 * CONSECUTIVE)]
+    fail(breaker, 1, AUTH)
+    for entry in late:
+        breaker.failed(entry, BROKEN)
+    clock.now += 2 * LONGEST_OPEN
+    assert breaker.enter() is None
+
+
+def test_of_two_pauses_that_are_asked_for_the_longer_one_counts(breaker: Breaker) -> None:
+    late = enter(breaker)
+    fail(breaker, 1, limited(30))
+    breaker.failed(late, limited(1))
+    assert breaker.wait() == about(30)
+    assert state(breaker) == "open"
+
+
 def test_a_probe_whose_caller_left_decides_nothing(breaker: Breaker, clock: Clock) -> None:
     fail(breaker, CONSECUTIVE)
     clock.now += 5

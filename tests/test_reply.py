@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatstream import ending
+from chatstream.ending import Why
 from chatstream.errors import ProviderError, StorageFull
 from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.live_turn import LiveTurn
@@ -213,8 +214,9 @@ async def test_a_cancel_while_the_disk_refuses_the_end_is_how_it_ends(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("cancelled", [False, True])
 async def test_a_server_that_stops_does_not_wait_for_a_disk_that_refuses_and_the_next_start_ends_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancelled: bool
 ) -> None:
     async with open_log(tmp_path, "terminal") as log:
         runner = run_with(log, Scripted("a", gate := asyncio.Event()), tmp_path)
@@ -224,6 +226,10 @@ async def test_a_server_that_stops_does_not_wait_for_a_disk_that_refuses_and_the
         disk = Refusing(log, monkeypatch)
         gate.set()
         await disk.tried.wait()
+        if cancelled:
+            runner.running[turn].stop(Why("turn.cancelled", "user"))
+            disk.tried.clear()
+            await disk.tried.wait()
         await asyncio.wait_for(runner.drain(0), 5)
 
         assert turn.done.done() and turn.done.result() is None

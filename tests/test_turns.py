@@ -25,7 +25,7 @@ from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
 from chatstream.metrics import Metrics
-from chatstream.providers import Reasoning
+from chatstream.providers import Message, Reasoning
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
 from chatstream.settings import Settings
@@ -84,6 +84,23 @@ async def test_a_caller_that_leaves_while_it_starts_leaves_a_turn_that_runs(
 
     ended = await finish(runner, await runner.start(asked()))
     assert ended.terminal["text"] == "a"
+
+
+async def test_a_caller_that_leaves_while_its_message_is_written_leaves_no_turn_that_nobody_runs(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = run_with(log, Scripted("a"), tmp_path)
+    await say(runner, "q", "turn-0000")
+    conversation = await log.conversation(ADDRESS)
+    held = HeldSync(monkeypatch)
+    caller = asyncio.ensure_future(runner.start(asked()))
+    await until(lambda: conversation.live("turn-0001") is not None)
+    caller.cancel()
+    await asyncio.wait([caller])
+    held.go.set()
+
+    turn = await runner.get(ADDRESS, "turn-0001")
+    assert (await asyncio.wait_for(finish(runner, turn), 5)).terminal["text"] == "a"
 
 
 @pytest.mark.parametrize("steps", range(12))
@@ -514,3 +531,24 @@ async def test_a_place_that_was_taken_for_a_start_that_failed_is_free_again(
 
     assert (await say(runner, "q", "turn-0001")).terminal["type"] == "turn.completed"
     await asyncio.wait_for(runner.drain(1), 5)
+
+
+async def test_a_turn_that_has_started_holds_its_place_at_the_provider_from_then_on(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = Scripted("a")
+    provider.concurrency = 1  # type: ignore[attr-defined]
+    runner = run_with(log, provider, tmp_path, max_queued=0)
+    read = asyncio.Event()
+
+    async def slowly(*_: object) -> list[Message]:
+        await read.wait()
+        return []
+
+    monkeypatch.setattr("chatstream.turns.context", slowly)
+    turn = await runner.start(asked())
+    with pytest.raises(Unavailable):
+        await runner.start(asked(turn_id="turn-0002"))
+    read.set()
+    assert (await finish(runner, turn)).terminal["text"] == "a"
+    await say(runner, "q", "turn-0002")
