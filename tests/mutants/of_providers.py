@@ -112,13 +112,6 @@ DEFECTS = [
         ("test_providers_breaker.py",),
     ),
     Defect(
-        "a-minute-is-a-little-more",
-        "providers/breaker.py",
-        "while self._calls[0][0] <= now - WINDOW_SECONDS:",
-        "while self._calls[0][0] < now - WINDOW_SECONDS:",
-        ("test_providers_breaker.py",),
-    ),
-    Defect(
         "a-failure-late-to-an-open-breaker-lengthens-it",
         "providers/breaker.py",
         "entry.probe or self._closed_at is None and self._bad()",

@@ -126,14 +126,14 @@ DEFECTS = [
         "starting.py",
         "        self._route = None  # it is the reply's from now on\n",
         "",
-        ("test_providers_concurrency.py",),
+        ("test_turns.py",),
     ),
     Defect(
         "a-refused-start-keeps-the-providers-place",
         "starting.py",
         ("        if self._route is not None:\n            self._route.leave()\n"),
         "",
-        ("test_providers_concurrency.py",),
+        ("test_turns.py",),
     ),
     Defect(
         "the-last-reason-stands",
@@ -213,13 +213,6 @@ DEFECTS = [
         ("test_reply.py",),
     ),
     Defect(
-        "a-stop-disturbs-an-end-that-is-written",
-        "reply.py",
-        ("        if not self.turn.ended:\n            self._leave()"),
-        "        self._leave()",
-        ("test_turns.py",),
-    ),
-    Defect(
         "a-reply-that-never-began-keeps-its-place",
         "reply.py",
         "        (self._share or self._route).leave()\n",
@@ -267,13 +260,6 @@ DEFECTS = [
         ("test_subscriber.py",),
     ),
     Defect(
-        "another-clear-ends-a-turns-stream",
-        "subscriber.py",
-        'if event.type == "history.cleared" and event.id > self._turn.started_id:',
-        'if event.type == "history.cleared":',
-        ("test_http_turns.py",),
-    ),
-    Defect(
         "a-cleared-turns-stream-lacks-the-clear",
         "subscriber.py",
         "if event.type in TERMINAL_TYPES and not _by_clear(event):",
@@ -299,7 +285,7 @@ DEFECTS = [
         "subscriber.py",
         "        self.conversation.unwatch(self._wake)\n",
         "",
-        ("test_http_turns.py",),
+        ("test_subscriber.py",),
     ),
     Defect(
         "an-orphan-is-stopped-in-the-middle-of-reading",
