@@ -60,6 +60,15 @@ async def test_a_reply_of_just_the_limit_is_whole(log: JsonlLog, tmp_path: Path)
 
 
 @pytest.mark.anyio
+async def test_no_reply_is_longer_than_the_limit_by_a_single_byte(
+    log: JsonlLog, tmp_path: Path
+) -> None:
+    runner = run_with(log, Scripted("\1" * 171), tmp_path, max_reply_bytes=171 * 6 - 1)
+    ended = (await say(runner, "q", "turn-0001")).terminal
+    assert (ended["finish_reason"], len(ended["text"])) == ("length", 170)
+
+
+@pytest.mark.anyio
 async def test_usage_before_a_failure_is_kept_and_without_any_it_is_null(
     log: JsonlLog, tmp_path: Path
 ) -> None:

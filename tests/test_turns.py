@@ -552,3 +552,21 @@ async def test_a_turn_that_has_started_holds_its_place_at_the_provider_from_then
     read.set()
     assert (await finish(runner, turn)).terminal["text"] == "a"
     await say(runner, "q", "turn-0002")
+
+
+async def test_a_turn_that_ends_before_its_provider_was_asked_holds_no_place_there(
+    log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = Scripted("a")
+    provider.concurrency = 1  # type: ignore[attr-defined]
+    runner = run_with(log, provider, tmp_path, max_queued=0)
+
+    async def unreadable(*_: object) -> list[Message]:
+        raise StorageFailed("The file cannot be read.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("chatstream.turns.context", unreadable)
+        failed = await say(runner, "q", "turn-0001")
+    assert (failed.terminal["type"], provider.requests) == ("turn.failed", [])
+
+    assert (await say(runner, "q", "turn-0002")).terminal["text"] == "a"

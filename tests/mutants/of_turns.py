@@ -217,7 +217,7 @@ DEFECTS = [
         "reply.py",
         "        (self._share or self._route).leave()\n",
         "",
-        ("test_providers_answers.py",),
+        ("test_turns.py",),
     ),
     Defect(
         "a-reply-may-be-one-byte-too-long",
@@ -238,18 +238,6 @@ DEFECTS = [
         "reply.py",
         "                    self._usage = piece\n",
         "                    self._usage = self._usage or piece\n",
-        ("test_reply.py",),
-    ),
-    Defect(
-        "cleared-is-a-reason-of-its-own",
-        "reply.py",
-        (
-            "            if self.turn.ended:\n"
-            '                self._ending.status = "cleared"\n'
-            "                return\n"
-            "            kind, fields = self._ending.cancelled()"
-        ),
-        "            kind, fields = self._ending.cancelled()",
         ("test_reply.py",),
     ),
     Defect(
