@@ -42,7 +42,7 @@ async def test_a_job_that_fails_oddly_is_told_as_an_error_of_the_disk() -> None:
     syncer, ends = Syncer(), Ends()
 
     def odd() -> None:
-        raise ValueError("odd")
+        raise RuntimeError("odd")
 
     def refused() -> None:
         raise OSError(errno.ENOSPC, "full")

@@ -74,6 +74,14 @@ async def test_one_user_alone_never_has_the_last_quarter() -> None:
     assert all(places.join(user).granted for user in ("one", "two"))
 
 
+async def test_no_place_is_kept_for_a_user_who_has_one_again() -> None:
+    places = limiter(4)
+    places.join("here").release()
+    assert places.join("here").granted
+
+    assert all(places.join("other").granted for _ in range(3))
+
+
 async def test_whoever_has_the_fewest_running_is_next() -> None:
     places = limiter(2)
     running = [places.join("greedy") for _ in range(2)]

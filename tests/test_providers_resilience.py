@@ -7,7 +7,7 @@ import pytest
 
 from chatstream.errors import ProviderError, ProviderTimeout, Unavailable
 from chatstream.providers import Finish, Message, Piece, ProviderRequest, Text, Usage
-from chatstream.providers.breaker import CONSECUTIVE
+from chatstream.providers.breaker import CONSECUTIVE, WINDOW_CALLS
 from chatstream.providers.resilience import Route
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
@@ -212,6 +212,61 @@ async def test_a_cancelled_turn_is_not_asked_again() -> None:
 
     assert (len(provider.requests), provider.running) == (1, 0)
     assert asking.state() == "closed"
+
+
+async def test_who_tries_a_broken_provider_and_leaves_keeps_nobody_else_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chatstream.providers.breaker.SHORTEST_OPEN", 0.0)
+    provider = Scripted(broken())
+    for _ in range(CONSECUTIVE - 1):
+        provider.then(broken())
+    provider.then(asyncio.Event()).then("hello")
+    asking = Asking(provider, retries=0)
+    for _ in range(CONSECUTIVE):
+        await asking.failure()
+    assert asking.state() == "half-open"
+    probing = asyncio.ensure_future(_all(asking.route()))
+    while not provider.running:
+        await asyncio.sleep(0)
+    probing.cancel()
+    await asyncio.wait([probing])
+
+    pieces, _ = await asyncio.wait_for(asking.answer(), 5)
+    assert pieces == [Text("hello"), Finish("stop")]
+    assert asking.state() == "closed"
+
+
+async def test_what_a_provider_said_is_not_hidden_by_a_queue_that_was_too_long_then() -> None:
+    gate = asyncio.Event()
+    provider = Scripted(gate, broken())
+    provider.concurrency = 1  # type: ignore[attr-defined]
+    asking = Asking(provider, queue_timeout=0.05)
+    answering = asyncio.ensure_future(asking.failure())
+    while not provider.running:
+        await asyncio.sleep(0)
+    other = asking.route()._targets[0].limiter.join("other")
+    gate.set()
+
+    assert (await answering).message == "broken"
+    assert other.granted and len(provider.requests) == 1
+    other.release()
+
+
+async def test_answers_that_break_off_count_against_their_provider() -> None:
+    asking = Asking(Scripted("hel", broken()))
+    for _ in range(WINDOW_CALLS):
+        assert asking.state() == "closed"
+        await asking.failure()
+    assert asking.state() == "open"
+
+
+async def test_a_provider_that_answers_is_asked_more_at_once_again() -> None:
+    asking = Asking(Scripted("hello"))
+    limiter = asking.route()._targets[0].limiter
+    limiter.limit = 1.0
+    await asking.answer()
+    assert limiter.limit == 2
 
 
 async def test_closing_the_reply_closes_the_providers() -> None:

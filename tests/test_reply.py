@@ -100,6 +100,29 @@ async def test_text_moves_the_deadline_and_nothing_else_does(log: JsonlLog, tmp_
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("slow", "code"),
+    [
+        ({"turn_timeout": 0.4, "token_timeout": 20}, "turn_timeout"),
+        ({"turn_timeout": 20, "token_timeout": 0.1}, "token_timeout"),
+    ],
+)
+async def test_what_takes_too_long_is_told_by_its_name(
+    log: JsonlLog, tmp_path: Path, slow: dict[str, float], code: str
+) -> None:
+    async def short() -> None:
+        await asyncio.sleep(0.05)
+
+    talks = (
+        Scripted(*["a", short] * 100) if code == "turn_timeout" else Scripted("a", asyncio.Event())
+    )
+    runner = run_with(log, talks, tmp_path, **slow)
+    ended = (await asyncio.wait_for(say(runner, "q", "turn-0001"), 4)).terminal
+    assert (ended["type"], ended["error"]["code"]) == ("turn.failed", code)
+    assert ended["text"].startswith("a")
+
+
+@pytest.mark.anyio
 async def test_the_first_text_has_a_deadline_of_its_own(log: JsonlLog, tmp_path: Path) -> None:
     async def slow() -> None:
         await asyncio.sleep(0.2)

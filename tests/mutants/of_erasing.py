@@ -196,6 +196,6 @@ DEFECTS = [
         "log/jsonl.py",
         "        return await asyncio.shield(task)\n",
         "        return await task\n",
-        ("test_event_log.py",),
+        ("test_log_erase.py",),
     ),
 ]

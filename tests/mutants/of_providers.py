@@ -36,13 +36,6 @@ DEFECTS = [
         "providers/resilience.py",
         "            self._ticket.began()\n",
         "",
-        ("test_providers_concurrency.py",),
-    ),
-    Defect(
-        "a-wait-is-not-part-of-the-attempts-time",
-        "providers/resilience.py",
-        "        self.due = self._loop.time() + wait + self._patience.first_token_timeout\n",
-        "",
         ("test_providers_resilience.py",),
     ),
     Defect(
@@ -71,7 +64,7 @@ DEFECTS = [
         "providers/resilience.py",
         "self._failure = self._failure or _overloaded",
         "self._failure = _overloaded",
-        ("test_providers_concurrency.py",),
+        ("test_providers_resilience.py",),
     ),
     Defect(
         "a-probe-that-left-blocks-for-ever",
