@@ -82,6 +82,19 @@ async def test_no_place_is_kept_for_a_user_who_has_one_again() -> None:
     assert all(places.join("other").granted for _ in range(3))
 
 
+async def test_a_kept_place_becomes_free_in_time_again_and_again() -> None:
+    clock = Clock()
+    places = limiter(2, clock=clock)
+    places.join("first").release()
+    for user in ("second", "third", "fourth"):
+        own = [places.join(user) for _ in range(2)]
+        assert [ticket.granted for ticket in own] == [True, False]
+        clock.passes(LATELY)
+        assert own[1].granted
+        for ticket in own:
+            ticket.release()
+
+
 async def test_whoever_has_the_fewest_running_is_next() -> None:
     places = limiter(2)
     running = [places.join("greedy") for _ in range(2)]

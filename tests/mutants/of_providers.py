@@ -216,15 +216,4 @@ DEFECTS = [
         ("        finally:\n            pass\n        yield Finish"),
         ("test_providers_http.py",),
     ),
-    Defect(
-        "an-error-after-the-end-fails-the-answer",
-        "providers/http.py",
-        (
-            "        if self._answer.finish is None:\n"
-            "            raise failure\n"
-            "        self.done = True"
-        ),
-        ("        raise failure\n        self.done = True"),
-        ("test_providers_http.py",),
-    ),
 ]
