@@ -16,7 +16,7 @@ from chatstream.errors import ProviderError, StorageFull
 from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.live_turn import LiveTurn
 from chatstream.providers import Finish, Reasoning, Usage
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.scripted import Scripted, Step
 from chatstream.reply import fit, json_size
 from chatstream.turns import EndedTurn, TurnRunner
 from tests.log_steps import HeldSync, until
@@ -113,9 +113,8 @@ async def test_what_takes_too_long_is_told_by_its_name(
     async def short() -> None:
         await asyncio.sleep(0.05)
 
-    talks = (
-        Scripted(*["a", short] * 100) if code == "turn_timeout" else Scripted("a", asyncio.Event())
-    )
+    steps: list[Step] = ["a", short] * 100
+    talks = Scripted(*steps) if code == "turn_timeout" else Scripted("a", asyncio.Event())
     runner = run_with(log, talks, tmp_path, **slow)
     ended = (await asyncio.wait_for(say(runner, "q", "turn-0001"), 4)).terminal
     assert (ended["type"], ended["error"]["code"]) == ("turn.failed", code)
