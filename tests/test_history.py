@@ -62,6 +62,7 @@ async def test_pages_join_to_the_whole_also_where_turns_were_replaced_and_overla
     await say(runner, "a", "turn-000a")
     await say(runner, "b", "turn-000b")
     slow = await runner.start(asked("slow", "turn-slow"))
+    await until(lambda: len(provider.requests) == 3)  # the script is in the order of the asking
     await say(runner, "failed", "turn-fail")
     await say(runner, "c", "turn-000c")
     await say(runner, "C", "turn-00cc", replaces="turn-000c")
