@@ -8,8 +8,10 @@ A conversation is a log, and everything else is a view of it. The flow, in readi
 
 Layers, imports point down only (`tests/test_layers.py`)::
 
-    composition  app, cli, server, terminal, bench/, importing, exporting, fsck, damage
-    edge         http/ (a module per resource), websocket, socket_protocol, subscription, frames
+    composition  app, cli, server (listener, descriptors), terminal, bench/, importing, exporting,
+                 fsck, damage
+    edge         http/ (a module per resource), websocket, subscription, frames,
+                 http_protocol and socket_protocol (connections, heads, cycles, overload, refusals)
     guards       auth, limits, services
     work         turns, starting, reply, deadlines, ending, admission, versions, subscriber,
                  history, pulse, usage

@@ -92,6 +92,12 @@ class Settings(BaseSettings):
 
     rate_limit_chat: str = Field("60/minute", description="turns that a caller may start; 0 = off")
     rate_limit_default: str = Field("600/minute", description="other requests; 0 = off")
+    max_connections: int | None = Field(
+        None, ge=1, description="connections at once; unset: what the descriptors bear"
+    )
+    max_connections_per_address: int = Field(
+        1000, ge=0, description="connections of one address at once; 0 = none"
+    )
     max_turns: int = Field(500, ge=1, description="turns running at once")
     max_turns_per_user: int = Field(8, ge=1, description="turns of one user running at once")
     max_queued: int = Field(

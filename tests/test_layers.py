@@ -10,8 +10,9 @@ LAYERS = [
     "turns starting reply deadlines ending admission ended_turn versions"
     " subscriber history pulse usage",
     "auth limits services",
-    "http websocket socket_protocol frames subscription",
-    "app cli server listener terminal bench importing old_files exporting fsck damage",
+    "http websocket socket_protocol http_protocol frames subscription connections cycles heads"
+    " overload refusals",
+    "app cli server listener descriptors terminal bench importing old_files exporting fsck damage",
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}
 APART = {("turns", "subscriber"), ("subscriber", "turns"), ("log", "providers")}

@@ -35,16 +35,26 @@ def problem(
     more: Json | None = None,
 ) -> Response:
     """Return a problem; `more` are members of its own."""
-    body = {
-        "type": f"urn:chatstream:problem:{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "code": code,
-        "request_id": request.scope.get("chatstream.request_id", ""),
-        **(more or {}),
-    }
-    return Response(orjson.dumps(body), status, headers, MEDIA_TYPE)
+    name = request.scope.get("chatstream.request_id", "")
+    body = members(status, code, title, detail, name, more)
+    return Response(body, status, headers, MEDIA_TYPE)
+
+
+def members(
+    status: int, code: str, title: str, detail: str, request_id: str, more: Json | None = None
+) -> bytes:
+    """Return a problem's JSON."""
+    return orjson.dumps(
+        {
+            "type": f"urn:chatstream:problem:{code}",
+            "title": title,
+            "status": status,
+            "detail": detail,
+            "code": code,
+            "request_id": request_id,
+            **(more or {}),
+        }
+    )
 
 
 def answer(request: Request, error: ChatstreamError) -> Response:
