@@ -158,10 +158,7 @@ class HttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._upgrade(piece[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            cause = error.__context__
-            if cause is not None and not isinstance(cause, Refused):
-                logger.error("request not parsed", exc_info=cause)
-            self._refuse(cause.refusal if isinstance(cause, Refused) else _malformed(error))
+            self._refuse(_reason(error))
         except Refused as error:
             self._refuse(error.refusal)
 
@@ -392,5 +389,11 @@ def _nothing() -> None:
     return
 
 
-def _malformed(error: httptools.HttpParserError) -> Refusal:
+def _reason(error: httptools.HttpParserError) -> Refusal:
+    """Return why parsing has ended. Apart, since a frame that keeps its own error is a circle."""
+    cause = error.__context__
+    if isinstance(cause, Refused):
+        return cause.refusal
+    if cause is not None:
+        logger.error("request not parsed", exc_info=cause)
     return Refusal(400, f"The request is not HTTP/1: {error}.")

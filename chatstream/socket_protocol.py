@@ -11,6 +11,7 @@ What it inherits is not promised by uvicorn: tests hold the version that is inst
 from __future__ import annotations
 
 import asyncio
+import traceback
 import uuid
 from asyncio.transports import BaseTransport, Transport
 from collections import deque
@@ -86,6 +87,12 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """Let go of everything."""
         super().connection_lost(exc)
         self.rest = memoryview(b"")
+        # They refer to what refers to them, until the collector comes by.
+        for error in (self.conn.parser_exc, self.conn.handshake_exc):
+            if error is not None:
+                traceback.clear_frames(error.__traceback__)
+        self.conn.parser_exc = self.conn.handshake_exc = None
+        del self.conn.parser
         if self.throttled is not None:
             self.throttled.cancel()
         if self.place is not None:
