@@ -152,15 +152,18 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _feed(self, piece: bytes) -> None:
         self._overhead += len(piece)
+        rest = None
         try:
             self.parser.feed_data(piece)
             self._check_overhead()
         except httptools.HttpParserUpgrade as upgrade:
-            self._upgrade(piece[upgrade.args[0] :])
+            rest = piece[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             self._refuse(_reason(error))
         except Refused as error:
             self._refuse(error.refusal)
+        if rest is not None:
+            self._upgrade(rest)
 
     def _check_overhead(self) -> None:
         """

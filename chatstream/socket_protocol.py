@@ -24,6 +24,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
+from websockets.protocol import Protocol
 
 from chatstream.connections import Place, Turns
 from chatstream.limits import Throttle
@@ -88,9 +89,6 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
         self.rest = memoryview(b"")
         # They refer to what refers to them, until the collector comes by.
-        for error in (self.conn.parser_exc, self.conn.handshake_exc):
-            if error is not None:
-                traceback.clear_frames(error.__traceback__)
         self.conn.parser_exc = self.conn.handshake_exc = None
         del self.conn.parser
         if self.throttled is not None:
@@ -214,6 +212,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         named = [(n.lower().encode(), v.encode("latin-1")) for n, v in event.headers.raw_items()]
         self.conn.reject = partial(handshake, request_id(named))  # type: ignore[method-assign]
         super().handle_connect(event)
+        if self.conn.handshake_exc is not None:
+            _forget(self.conn, event)
         if hasattr(self, "scope"):
             self.scope["extensions"][FRAMES] = {}
 
@@ -250,6 +250,13 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         # The parser keeps the request, so that they are taken from it.
         self.request.headers.clear()
         del self.request, self.response, self.conn.reject
+
+
+def _forget(connection: Protocol, request: Request) -> None:
+    """Let go of a handshake's error: it keeps all that is here, until the collector comes by."""
+    assert connection.handshake_exc is not None
+    traceback.clear_frames(connection.handshake_exc.__traceback__)
+    connection.handshake_exc = request._exception = None
 
 
 def _is_extra(event: Request | Frame | Any) -> bool:
