@@ -9,6 +9,7 @@ Every error that chatstream raises on purpose, in one tree.
     ├── Forbidden               403  a foreign Host or Origin
     ├── NotFound                404  no such turn, conversation or path, or not the caller's
     ├── Conflict                409  a turn_id used with another body
+    ├── BodyTooSlow             408
     ├── BodyTooLarge            413
     ├── NotJson                 415
     ├── TooManyRequests         429  with Retry-After
@@ -102,6 +103,14 @@ class TurnEnded(ChatstreamError):
     status = 409
     code = "turn_ended"
     title = "The turn has ended"
+
+
+class BodyTooSlow(ChatstreamError):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+    title = "Request timeout"
 
 
 class BodyTooLarge(ChatstreamError):

@@ -28,7 +28,7 @@ from chatstream.connections import (
 )
 from chatstream.cycles import LastCycle
 from chatstream.heads import FRAMING, HEAD_BYTES, HEADERS, URL_BYTES, parse_target
-from chatstream.overload import only_health
+from chatstream.overload import BUSY, only_health
 from chatstream.refusals import Refusal, Refused, raw, request_id
 from chatstream.socket_protocol import SocketProtocol
 
@@ -198,7 +198,7 @@ class HttpProtocol(HttpToolsProtocol):
         socket.place, socket.turns = self._place, self._all.turns
         socket.connection_made(self.transport)
         self.transport.set_protocol(socket)
-        socket.begin(b"".join((*head, b"\r\n")))
+        socket.begin(b"".join((*head, b"\r\n")), request_id(self.headers))
         if rest:
             socket.data_received(rest)
 
@@ -236,15 +236,16 @@ class HttpProtocol(HttpToolsProtocol):
         target = parse_target(self.url, self.headers)
         path = target.path or b"/"
         self.url = path if target.query is None else b"%s?%s" % (path, target.query)
+        spare = self._place is not None and self._place.spare
         if self.parser.should_upgrade() and self._should_upgrade():
             if self._running is not None:
                 raise Refused(400, "Upgrade: only once all requests before are answered.")
+            if spare:
+                raise Refused(*BUSY)
             return
         self._describe(path, target.query or b"")
-        self.cycle = self._cycle(version)
-        app: Any = (
-            self.app if self._place is None or not self._place.spare else only_health(self.app)
-        )
+        self.cycle = self._cycle(spare or version == "1.0")
+        app: Any = only_health(self.app) if spare else self.app
         if self._running is None:
             self._start_asgi_task(self.cycle, app)
         else:
@@ -256,9 +257,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.scope["raw_path"] = self.root_path.encode("ascii") + raw_path
         self.scope["query_string"] = query
 
-    def _cycle(self, version: str) -> RequestResponseCycle:
-        last = version == "1.0" or not self.parser.should_keep_alive()
-        last = last or (self._place is not None and self._place.spare)
+    def _cycle(self, last: bool) -> RequestResponseCycle:
+        last = last or not self.parser.should_keep_alive()
         return (LastCycle if last else RequestResponseCycle)(
             scope=self.scope,
             transport=self.transport,

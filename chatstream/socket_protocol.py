@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-import uuid
 from asyncio.transports import BaseTransport, Transport
 from collections import deque
 from functools import partial
@@ -28,7 +27,7 @@ from websockets.protocol import Protocol
 
 from chatstream.connections import Place, Turns
 from chatstream.limits import Throttle
-from chatstream.refusals import handshake, request_id
+from chatstream.refusals import handshake
 
 FRAMES = "chatstream.frames"
 """In `extensions` where a `websocket.send` may hold `frames`, a list of texts, instead of one."""
@@ -67,7 +66,6 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         # asyncio's queue and event take 4 KiB: four deques. One task waits at a time.
         self.queue = _Mailbox(self.loop)  # type: ignore[assignment]
         self.writable = _Gate(self.loop)  # type: ignore[assignment]
-        self.conn.reject = partial(handshake, uuid.uuid4().hex)  # type: ignore[method-assign]
         self.place: Place | None = None
         self.turns: Turns | None = None
         self.rest = memoryview(b"")
@@ -98,8 +96,9 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     # ---- what comes, in slices
 
-    def begin(self, head: bytes) -> None:
-        """Take a handshake's request; one that cannot be read is answered all the same."""
+    def begin(self, head: bytes, name: str) -> None:
+        """Take a handshake's request, by its id; one that cannot be read is answered too."""
+        self.conn.reject = partial(handshake, name)  # type: ignore[method-assign]
         self.conn.receive_data(head)
         if self.conn.handshake_exc is None:
             self.handle_events()
@@ -209,8 +208,6 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_connect(self, event: Any) -> None:
         """Say to the application what is possible here."""
-        named = [(n.lower().encode(), v.encode("latin-1")) for n, v in event.headers.raw_items()]
-        self.conn.reject = partial(handshake, request_id(named))  # type: ignore[method-assign]
         super().handle_connect(event)
         if self.conn.handshake_exc is not None:
             _forget(self.conn, event)
@@ -249,7 +246,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self.scope["headers"] = []
         # The parser keeps the request, so that they are taken from it.
         self.request.headers.clear()
-        del self.request, self.response, self.conn.reject
+        del self.request, self.response
+        vars(self.conn).pop("reject", None)
 
 
 def _forget(connection: Protocol, request: Request) -> None:

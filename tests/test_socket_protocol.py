@@ -131,7 +131,9 @@ async def test_uvicorn_s_protocol_has_exactly_the_attributes_that_are_given_slot
         found = set(vars(protocol))
         await client.close()
 
-    assert found | set(OWN) == set(SocketProtocol.__slots__), "uvicorn has changed: see socket_protocol"
+    assert found | set(OWN) == set(SocketProtocol.__slots__), (
+        "uvicorn has changed: see socket_protocol"
+    )
 
 
 def test_uvicorn_uses_no_more_of_its_queue_and_its_event_than_is_there() -> None:

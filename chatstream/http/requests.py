@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
-from chatstream.errors import BadRequest, BodyTooLarge, InvalidRequest, NotJson
+from chatstream.errors import BadRequest, BodyTooLarge, BodyTooSlow, InvalidRequest, NotJson
 from chatstream.events import Address
 from chatstream.limits import Kind
 from chatstream.services import services_of
@@ -39,7 +39,8 @@ async def read_body(request: Request) -> bytes:
 
     Raises:
         BodyTooLarge: It is longer.
-        BadRequest: It did not arrive in time, or not whole.
+        BodyTooSlow: It did not arrive in time.
+        BadRequest: It did not arrive whole.
     """
     most = services_of(request).settings.max_body_bytes
     data = bytearray()
@@ -50,7 +51,7 @@ async def read_body(request: Request) -> bytes:
                 if len(data) > most:
                     raise BodyTooLarge(f"body: at most {most} bytes")
     except TimeoutError:
-        raise BadRequest(f"body: it must arrive within {BODY_SECONDS} s") from None
+        raise BodyTooSlow(f"body: it must arrive within {BODY_SECONDS} s") from None
     except ClientDisconnect:
         raise BadRequest("body: the connection ended before it was whole") from None
     return bytes(data)
@@ -61,7 +62,7 @@ async def read_json(request: Request) -> Any:
     Return a JSON body; one that is not there at all is an empty object.
 
     Raises:
-        NotJson, BadRequest, BodyTooLarge: It is none.
+        NotJson, BadRequest, BodyTooSlow, BodyTooLarge: It is none.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     data = await read_body(request)
