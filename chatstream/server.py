@@ -138,6 +138,7 @@ class Server(uvicorn.Server):
 def _exit_now() -> None:
     # Threads that hang in a name look-up or on a disk would keep the interpreter from exiting.
     logger.error("did not stop in time; exiting")
+    logging.shutdown()  # within a bound: what reads the log may have stopped
     os._exit(NOT_STOPPED)
 
 

@@ -83,7 +83,8 @@ async def on_error(request: Request, error: Exception) -> Response:
 
 def unexpected(request: Request, error: Exception) -> Response:
     """Answer a defect of ours: the log has the story, the answer only its id."""
-    logger.error("request failed", exc_info=error)
+    address = request.client.host if request.client else ""
+    logger.error("request failed", exc_info=error, extra={"address": address})
     return problem(
         request, 500, "internal", "Internal error", "The server has failed; its log says more."
     )
