@@ -11,8 +11,8 @@ Layers, imports point down only (`tests/test_layers.py`)::
     composition  app, cli, server, terminal, bench/, importing, exporting, fsck, damage
     edge         http/ (a module per resource), websocket, socket_protocol, subscription, frames
     guards       auth, limits, services
-    work         turns, starting, reply, deadlines, ending, admission, versions, subscriber,
-                 history, pulse, usage
+    work         turns, starting, reply, deadlines, ending, admission, lag, versions,
+                 subscriber, history, pulse, usage
                  (writers and readers meet only at the log)
     parts        log/, providers/ (an adapter a module, routing, resilience)
     values       events, wire, validation, errors, settings, metrics, logs, outlet,
