@@ -15,8 +15,11 @@ from chatstream.errors import OVERLOADED, TooManyRequests, Unavailable
 from chatstream.lag import Lag, Turns
 from chatstream.settings import Settings
 
-MOST_LAG = 0.015
-"""Seconds by which the loop may be late on average before no more turns begin."""
+MOST_LAG, MOST_LAG_OF_MANY = 0.05, 0.012
+"""
+Seconds by which the loop may be late, on average, before no turn begins; and none of a user who has
+many: what one asks for makes nobody else late, and a thousand who come at once are no such user.
+"""
 FEW_TURNS = 8
 """While fewer run, it is not they that make the loop late: nothing is refused for it."""
 STARTS_A_ROUND = 4
@@ -67,8 +70,10 @@ class Admission:
         """Hold an answer back that says no: what asks again at once is asked to wait a little."""
         await self._lag.tick()
 
-    def _check_lag(self) -> None:
-        if self._running >= FEW_TURNS and self._lag.smoothed > MOST_LAG:
+    def _check_lag(self, of_user: int = 0) -> None:
+        late = self._lag.smoothed > MOST_LAG
+        late = late or (of_user >= FEW_TURNS and self._lag.recent > MOST_LAG_OF_MANY)
+        if late and self._running >= FEW_TURNS:
             raise Unavailable(
                 "The server has too much to do; try again in a moment.", code=OVERLOADED
             )
@@ -81,7 +86,7 @@ class Admission:
             Unavailable, TooManyRequests, StorageFull: There is none.
         """
         self.check_open()
-        self._check_lag()
+        self._check_lag(self._users[user_id])
         if self._running >= self._most:
             raise Unavailable(
                 f"{self._most} answers are being written; try again in a moment.",

@@ -78,7 +78,8 @@ class Frames:
                 await self._services.runner.pause()
             self._session.answer(problem(error) | about, ref)
         except Exception as error:
-            logger.exception("frame failed")
+            client = self._session.socket.client
+            logger.exception("frame failed", extra={"address": client.host if client else ""})
             self._session.answer(problem(error) | about, ref)
 
     def _handler(self, data: Json) -> Handler:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 TICK_SECONDS = 0.02
-SMOOTHING_SECONDS = 1.0
+SMOOTHING_SECONDS, RECENT_SECONDS = 1.0, 0.3
 """One late moment says little; a second of them says that there is too much to do."""
 MOST_OF_ONE = 0.5
 """Seconds that one tick may say: a machine that stood still is not a loop with too much to do."""
@@ -25,6 +25,7 @@ class Lag:
 
     Attributes:
         smoothed: By how many seconds what is due comes late, as it was over about the last second.
+        recent: The same over about a third of that.
     """
 
     def __init__(self, busy: Callable[[], bool]) -> None:
@@ -34,13 +35,13 @@ class Lag:
         self._looks = False
         self._due = 0.0
         self._waiting: asyncio.Future[None] | None = None
-        self.smoothed = 0.0
+        self.smoothed = self.recent = 0.0
 
     def start(self) -> None:
         """Look from now on, as long as it is busy; nothing is known of before."""
         if not self._looks:
             self._looks = True
-            self.smoothed = 0.0
+            self.smoothed = self.recent = 0.0
             self._wait()
 
     async def tick(self) -> None:
@@ -56,9 +57,8 @@ class Lag:
 
     def _look(self) -> None:
         late = min(max(0.0, self._loop.time() - self._due), MOST_OF_ONE)
-        # A late tick stands for all the time since the last one, up to a bound.
-        weight = 1 - math.exp(-(TICK_SECONDS + late) / SMOOTHING_SECONDS)
-        self.smoothed += weight * (late - self.smoothed)
+        self.smoothed += _weight(late, SMOOTHING_SECONDS) * (late - self.smoothed)
+        self.recent += _weight(late, RECENT_SECONDS) * (late - self.recent)
         if self._busy():
             self._wait()
         else:
@@ -66,6 +66,11 @@ class Lag:
         waiting, self._waiting = self._waiting, None
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
+
+
+def _weight(late: float, seconds: float) -> float:
+    # A late tick stands for all the time since the last one.
+    return 1 - math.exp(-(TICK_SECONDS + late) / seconds)
 
 
 class Turns:
