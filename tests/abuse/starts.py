@@ -137,9 +137,6 @@ async def pour(port: int, model: str, seconds: float) -> dict[str, Any]:
         writer.close()
 
     await asyncio.gather(*map(connection, range(CONNECTIONS)))
-    sys.stderr.write(
-        f"no {p95(no) if no else 0} {sorted(no)[len(no) // 2] if no else 0} all {sorted(waits)[len(waits) // 2]}\n"
-    )
     return {"waits": waits, "statuses": statuses}
 
 
