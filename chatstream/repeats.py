@@ -20,6 +20,7 @@ MOST_KINDS = 1000
 
 EDGE: tuple[str, ...] = ("uvicorn", "websockets", "asyncio", "chatstream.http", "chatstream.frames")
 EDGE += ("chatstream.websocket", "chatstream.socket_protocol", "chatstream.http_protocol")
+EDGE += ("chatstream.connections",)
 """Loggers of what speaks to clients: all that they tell from `WARNING` on is limited."""
 
 CLIENTS_FAULTS = ("Invalid UTF-8 sequence", "Invalid HTTP request", "Unsupported upgrade")
@@ -27,12 +28,13 @@ CLIENTS_FAULTS = ("Invalid UTF-8 sequence", "Invalid HTTP request", "Unsupported
 
 
 class Kind(NamedTuple):
-    """What counts as the same: the logger, how the message begins, where it was raised, by whom."""
+    """What counts as the same: the logger, how the message begins, where it was raised, and whom."""
 
     logger: str
     message: str
     raised: str
     address: str
+    status: int | None
 
 
 @dataclass(slots=True)
@@ -84,7 +86,8 @@ def _is_edge(name: str) -> bool:
 
 def _kind(record: logging.LogRecord) -> Kind:
     first = str(record.msg).strip().partition("\n")[0][:80]
-    return Kind(record.name, first, _raised(record), str(getattr(record, "address", ""))[:80])
+    address = str(getattr(record, "address", ""))[:80]
+    return Kind(record.name, first, _raised(record), address, getattr(record, "status", None))
 
 
 def _raised(record: logging.LogRecord) -> str:
@@ -100,6 +103,6 @@ def _raised(record: logging.LogRecord) -> str:
 
 def _summary(kind: Kind, seen: _Seen) -> logging.LogRecord:
     record = logging.LogRecord(kind.logger, seen.level, "", 0, kind.message, None, None)
-    fields = {"address": kind.address} if kind.address else {}
-    vars(record).update(fields, held_back=seen.held_back)
+    fields = {"address": kind.address, "status": kind.status, "held_back": seen.held_back}
+    vars(record).update({name: value for name, value in fields.items() if value})
     return record
