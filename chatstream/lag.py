@@ -15,7 +15,7 @@ from collections.abc import Callable
 TICK_SECONDS = 0.02
 SMOOTHING_SECONDS, RECENT_SECONDS = 1.0, 0.3
 """One late moment says little; a second of them says that there is too much to do."""
-MOST_OF_ONE = 0.5
+MOST_OF_ONE = 0.2
 """Seconds that one tick may say: a machine that stood still is not a loop with too much to do."""
 
 
