@@ -13,11 +13,12 @@ Layers, imports point down only (`tests/test_layers.py`)::
     edge         http/ (a module per resource), websocket, subscription, frames,
                  http_protocol and socket_protocol (connections, heads, cycles, overload, refusals)
     guards       auth, limits, services
-    work         turns, starting, reply, deadlines, ending, admission, versions, subscriber,
-                 history, pulse, usage
+    work         turns, starting, reply, deadlines, ending, admission, lag, versions,
+                 subscriber, history, pulse, usage
                  (writers and readers meet only at the log)
     parts        log/, providers/ (an adapter a module, routing, resilience)
-    values       events, wire, validation, errors, settings, metrics, logs, prices
+    values       events, wire, validation, errors, settings, metrics, logs, outlet,
+                 repeats, prices
 """
 
 from typing import TYPE_CHECKING, Any

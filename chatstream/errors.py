@@ -158,6 +158,10 @@ class TooManyRequests(RetryLater):
         self.headers = headers or {}
 
 
+OVERLOADED = "overloaded"
+"""The code of what is refused since there is too much to do."""
+
+
 class Unavailable(RetryLater):
     """The server is starting, draining, or sheds load."""
 

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import orjson
 from pydantic import BaseModel
 
-from chatstream.errors import BadRequest, ChatstreamError, InvalidRequest, RetryLater
+from chatstream.errors import (
+    OVERLOADED,
+    BadRequest,
+    ChatstreamError,
+    InvalidRequest,
+    RetryLater,
+)
 from chatstream.events import EventId, before
 from chatstream.history import read_place
 from chatstream.http.conversations import history_page, keep_feedback
@@ -68,9 +74,12 @@ class Frames:
                 about = _conversation(data)
             await handler(data, ref)
         except ChatstreamError as error:
+            if error.code == OVERLOADED:
+                await self._services.runner.pause()
             self._session.answer(problem(error) | about, ref)
         except Exception as error:
-            logger.exception("frame failed")
+            client = self._session.socket.client
+            logger.exception("frame failed", extra={"address": client.host if client else ""})
             self._session.answer(problem(error) | about, ref)
 
     def _handler(self, data: Json) -> Handler:
@@ -86,6 +95,7 @@ class Frames:
         return parse(model, {**data, "user_id": self._session.user_id})
 
     async def _send(self, data: Json, ref: object) -> None:
+        await self._services.runner.enter()
         asked = self._parse(ReplacingTurnRequest, data)
         settings = self._services.settings
         check_message(

@@ -109,6 +109,12 @@ class Metrics:
             ["method", "status"],
             registry=registry,
         )
+        self._lines_dropped = Counter(
+            "chatstream_log_lines_dropped",
+            "Log lines that were not written, since nothing read them.",
+            registry=registry,
+        )
+        self._lines_told = 0
         self._streams = Gauge(
             "chatstream_streams_open", "Readers connected.", ["transport"], registry=registry
         )
@@ -158,6 +164,11 @@ class Metrics:
         """Take the cache as it is now."""
         self._kept.set(kept)
         self._kept_bytes.set(size)
+
+    def lines_dropped(self, count: int) -> None:
+        """Take how many log lines were dropped so far."""
+        self._lines_dropped.inc(count - self._lines_told)
+        self._lines_told = count
 
     def request(self, method: str, status: int) -> None:
         """Count an answered request."""

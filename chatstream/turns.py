@@ -70,6 +70,23 @@ class TurnRunner:
         """Whether no turn may start any more."""
         return self._admission.draining
 
+    async def enter(self) -> None:
+        """
+        Let a start come in, before its request is read; those that come at once take turns.
+
+        Raises:
+            Unavailable: There is too much to do: nothing more begins.
+        """
+        try:
+            await self._admission.enter()
+        except Unavailable as error:
+            self._metrics.turn_refused(error.code)
+            raise
+
+    async def pause(self) -> None:
+        """Wait a little, as an answer does that says that there is too much to do."""
+        await self._admission.pause()
+
     async def start(self, request: TurnRequest) -> LiveTurn | EndedTurn:
         """
         Start a turn, or attach to the one of this id: returns once `turn.started` is durable.

@@ -58,3 +58,13 @@ async def test_calm_comes_back() -> None:
     pace.took(1)
 
     assert pace.took(1) is None
+
+
+async def test_a_stream_with_nothing_to_share_waits_for_nothing_however_busy_others_are() -> None:
+    pace = await busy()
+
+    async def slow() -> bool:
+        return pace.took(1) is None
+
+    assert all([await asyncio.create_task(slow()) for _ in range(10)])
+    assert pace.took(1) is not None

@@ -13,15 +13,16 @@ import logging
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from chatstream import wire
-from chatstream.errors import ChatstreamError, StorageFailed, StorageFull
+from chatstream.errors import ChatstreamError, StorageFailed, StorageFull, Unavailable
 from chatstream.events import Address
 from chatstream.frames import problem
 from chatstream.http.requests import pairs, query
 from chatstream.http.sse import CutStream, EventStream, LogStream
 from chatstream.log.conversation import Conversation
-from chatstream.services import Services, services_of
+from chatstream.services import SHARE, Services, services_of
 from chatstream.subscriber import Start, start_of_conversation
 from chatstream.subscription import SLICE, Subscription
 from chatstream.validation import Addressed, FollowQuery, StreamQuery, parse
@@ -31,13 +32,15 @@ logger = logging.getLogger(__name__)
 
 async def follow(request: Request) -> Response:
     """`GET /events`: one conversation, or several where `conversation_id` is repeated."""
+    if request.scope["query_string"].count(b"&") > SHARE:
+        await services_of(request).shares.turn()
     if [name for name, _ in pairs(request)].count("conversation_id") > 1:
         return await _several(request)
     asked = query(request, StreamQuery)
     services = services_of(request)
     try:
         conversation = await services.log.conversation(asked.address)
-    except (StorageFailed, StorageFull):
+    except (StorageFailed, StorageFull, Unavailable):
         return CutStream(services)
     cursor = request.headers.get("last-event-id") or asked.after
     where = start_of_conversation(conversation, cursor, services.log.last_id)
@@ -91,6 +94,17 @@ class SharedStream(EventStream):
         self._ready[name] = None
         self._signal.set()
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream, then let go by shares: of many streams that end at once none keeps others."""
+        try:
+            await self._answer(scope, receive, send)
+            while self._subscriptions:
+                await self._services.shares.turn()
+                for _ in range(min(SHARE, len(self._subscriptions))):
+                    self._subscriptions.popitem()[1].close()
+        finally:
+            self.close()
+
     def close(self) -> None:
         """Stop reading."""
         for subscription in self._subscriptions.values():
@@ -114,7 +128,9 @@ class SharedStream(EventStream):
     async def _round(self) -> bytes:
         """Take what leaves in one send: some of each that has something, or one slice at least."""
         taken = b""
-        for name in list(self._ready):
+        for number, name in enumerate(list(self._ready)):
+            if number % SHARE == 0:
+                await self._services.shares.turn()
             del self._ready[name]
             if subscription := self._subscriptions.get(name):
                 taken += await self._take(subscription)

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chatstream.errors import (
+    OVERLOADED,
     ChatstreamError,
     Conflict,
     InvalidRequest,
@@ -17,6 +18,7 @@ from chatstream.errors import (
     TooManyRequests,
 )
 from chatstream.log.records import Json
+from chatstream.services import services_of
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,8 @@ def answer(request: Request, error: ChatstreamError) -> Response:
 async def on_error(request: Request, error: Exception) -> Response:
     """Answer what a handler raised."""
     if isinstance(error, ChatstreamError):
+        if error.code == OVERLOADED:
+            await services_of(request).runner.pause()
         return answer(request, error)
     assert isinstance(error, HTTPException)
     code = _CODES.get(error.status_code, "http_error")
@@ -93,7 +97,8 @@ async def on_error(request: Request, error: Exception) -> Response:
 
 def unexpected(request: Request, error: Exception) -> Response:
     """Answer a defect of ours: the log has the story, the answer only its id."""
-    logger.error("request failed", exc_info=error)
+    address = request.client.host if request.client else ""
+    logger.error("request failed", exc_info=error, extra={"address": address})
     return problem(
         request, 500, "internal", "Internal error", "The server has failed; its log says more."
     )

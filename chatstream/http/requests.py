@@ -95,6 +95,7 @@ async def keyed_body(request: Request, model: type[M]) -> M:
 
 async def turn_body(request: Request, model: type[T]) -> T:
     """Return the body that starts a turn, its message within the limits of the settings."""
+    await services_of(request).runner.enter()
     turn = await keyed_body(request, model)
     settings = services_of(request).settings
     check_message(

@@ -7,6 +7,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
+from chatstream import logs
 from chatstream.http.openapi import document
 from chatstream.http.requests import count, json
 from chatstream.services import services_of
@@ -34,6 +35,7 @@ async def metrics(request: Request) -> Response:
         services.metrics.concurrency(name, int(limiter.limit), limiter.in_use, limiter.queued)
     if (answers := services.answers) is not None:
         services.metrics.answers(len(answers), answers.size)
+    services.metrics.lines_dropped(logs.dropped())
     text = services.metrics.text()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -25,8 +25,9 @@ async def go_on(request: Request) -> Response:
 
 async def _again(request: Request, kind: AgainKind) -> Response:
     limits = await count(request, "chat")
-    asked = await keyed_body(request, AgainBody)
     runner = services_of(request).runner
+    await runner.enter()
+    asked = await keyed_body(request, AgainBody)
     turn = await runner.get(asked.address, request.path_params["turn_id"])
     if isinstance(turn, LiveTurn):
         wanted = again(kind, asked, {}, None)

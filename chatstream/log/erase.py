@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import orjson
-
 from chatstream.errors import ChatstreamError, StorageFailed
 from chatstream.events import Address, EventId, place, timestamp
 from chatstream.log import records
@@ -37,6 +35,7 @@ from chatstream.log.intents import (
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Encoded, Json
 from chatstream.log.reserve import FULL
+from chatstream.wire import kept
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +182,7 @@ def _encoded(conversation: Conversation, kind: str, fields: Json) -> Encoded:
     }
     if "ended_at" in event:
         event["ended_at"] = timestamp(place(identifier) // 10_000)
-    return Encoded(identifier, fields.get("turn_id"), kind, orjson.dumps(event))
+    return Encoded(identifier, fields.get("turn_id"), kind, kept(event))
 
 
 def _nothing_known() -> Json:

@@ -50,8 +50,8 @@ class Journal:
         self.epoch = 0
         self.gate: asyncio.Future[None] | None = None
         self.tail = Tail(address.conversation_id, state.last)
-        self.order = Order(disk.syncer, self._undo, self._shown)
-        self.file = LogFile(disk, address, lambda: self.order.busy)
+        self.order = Order(disk.syncer)
+        self.file = LogFile(disk, address, self.order)
         self._watchers: dict[Callable[[], None], None] = {}
         self._farewell: list[Encoded] = []
         self.adopt(state)
@@ -194,10 +194,10 @@ class Journal:
         self._last = place(encoded.id)
         if self.disk.fsync == "never":
             done(encoded)
-            self._shown()
+            self.shown()
         else:
             tell = partial(self._settle, encoded, done)
-            self.order.add(Pending(self._last, was, (fd,), tell))
+            self.order.add(Pending(self._last, was, (fd,), tell), self)
 
     def wrote_live(self, identifier: EventId, fd: int, failed: Callable[[], None]) -> None:
         """Take note of an event in a live file; it is shown once all before it is."""
@@ -208,7 +208,7 @@ class Journal:
                 if error is not None:
                     failed()
 
-            self.order.add(Pending(self._last, None, (fd, self.path.parent), tell))
+            self.order.add(Pending(self._last, None, (fd, self.path.parent), tell), self)
         elif not self.order.busy:
             self.notify()
 
@@ -219,14 +219,15 @@ class Journal:
             self.tail.remove(encoded.id)
         done(encoded if error is None else error)
 
-    def _undo(self, end: End | None, error: OSError) -> None:
+    def undo(self, end: End | None, error: OSError) -> None:
         """Take back what a failed sync leaves in doubt: it was never seen."""
         logger.error("sync failed", extra={"errno": error.errno})
         if error.errno in FULL:
             self.disk.reserve.release()
         self.file.cut(end if end is not None else self.file.end)
 
-    def _shown(self) -> None:
+    def shown(self) -> None:
+        """Wake the readers for what may be visible now; keep of it what they may need."""
         self.tail.trim(self.order.next_place, TAIL_BYTES if self._watchers else 0)
         self.notify()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from chatstream.errors import ChatstreamError, DataFolderError
+from chatstream.errors import OVERLOADED, ChatstreamError, DataFolderError, Unavailable
 from chatstream.events import Address, EventId, event_id
 from chatstream.log import erase
 from chatstream.log.clock import IdClock
@@ -41,6 +41,8 @@ Entries = list[Entry]
 
 QUIET_CONVERSATIONS = 512
 """Conversations kept in memory that nobody reads or writes: opening one anew costs a file read."""
+MOST_CONVERSATIONS = 65_536
+"""Conversations that may be read or written at once: each takes some 2 KiB, its text besides."""
 RECOVERED_AT_ONCE = 64
 
 
@@ -86,6 +88,7 @@ class JsonlLog:
 
         Raises:
             StorageFailed: Its file cannot be read, or a newer release wrote it.
+            Unavailable: Too many others are in use.
         """
         while (erasing := self._erasing.get(address.user_id)) is not None:
             await asyncio.shield(erasing)
@@ -97,6 +100,8 @@ class JsonlLog:
                 await end_orphans(found)
             return found
         if (opening := self._opening.get(address)) is None:
+            if len(self._known) + len(self._opening) >= MOST_CONVERSATIONS:
+                raise Unavailable("Too many conversations are followed.", code=OVERLOADED)
             opening = asyncio.ensure_future(self._open(address))
             self._opening[address] = opening
             opening.add_done_callback(partial(self._opened, address))

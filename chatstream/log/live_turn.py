@@ -21,6 +21,7 @@ from chatstream.events import DeltaKind, EventId, TerminalType, TurnId, place
 from chatstream.log.records import Encoded, Json
 from chatstream.log.reserve import refusal
 from chatstream.log.tail import DeltaRun
+from chatstream.wire import kept
 
 if TYPE_CHECKING:
     from chatstream.log.conversation import Conversation
@@ -166,7 +167,7 @@ class LiveTurn:
         self.flush()
         conversation = self.conversation
         identifier = conversation.disk.next_id()
-        json = orjson.dumps(
+        json = kept(
             {
                 "type": "turn.answering",
                 "id": identifier,

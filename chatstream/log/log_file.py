@@ -18,7 +18,7 @@ from chatstream.errors import StorageFailed
 from chatstream.events import Address, EventId, place, timestamp
 from chatstream.log import records
 from chatstream.log.disk import Disk, cut_back
-from chatstream.log.order import End
+from chatstream.log.order import End, Order
 from chatstream.log.reserve import refusal
 from chatstream.log.syncer import sync_folder
 
@@ -36,14 +36,14 @@ class LogFile:
         end: Where it ends.
     """
 
-    def __init__(self, disk: Disk, address: Address, in_use: Callable[[], bool]) -> None:
-        """`in_use` says whether a sync may need the open file."""
+    def __init__(self, disk: Disk, address: Address, order: Order) -> None:
+        """While something waits in `order`, a sync may need the open file."""
         self.path: Path = disk.folder.conversation(address)
         self.created: EventId | None = None
         self.end = End()
         self._disk = disk
         self._address = address
-        self._in_use = in_use
+        self._order = order
         self._fd = -1
         self._making: asyncio.Task[None] | None = None
 
@@ -78,7 +78,7 @@ class LogFile:
 
     def close_file(self) -> bool:
         """Let go of the file, where nothing waits for it; it is opened again when needed."""
-        if self._in_use():
+        if self._order.busy:
             return False
         if self._fd >= 0:
             os.close(self._fd)

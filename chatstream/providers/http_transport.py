@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+import weakref
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 from urllib.request import getproxies, proxy_bypass
 
@@ -91,6 +92,7 @@ class AiohttpStream(httpx.AsyncByteStream):
         self._open_streams = open_streams
         open_streams.add(self)
         self._lost: asyncio.Future[None] | None = None
+        self._answer: Callable[[], httpx.Response | None] = lambda: None
         self._watch_connection()
 
     def _watch_connection(self) -> None:
@@ -132,8 +134,16 @@ class AiohttpStream(httpx.AsyncByteStream):
         while data := await self.read():
             yield data
 
+    def answer(self, answer: httpx.Response) -> httpx.Response:
+        """Take note of the answer that this is the body of, and return it."""
+        self._answer = weakref.ref(answer)
+        return answer
+
     def close(self) -> None:
         """Let go of the connection; a task that reads gets an error. Safe to call twice."""
+        if (answer := self._answer()) is not None:
+            # What httpx has put round it keeps the answer, until the collector comes by.
+            answer.stream = self
         self._open_streams.discard(self)
         if self._lost is not None:
             self._lost.remove_done_callback(self._on_lost)
@@ -186,7 +196,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         except (aiohttp.ClientError, OSError) as error:
             raise as_httpx(error) from None
         stream = AiohttpStream(response, self._streams)
-        return httpx.Response(
+        answer = httpx.Response(
             response.status,
             headers=[
                 (name, value)
@@ -196,6 +206,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             stream=stream,
             extensions={"stream": stream},
         )
+        return stream.answer(answer)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._closed:

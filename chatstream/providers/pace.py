@@ -15,6 +15,8 @@ BUSY_TOKENS: Final = 2000
 BEAT_SECONDS: Final = 0.05
 """How long a token waits at most: three frames of a screen."""
 LOOK_SECONDS: Final = 0.2
+SHARED_TOKENS: Final = 2
+"""A stream that brings fewer in a beat has nothing to share: for it, to wait is only to be late."""
 
 
 class Pace:
@@ -26,6 +28,9 @@ class Pace:
         self._busy = False
         self._count = 0
         self._since = 0.0
+        # What each task has read since, and which of them brought enough when it was last looked.
+        self._read: dict[int, int] = {}
+        self._fast: frozenset[int] = frozenset()
 
     def took(self, tokens: int) -> asyncio.Future[None] | None:
         """
@@ -37,12 +42,17 @@ class Pace:
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
         self._count += tokens
+        reader = id(asyncio.current_task(loop))
+        self._read[reader] = self._read.get(reader, 0) + tokens
         elapsed = loop.time() - self._since
         if elapsed > LOOK_SECONDS:
             self._busy = self._count > BUSY_TOKENS * elapsed
             self._count = 0
             self._since += elapsed
-        if not self._busy:
+            most = SHARED_TOKENS * elapsed / BEAT_SECONDS
+            self._fast = frozenset(r for r, count in self._read.items() if count >= most)
+            self._read.clear()
+        if not self._busy or reader not in self._fast:
             return None
         if not self._waiting:
             loop.call_later(BEAT_SECONDS, self._beat)
