@@ -167,21 +167,25 @@ def build(settings: Settings) -> Providers:
 
 def _with_keys(settings: Settings, found: dict[str, Provider], reasons: dict[str, str]) -> None:
     """Make those that a key, or an address of one's own, opens."""
-    timeout = settings.connect_timeout
+    timeouts = {
+        "connect_timeout": settings.connect_timeout,
+        "token_timeout": settings.token_timeout,
+    }
     if settings.openai_api_key or "openai_base_url" in settings.model_fields_set:
         found["openai"] = OpenAIProvider(
             base_url=settings.openai_base_url,
             api_key=_secret(settings.openai_api_key),
             model=settings.openai_model,
-            connect_timeout=timeout,
             prefill=settings.openai_prefill,
+            finish_optional=settings.openai_finish_reason == "optional",
+            **timeouts,
         )
     if settings.gemini_api_key:
         found["gemini"] = GeminiProvider(
             base_url=settings.gemini_base_url,
             api_key=_secret(settings.gemini_api_key),
             model=settings.gemini_model,
-            connect_timeout=timeout,
+            **timeouts,
         )
     if settings.anthropic_api_key:
         found["anthropic"] = AnthropicProvider(
@@ -189,7 +193,7 @@ def _with_keys(settings: Settings, found: dict[str, Provider], reasons: dict[str
             api_key=_secret(settings.anthropic_api_key),
             model=settings.anthropic_model,
             version=settings.anthropic_version,
-            connect_timeout=timeout,
+            **timeouts,
         )
     for name in ("openai", "gemini", "anthropic"):
         if name not in found:
@@ -215,6 +219,7 @@ def _ollama(settings: Settings, found: dict[str, Provider], reasons: dict[str, s
         address=host,
         model=model or ollama.DEFAULT_MODEL,
         connect_timeout=settings.connect_timeout,
+        token_timeout=settings.token_timeout,
     )
 
 
