@@ -15,9 +15,9 @@ from chatstream.providers import Closes, Finish, ListsModels, Piece, Text, Usage
 from chatstream.providers.anthropic import AnthropicAnswer
 from chatstream.providers.gemini import GeminiAnswer
 from chatstream.providers.http import ProviderClient
-from chatstream.providers.reading import Reading
 from chatstream.providers.ollama import OllamaAnswer
 from chatstream.providers.openai import OpenAIAnswer
+from chatstream.providers.reading import Reading
 from chatstream.providers.resilience import Route
 from chatstream.providers.routing import Providers
 from chatstream.settings import Settings

@@ -33,14 +33,17 @@ _EMPTY_WORDS: Final = frozenset(
 _UNCLEAR_WORDS: Final = frozenset(("insufficient_quota", "quota_exceeded"))
 _EMPTY_TEXT: Final = re.compile(
     r"(?:insufficient|not enough|no more) (?:\w+ )?(?:credits?|balance|funds)"
-    r"|(?:no|out of|run out of|(?:used|depleted|exhausted)(?: up)?(?: all)?(?: of)?)"
+    r"|\b(?:no|any|out of|(?:used|depleted|exhausted)(?: up)?(?: all)?(?: of)?)"
     r"(?: your| the| its)?(?: available| remaining| prepaid)? credits?\b"
     r"|credits?(?: balance)? (?:is|are|has been|have been) (?:too low|depleted|exhausted|used up)"
-    r"|(?:more|add|buy|purchase) credits|payment required|spend(?:ing)? (?:limit|cap)"
+    r"|balance (?:is )?(?:insufficient|not enough|too low)|(?:more|add|buy|purchase) credits"
+    r"|payment required|spend(?:ing)? (?:limit|cap)"
     r"|account.{0,60}(?:past due|overdue|in arrears)|余额不足|欠费",
     re.IGNORECASE,
 )
-_BILLING_TEXT: Final = re.compile(r"\bbilling\b|current quota", re.IGNORECASE)
+# Not as a part of an address, which rate limits name for those who want a higher one.
+_BILLING_TEXT: Final = re.compile(r"(?<!/)\bbilling\b|current quota", re.IGNORECASE)
+_RATE_TEXT: Final = re.compile(r"rate[ _-]?limit|too many requests", re.IGNORECASE)
 _EMPTY_STATUSES: Final = frozenset((None, 400, 402, 403, 429))
 
 _MODEL_WORDS: Final = frozenset(
@@ -75,11 +78,11 @@ def account_is_empty(status: int | None, said: Set[str], text: str, *, waits: bo
     """
     if status == 402 or said & _EMPTY_WORDS:
         return True
-    if status not in _EMPTY_STATUSES:
-        return False
-    if _EMPTY_TEXT.search(text):
+    if said & _UNCLEAR_WORDS and not waits:
         return True
-    return not waits and bool(said & _UNCLEAR_WORDS or _BILLING_TEXT.search(text))
+    if status not in _EMPTY_STATUSES or _RATE_TEXT.search(text):
+        return False
+    return bool(_EMPTY_TEXT.search(text) or (not waits and _BILLING_TEXT.search(text)))
 
 
 def model_is_missing(status: int | None, said: Set[str], text: str, model: str) -> bool:

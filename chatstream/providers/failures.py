@@ -211,7 +211,7 @@ _Meaning: TypeAlias = tuple[str, str, bool]
 """The code, the rest of the sentence, and whether asking again can help."""
 _NO_CREDIT: Final[_Meaning] = (
     "provider_quota",
-    "has no credit left in the server's account there",
+    "says that the server's account has no credit left",
     False,
 )
 

@@ -31,12 +31,13 @@ class Thoughts:
         over: The rest is text as it comes, and nothing is held.
     """
 
-    __slots__ = ("_closing", "_held", "over")
+    __slots__ = ("_bare", "_closing", "_held", "over")
 
     def __init__(self) -> None:
         self.over = False
         self._closing: str | None = None  # what ends the open block; "" behind it
         self._held = ""
+        self._bare = True  # of the block, nothing but white space has come
 
     def take(self, text: str) -> Sequence[Piece]:
         """Return what the next text, which is not empty, adds, as far as it can be told."""
@@ -72,18 +73,20 @@ class Thoughts:
     def _think(self, text: str) -> Sequence[Piece]:
         closing = self._closing or ""
         thoughts, closed, rest = (self._held + text).partition(closing)
-        self._held = ""
-        if closed:
-            self._closing = ""
-            told: Sequence[Piece] = (Reasoning(thoughts),) if thoughts.strip() else ()
-            return [*told, *self._rest(rest)]
-        kept = _beginning_at_the_end(thoughts, closing)
-        if kept:
-            thoughts, self._held = thoughts[:-kept], thoughts[-kept:]
-        if len(thoughts) < MOST_HELD and not thoughts.strip():
+        end = len(thoughts) - (0 if closed else _beginning_at_the_end(thoughts, closing))
+        self._held = thoughts[end:]
+        told = self._thought(thoughts[:end])
+        if not closed:
+            return told
+        self._held, self._closing = "", ""
+        return [*told, *self._rest(rest)]
+
+    def _thought(self, thoughts: str) -> Sequence[Piece]:
+        if self._bare and len(thoughts) < MOST_HELD and not thoughts.strip():
             self._held = thoughts + self._held
             return ()
-        return (Reasoning(thoughts),)
+        self._bare = False
+        return (Reasoning(thoughts),) if thoughts else ()
 
     def _rest(self, text: str) -> Sequence[Piece]:
         held = self._held + text
