@@ -138,7 +138,8 @@ def explain(
     """
     if status is None:
         status = _status_in(error)
-    said, text, wait = words(error), str(error.get("message")), _retry_after(headers, error)
+    text = str(error.get("message") or error.get("detail"))
+    said, wait = words(error), _retry_after(headers, error)
     waits = wait is not None or _is_a_whiles(error)
     code, sentence, retryable = _of_the_request(status, said, text) or (
         _NO_CREDIT
