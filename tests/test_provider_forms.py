@@ -14,9 +14,10 @@ from chatstream.errors import ProviderError
 from chatstream.providers import Closes, Finish, ListsModels, Piece, Text, Usage
 from chatstream.providers.anthropic import AnthropicAnswer
 from chatstream.providers.gemini import GeminiAnswer
-from chatstream.providers.http import ProviderClient, _Reading
+from chatstream.providers.http import ProviderClient
 from chatstream.providers.ollama import OllamaAnswer
 from chatstream.providers.openai import OpenAIAnswer
+from chatstream.providers.reading import Reading
 from chatstream.providers.resilience import Route
 from chatstream.providers.routing import Providers
 from chatstream.settings import Settings
@@ -54,7 +55,7 @@ def heard(name: str, chunks: Sequence[bytes]) -> Said:
     """Return what an adapter makes of the chunks: pieces, its `Finish` too, and an error's code."""
     client = client_of(name)
     answer = SPOKEN[name].answer()
-    decoder, reading = client._wire.decoder(), _Reading(client, answer)
+    decoder, reading = client._wire.decoder(), Reading(name, client.told, answer)
     pieces: list[Piece] = []
     try:
         for chunk in chunks:

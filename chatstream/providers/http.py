@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import math
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 
@@ -19,63 +21,27 @@ import httpx
 import orjson
 
 from chatstream.errors import ProviderError, SettingsError
-from chatstream.providers import Finish, Piece, failures
-from chatstream.providers.answer import SSE, Answer, Wire
+from chatstream.providers import Finish, Piece, ProviderRequest, Text, failures, refusals
+from chatstream.providers.answer import SSE, Asking, Wire
 from chatstream.providers.http_transport import (
     AiohttpStream,
     AiohttpTransport,
     environment_proxy,
     tls_context,
 )
-from chatstream.providers.ndjson_decoder import LineDecoder
 from chatstream.providers.pace import Pace
-from chatstream.providers.sse_decoder import EventDecoder, Failure
+from chatstream.providers.reading import Reading
+from chatstream.providers.refusals import FieldRefused
+from chatstream.providers.ways import Ask, Manners
 
-END_SECONDS: Final = 0.5
-"""How long after a finish reason its usage and the stream's end are waited for."""
 DRAIN_SECONDS: Final = 0.2
 """How long after `[DONE]` the stream's end is waited for; without it no connection is reused."""
 ERROR_BODY_SECONDS: Final = 2.0
 MAX_ERROR_BODY: Final = 64 * 1024
+MOST_MENDED: Final = 4
+"""How many refused fields one request is mended of."""
 
 logger = logging.getLogger(__name__)
-
-
-class _Reading:
-    """
-    One answer's payloads. `done` once nothing more counts: after `[DONE]`, which is OpenAI's mark
-    and nobody else's, or after an error that came too late to matter.
-    """
-
-    def __init__(self, client: ProviderClient, answer: Answer) -> None:
-        self._client = client
-        self._answer = answer
-        self.done = False
-
-    def pieces(self, payload: bytes) -> Sequence[Piece]:
-        """Return what one payload adds. Raises ProviderError."""
-        if self.done:
-            return ()
-        if type(payload) is Failure:
-            return self._fail(self._client.told(payload))
-        try:
-            chunk = orjson.loads(payload)
-            if not chunk.get("error"):
-                return self._answer.take(chunk)
-        except (AttributeError, LookupError, TypeError, ValueError):
-            # Looked for where JSON was not: a token does not pay for it.
-            if payload.startswith(b"[DONE]"):
-                self.done = True
-                return ()
-            return self._fail(failures.unreadable(self._client.name))
-        return self._fail(self._client.told(payload))
-
-    def _fail(self, failure: ProviderError) -> Sequence[Piece]:
-        """Raise it, unless the answer is whole: then only its tail is odd."""
-        if self._answer.finish is None:
-            raise failure
-        self.done = True
-        return ()
 
 
 class ProviderClient:
@@ -97,9 +63,19 @@ class ProviderClient:
         headers: Mapping[str, str] | None = None,
         wire: Wire = SSE,
         connect_timeout: float,
+        token_timeout: float = math.inf,
+        pull: str = "",
     ) -> None:
+        """
+        Args:
+            token_timeout: Of the caller: silence after the end mark is the end well before it.
+            pull: The command that gets a model that is not there.
+        """
         self.name = name
         self._wire = wire
+        self._settle_seconds = token_timeout / 2
+        self._pull = pull
+        self._manners = Manners(name)
         self._secret = api_key.strip()
         if not (self._secret.isascii() and self._secret.isprintable()):
             raise SettingsError(f"the API key of {name} holds characters that no header takes")
@@ -121,46 +97,77 @@ class ProviderClient:
             transport=AiohttpTransport(proxy=environment_proxy(url), ssl_context=tls_context(url)),
         )
 
-    async def reply(
-        self, path: str, body: Mapping[str, Any], answer: Answer
-    ) -> AsyncGenerator[Piece, None]:
+    async def reply(self, request: ProviderRequest, ask: Ask) -> AsyncGenerator[Piece, None]:
         """
         Ask, and yield the answer's pieces, ending with one `Finish`.
 
-        Once its end mark was seen an answer is whole, whatever comes or breaks after it. Closing
-        the generator, or cancelling its task, closes the connection at once; after the end it goes
-        back to the pool.
+        A finish reason is a mark: what comes after it is read until `[DONE]`, the stream's end, or,
+        where text came before it, a silence. It stands whatever breaks after it, unless text came
+        after it. Closing the generator, or cancelling its task, closes the connection at once;
+        after the end it goes back to the pool.
 
         Raises:
             ProviderError: There is no answer, or it ended before its end mark.
             ProviderTimeout: The provider could not be reached in time.
         """
-        response = await self._send("POST", path, body)
+        response, asking = await self._opened(request, ask)
+        answer, stream = asking.answer, response.extensions["stream"]
+        told = partial(self.told, request=request)
+        reading = Reading(self.name, told, answer, self._settle_seconds, stream.close)
+        decoder = self._wire.decoder()
         try:
-            await self._check(response, self._wire.media_type)
-            stream: AiohttpStream = response.extensions["stream"]
-            decoder, reading = self._wire.decoder(), _Reading(self, answer)
             begun = False
-            while answer.finish is None and not reading.done:
+            while not reading.done:
                 data = await stream.read()
                 payloads = decoder.feed(data) if data else decoder.close()
                 for payload in payloads:
                     for piece in reading.pieces(payload):
                         yield piece
                         begun = True
+                        if type(piece) is Text:
+                            reading.spoken = True
                 if not data:
                     break
                 if begun and (beat := self._pace.took(len(payloads))) is not None:
                     await beat
-            if answer.finish is None:
-                raise failures.cut(self.name)
-            for piece in await _rest(stream, decoder, reading):
-                yield piece
+            if reading.done:
+                await _drain(stream)
+                answer.finish = answer.finish or (asking.unsaid if reading.spoken else None)
         except httpx.TransportError:
-            raise failures.cut(self.name) from None
+            if not reading.whole:
+                answer.finish = None
+        except ProviderError:
+            if not reading.whole:
+                for piece in answer.end():
+                    yield piece
+                raise
         finally:
+            reading.leave()
             await response.aclose()
+        for piece in answer.end():
+            yield piece
+        if answer.finish is None or answer.finish == "cut":
+            raise failures.cut(self.name)
         yield Finish(answer.finish)
+
+    async def _opened(self, request: ProviderRequest, ask: Ask) -> tuple[httpx.Response, Asking]:
+        """Ask, and again without a field that the server refuses, as long as that can be mended."""
+        asking = self._manners.asking(request, ask)
+        mended = 0
+        while True:
+            response = await self._send("POST", asking.path, asking.body)
+            try:
+                await self._check(response, self._wire.media_type, request)
+                return response, asking
+            except FieldRefused as refused:
+                await response.aclose()
+                mended += 1
+                if mended > MOST_MENDED:
+                    raise
+                asking = self._manners.mended(refused, request, asking, ask)
+            except BaseException:
+                await response.aclose()
+                raise
 
     async def get(self, path: str) -> dict[str, Any]:
         """Return the JSON object at a path. Raises ProviderError."""
@@ -182,16 +189,32 @@ class ProviderClient:
         """Close every connection; running replies end with an error. Safe to call twice."""
         await self._client.aclose()
 
-    def told(self, said: bytes) -> ProviderError:
+    def told(self, said: bytes, request: ProviderRequest | None = None) -> ProviderError:
         """Turn an error that came within a stream into ours."""
-        return self._explained(None, said, {})
+        return self._explained(None, said, {}, request)
 
     def _explained(
-        self, status: int | None, said: bytes, headers: Mapping[str, str]
+        self,
+        status: int | None,
+        said: bytes,
+        headers: Mapping[str, str],
+        request: ProviderRequest | None = None,
     ) -> ProviderError:
         error = failures.error_object(said)
-        failure = failures.explain(self.name, status, error, headers)
-        fields = {"provider": self.name, "code": failure.code, "status": failure.upstream_status}
+        model = "" if request is None else request.model
+        told = error if request is None else failures.unquoted(error, request)
+        failure = failures.explain(self.name, status, told, headers, model, self._pull)
+        if request is not None and failure.code == "provider_error":
+            refused = refusals.refused(self.name, status, error, request)
+            if refused is not None:
+                return refused
+        fields: dict[str, Any] = {
+            "provider": self.name,
+            "code": failure.code,
+            "status": failure.upstream_status,
+        }
+        if failure.code == "model_not_found":
+            fields["model"] = model
         logger.warning(
             "provider failed", extra={**fields, "said": " ".join(sorted(failures.words(error)))}
         )
@@ -220,7 +243,9 @@ class ProviderClient:
         except httpx.TransportError as error:
             raise failures.unreachable(self.name, error) from None
 
-    async def _check(self, response: httpx.Response, media_type: str) -> None:
+    async def _check(
+        self, response: httpx.Response, media_type: str, request: ProviderRequest | None = None
+    ) -> None:
         """Raise a ProviderError unless this is an answer in the form that was asked for."""
         status = response.status_code
         content_type = response.headers.get("content-type", "").lower()
@@ -229,23 +254,15 @@ class ProviderClient:
         body = await _error_body(response.extensions["stream"])
         if status == 200 and b'"error"' not in body:
             raise failures.unreadable(self.name)
-        raise self._explained(None if status == 200 else status, body, response.headers)
+        raise self._explained(None if status == 200 else status, body, response.headers, request)
 
 
-async def _rest(
-    stream: AiohttpStream, decoder: EventDecoder | LineDecoder, reading: _Reading
-) -> list[Piece]:
-    """Read on to the stream's end: for the usage, and so that the connection can be reused."""
-    pieces: list[Piece] = []
-    with suppress(TimeoutError, httpx.TransportError, ProviderError):
-        async with asyncio.timeout(DRAIN_SECONDS if reading.done else END_SECONDS) as deadline:
-            while data := await stream.read():
-                was_done = reading.done
-                for payload in decoder.feed(data):
-                    pieces += reading.pieces(payload)
-                if reading.done and not was_done:
-                    deadline.reschedule(asyncio.get_running_loop().time() + DRAIN_SECONDS)
-    return pieces
+async def _drain(stream: AiohttpStream) -> None:
+    """Read on to the stream's end, so that the connection can be reused."""
+    with suppress(TimeoutError, httpx.TransportError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while await stream.read():
+                pass
 
 
 async def _error_body(stream: AiohttpStream) -> bytes:
