@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+from typing import Final, Literal
 
 import orjson
 
 from chatstream.events import timestamp
+
+CONTENT: Final = logging.getLogger("chatstream.content")
+"""What providers said, which may be users' text: off, unless the operator asks for it."""
+CONTENT.disabled = True
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
@@ -41,10 +45,11 @@ def _shown(value: object) -> str:
     return text if text.isprintable() and " " not in text else repr(text)
 
 
-def set_up(level: str, form: Literal["text", "json"]) -> None:
-    """Write everybody's records to standard error, from a level on."""
+def set_up(level: str, form: Literal["text", "json"], content: bool = False) -> None:
+    """Write everybody's records to standard error, from a level on; `content` as well, or not."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines(form))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # It logs every request with its address, which may hold a key.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    CONTENT.disabled = not content

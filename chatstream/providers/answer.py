@@ -1,24 +1,15 @@
-"""What an adapter adds to `ProviderClient`: how payloads come, and how what is in them is read."""
+"""What an adapter adds to `ProviderClient`: the form it asks for, and how payloads are read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from chatstream.providers import FinishReason, Piece
-from chatstream.providers.ndjson_decoder import LineDecoder
-from chatstream.providers.sse_decoder import EventDecoder
 
-
-class Wire(NamedTuple):
-    """How an answer's payloads come: under which content type, and what finds them in the bytes."""
-
-    media_type: str
-    decoder: type[EventDecoder] | type[LineDecoder]
-
-
-SSE: Final = Wire("text/event-stream", EventDecoder)
-NDJSON: Final = Wire("application/x-ndjson", LineDecoder)
+SSE: Final = "text/event-stream"
+NDJSON: Final = "application/x-ndjson"
+"""Forms that an answer is asked for in; whatever form comes is read."""
 
 
 class Answer(Protocol):

@@ -22,11 +22,9 @@ from chatstream.errors import ProviderError, ProviderTimeout
 MAX_RETRY_AFTER: Final = 120.0
 """Seconds; a provider that asks for more is asked again after this."""
 
-MAX_LOGGED: Final = 1000
-"""Characters of an error body that the debug log shows."""
+MAX_READ_CHARS: Final = 4000
+"""Of a provider's sentence that is looked at for its meaning."""
 
-# What looks like a credential, whoever's it is.
-_SECRET = re.compile(r"(?:\b(?:sk|pk|gsk|xai)-|AIza|Bearer +)[\w.*-]+")
 # Of the request, whatever is sent again: the same answer would come.
 _PERMANENT_STATUSES = frozenset(range(300, 500)) - {408, 409, 425, 429}
 _AUTH_WORDS = frozenset(
@@ -88,6 +86,18 @@ def unreachable(name: str, error: httpx.TransportError) -> ProviderError:
             )
 
 
+def barred(name: str, why: str) -> ProviderError:
+    """Tell that the proxy which the environment names for a provider is none."""
+    return ProviderError(
+        f"{name} cannot be reached: {why}.", code="provider_unreachable", retryable=True
+    )
+
+
+def encoded(name: str, how: str) -> ProviderError:
+    """Tell that an answer is compressed in a way that is not undone."""
+    return ProviderError(f"{name} sent a compressed answer: {how}.", retryable=True)
+
+
 def cut(name: str) -> ProviderError:
     """Tell that an answer ended without its provider's end mark."""
     return ProviderError(f"{name} broke off its answer.", code="provider_cut", retryable=True)
@@ -126,7 +136,7 @@ def explain(
     """
     if status is None:
         status = _status_in(error)
-    code, sentence, retryable = _meaning(status, words(error), str(error.get("message")))
+    code, sentence, retryable = _meaning(status, words(error), _sentence(error))
     return ProviderError(
         f"{name} {sentence} (status {status})." if status else f"{name} {sentence}.",
         code=code,
@@ -149,12 +159,10 @@ def words(error: Mapping[str, Any]) -> frozenset[str]:
     )
 
 
-def redacted(said: bytes, secret: str) -> str:
-    """Return the beginning of an error body without credentials. It may quote a prompt."""
-    text = said.decode(errors="replace")
-    if secret:
-        text = text.replace(secret, "[key]")
-    return _SECRET.sub("[key]", text)[:MAX_LOGGED]
+def _sentence(error: Mapping[str, Any]) -> str:
+    """Return the beginning of what it says in words: a search in all of it could take seconds."""
+    text = error.get("message")
+    return text[:MAX_READ_CHARS] if isinstance(text, str) else ""
 
 
 def _details(error: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -198,8 +206,8 @@ def _retry_after(headers: Mapping[str, str], error: Mapping[str, Any]) -> float 
     for detail in _details(error):
         if seconds is None:
             seconds = _duration(detail.get("retryDelay"))
-    if seconds is None and isinstance(text := error.get("message"), str):
-        match = _RETRY_TEXT.search(text)
+    if seconds is None:
+        match = _RETRY_TEXT.search(_sentence(error))
         seconds = _duration(match[1]) if match else None
     return None if seconds is None else min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
@@ -220,7 +228,7 @@ def _until(text: str | None) -> float | None:
 
 
 def _duration(text: object) -> float | None:
-    parts = _DURATION.findall(text) if isinstance(text, str) else []
+    parts = _DURATION.findall(text[:100]) if isinstance(text, str) else []
     return sum(float(number) * _UNITS[unit] for number, unit in parts) if parts else None
 
 

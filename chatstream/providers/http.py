@@ -9,27 +9,29 @@ the caller's. Proxies are those of the environment, looked up once.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from time import perf_counter
 from typing import Any, Final
 
 import httpx
 import orjson
 
-from chatstream.errors import ProviderError, SettingsError
-from chatstream.providers import Finish, Piece, failures
-from chatstream.providers.answer import SSE, Answer, Wire
+from chatstream.errors import ProviderError, ProviderTimeout, SettingsError
+from chatstream.providers import Finish, Piece, Reasoning, Text, failures, payloads, proxies
+from chatstream.providers.address import Address
+from chatstream.providers.answer import SSE, Answer
+from chatstream.providers.answer_decoder import AnswerDecoder, NoAnswer
 from chatstream.providers.http_transport import (
     AiohttpStream,
     AiohttpTransport,
-    environment_proxy,
+    Undecodable,
     tls_context,
 )
-from chatstream.providers.ndjson_decoder import LineDecoder
 from chatstream.providers.pace import Pace
-from chatstream.providers.sse_decoder import EventDecoder, Failure
+from chatstream.providers.said import Report
+from chatstream.providers.sse_decoder import Failure
 
 END_SECONDS: Final = 0.5
 """How long after a finish reason its usage and the stream's end are waited for."""
@@ -37,8 +39,9 @@ DRAIN_SECONDS: Final = 0.2
 """How long after `[DONE]` the stream's end is waited for; without it no connection is reused."""
 ERROR_BODY_SECONDS: Final = 2.0
 MAX_ERROR_BODY: Final = 64 * 1024
-
-logger = logging.getLogger(__name__)
+GET_SECONDS: Final = 20.0
+MAX_GET_BYTES: Final = 2 * 1024 * 1024
+"""The longest list of models that is read: some four times the longest that is known."""
 
 
 class _Reading:
@@ -47,9 +50,14 @@ class _Reading:
     and nobody else's, or after an error that came too late to matter.
     """
 
-    def __init__(self, client: ProviderClient, answer: Answer) -> None:
-        self._client = client
+    def __init__(self, report: Report, answer: Answer, response: httpx.Response) -> None:
+        self._report = report
         self._answer = answer
+        self._response = response
+        self._plain = False  # content has come, and all characters whole: pieces pass as they are
+        self._halves: payloads.Halves | None = None
+        self._begun = False
+        self._before: Sequence[Piece] = ()
         self.done = False
 
     def pieces(self, payload: bytes) -> Sequence[Piece]:
@@ -57,18 +65,50 @@ class _Reading:
         if self.done:
             return ()
         if type(payload) is Failure:
-            return self._fail(self._client.told(payload))
+            return self._fail(self._report.explained(None, payload, self._response))
         try:
             chunk = orjson.loads(payload)
-            if not chunk.get("error"):
-                return self._answer.take(chunk)
-        except (AttributeError, LookupError, TypeError, ValueError):
+        except orjson.JSONDecodeError:
             # Looked for where JSON was not: a token does not pay for it.
             if payload.startswith(b"[DONE]"):
                 self.done = True
                 return ()
-            return self._fail(failures.unreadable(self._client.name))
-        return self._fail(self._client.told(payload))
+            chunk = self._read_again(payload)
+        try:
+            if not chunk.get("error"):
+                pieces = self._answer.take(chunk)
+                return pieces if self._plain else self._looked_at(pieces)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            if chunk is None:
+                return ()  # some send `null` between chunks
+            return self._fail(self._report.unreadable(self._response, payload))
+        return self._fail(self._report.explained(None, payload, self._response))
+
+    def rest(self) -> Sequence[Piece]:
+        """Return what was kept for a next payload, when there is none."""
+        return self._halves.rest() if self._halves is not None else ()
+
+    def _read_again(self, payload: bytes) -> Any:
+        self._halves = self._halves or payloads.Halves()
+        self._plain = False
+        try:
+            return payloads.read_again(payload)
+        except ValueError:
+            return payload  # which no answer takes
+
+    def _looked_at(self, pieces: Sequence[Piece]) -> Sequence[Piece]:
+        """Join halves, and keep what comes before any content: only the last of it counts."""
+        if self._halves is not None:
+            pieces = self._halves.join(pieces)
+        if self._begun:
+            return pieces
+        content = any(isinstance(piece, Text | Reasoning) for piece in pieces)
+        if not content and self._answer.finish is None:
+            self._before = pieces[-1:] or self._before
+            return ()
+        self._begun = True
+        self._plain = self._halves is None
+        return [*self._before, *pieces]
 
     def _fail(self, failure: ProviderError) -> Sequence[Piece]:
         """Raise it, unless the answer is whole: then only its tail is odd."""
@@ -95,30 +135,34 @@ class ProviderClient:
         key_header: str = "Authorization",
         key_prefix: str = "",
         headers: Mapping[str, str] | None = None,
-        wire: Wire = SSE,
+        wire: str = SSE,
         connect_timeout: float,
     ) -> None:
         self.name = name
         self._wire = wire
-        self._secret = api_key.strip()
-        if not (self._secret.isascii() and self._secret.isprintable()):
+        address = Address(name, base_url)
+        secret = api_key.strip()
+        if not (secret.isascii() and secret.isprintable()):
             raise SettingsError(f"the API key of {name} holds characters that no header takes")
+        self._report = Report(name, secret, address.password)
         sent = {"Accept-Encoding": "identity", "User-Agent": "chatstream", **(headers or {})}
-        if self._secret:
-            sent[key_header] = key_prefix + self._secret
-        try:
-            url = httpx.URL(base_url)
-        except httpx.InvalidURL:
-            raise SettingsError(f"the address of {name} is not a URL") from None
-        self.host = url.host
+        if address.basic:
+            sent["Authorization"] = address.basic
+        if secret:
+            sent[key_header] = key_prefix + secret
+        self._address = address
+        self.host = address.host
+        self._barred = proxies.barred(name, address.base)
         self._pace = Pace()
         self._client = httpx.AsyncClient(
-            base_url=url,
             headers=sent,
             # A provider has no business with cookies: they would tie one user's turn to another's.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             timeout=httpx.Timeout(None, connect=connect_timeout),
-            transport=AiohttpTransport(proxy=environment_proxy(url), ssl_context=tls_context(url)),
+            transport=AiohttpTransport(
+                proxy=None if self._barred else proxies.environment_proxy(address.base),
+                ssl_context=tls_context(address.base),
+            ),
         )
 
     async def reply(
@@ -137,25 +181,31 @@ class ProviderClient:
         """
         response = await self._send("POST", path, body)
         try:
-            await self._check(response, self._wire.media_type)
+            await self._check(response)
             stream: AiohttpStream = response.extensions["stream"]
-            decoder, reading = self._wire.decoder(), _Reading(self, answer)
-            begun = False
+            decoder, reading = AnswerDecoder(), _Reading(self._report, answer, response)
+            size = told = 0
             while answer.finish is None and not reading.done:
                 data = await stream.read()
-                payloads = decoder.feed(data) if data else decoder.close()
-                for payload in payloads:
+                began = perf_counter()
+                before = told
+                for payload in decoder.feed(data) if data else decoder.close():
                     for piece in reading.pieces(payload):
                         yield piece
-                        begun = True
+                        told += 1
                 if not data:
                     break
-                if begun and (beat := self._pace.took(len(payloads))) is not None:
+                size += len(data)
+                if (beat := self._pace.took(told - before, len(data), began)) is not None:
                     await beat
             if answer.finish is None:
-                raise failures.cut(self.name)
+                raise self._ended_early(response, size, told, decoder.whole)
             for piece in await _rest(stream, decoder, reading):
                 yield piece
+        except NoAnswer as page:
+            raise await self._no_answer(response, page.beginning) from None
+        except Undecodable as error:
+            raise failures.encoded(self.name, str(error)) from None
         except httpx.TransportError:
             raise failures.cut(self.name) from None
         finally:
@@ -163,78 +213,78 @@ class ProviderClient:
         yield Finish(answer.finish)
 
     async def get(self, path: str) -> dict[str, Any]:
-        """Return the JSON object at a path. Raises ProviderError."""
+        """Return the JSON object at a path, within `GET_SECONDS`. Raises ProviderError."""
+        try:
+            async with asyncio.timeout(GET_SECONDS):
+                return await self._get(path)
+        except TimeoutError:
+            raise ProviderTimeout(f"{self.name} was too slow.", retryable=True) from None
+
+    async def _get(self, path: str) -> dict[str, Any]:
         response = await self._send("GET", path)
         try:
-            await self._check(response, "application/json")
-            value = orjson.loads(await response.aread())
+            await self._check(response)
+            body = await _body(response.extensions["stream"], MAX_GET_BYTES)
+        except Undecodable as error:
+            raise failures.encoded(self.name, str(error)) from None
         except httpx.TransportError:
             raise failures.cut(self.name) from None
-        except orjson.JSONDecodeError:
-            raise failures.unreadable(self.name) from None
         finally:
             await response.aclose()
-        if not isinstance(value, dict):
-            raise failures.unreadable(self.name)
+        try:
+            value = payloads.read(body)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict) or "error" in value:
+            raise self._report.unreadable(response, body)
         return value
 
     async def aclose(self) -> None:
         """Close every connection; running replies end with an error. Safe to call twice."""
         await self._client.aclose()
 
-    def told(self, said: bytes) -> ProviderError:
-        """Turn an error that came within a stream into ours."""
-        return self._explained(None, said, {})
-
-    def _explained(
-        self, status: int | None, said: bytes, headers: Mapping[str, str]
+    def _ended_early(
+        self, response: httpx.Response, size: int, told: int, whole: bool
     ) -> ProviderError:
-        error = failures.error_object(said)
-        failure = failures.explain(self.name, status, error, headers)
-        fields = {"provider": self.name, "code": failure.code, "status": failure.upstream_status}
-        logger.warning(
-            "provider failed", extra={**fields, "said": " ".join(sorted(failures.words(error)))}
-        )
-        if logger.isEnabledFor(logging.DEBUG):
-            logger.debug(
-                "provider said", extra={**fields, "body": failures.redacted(said, self._secret)}
-            )
-        return failure
+        if told:
+            return failures.cut(self.name)
+        unreadable = self._report.unreadable(response, b"", size)
+        return unreadable if whole else failures.cut(self.name)
+
+    async def _no_answer(self, response: httpx.Response, beginning: bytes) -> ProviderError:
+        body = beginning + await _error_body(response.extensions["stream"])
+        return self._report.unreadable(response, body)
 
     async def _send(
         self, method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> httpx.Response:
         if self._client.is_closed:
             raise ProviderError(f"{self.name} is closed.")
+        if self._barred:
+            raise failures.barred(self.name, self._barred)
+        url = self._address.at(path)
         if body is None:
-            request = self._client.build_request(method, path)
+            request = self._client.build_request(method, url)
         else:
             request = self._client.build_request(
                 method,
-                path,
+                url,
                 content=orjson.dumps(body),
-                headers={"Content-Type": "application/json", "Accept": self._wire.media_type},
+                headers={"Content-Type": "application/json", "Accept": self._wire},
             )
         try:
             return await self._client.send(request, stream=True)
         except httpx.TransportError as error:
             raise failures.unreachable(self.name, error) from None
 
-    async def _check(self, response: httpx.Response, media_type: str) -> None:
-        """Raise a ProviderError unless this is an answer in the form that was asked for."""
-        status = response.status_code
-        content_type = response.headers.get("content-type", "").lower()
-        if status == 200 and content_type.startswith(media_type):
-            return
-        body = await _error_body(response.extensions["stream"])
-        if status == 200 and b'"error"' not in body:
-            raise failures.unreadable(self.name)
-        raise self._explained(None if status == 200 else status, body, response.headers)
+    async def _check(self, response: httpx.Response) -> None:
+        """Raise a ProviderError unless the provider took the request: any 2xx says so."""
+        if not response.is_success:
+            body = await _error_body(response.extensions["stream"])
+            raise self._report.explained(response.status_code, body, response)
 
 
-async def _rest(
-    stream: AiohttpStream, decoder: EventDecoder | LineDecoder, reading: _Reading
-) -> list[Piece]:
+async def _rest(stream: AiohttpStream, decoder: AnswerDecoder, reading: _Reading) -> list[Piece]:
     """Read on to the stream's end: for the usage, and so that the connection can be reused."""
     pieces: list[Piece] = []
     with suppress(TimeoutError, httpx.TransportError, ProviderError):
@@ -245,13 +295,24 @@ async def _rest(
                     pieces += reading.pieces(payload)
                 if reading.done and not was_done:
                     deadline.reschedule(asyncio.get_running_loop().time() + DRAIN_SECONDS)
-    return pieces
+    return [*pieces, *reading.rest()]
 
 
 async def _error_body(stream: AiohttpStream) -> bytes:
+    """Return the beginning of a body that is looked at for what it says of a failure."""
     body = bytearray()
     with suppress(TimeoutError, httpx.TransportError):
         async with asyncio.timeout(ERROR_BODY_SECONDS):
             while len(body) < MAX_ERROR_BODY and (data := await stream.read()):
                 body += data
+    return bytes(body)
+
+
+async def _body(stream: AiohttpStream, limit: int) -> bytes:
+    """Return a whole body. Raises ProviderError if it is longer than the limit."""
+    body = bytearray()
+    while data := await stream.read():
+        body += data
+        if len(body) > limit:
+            raise ProviderError(f"The provider sent more than {limit:,} bytes.")
     return bytes(body)

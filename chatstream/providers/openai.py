@@ -108,7 +108,8 @@ class OpenAIAnswer:
         choices = chunk.get("choices")
         if choices:
             choice = choices[0]
-            delta = choice.get("delta")
+            # Some answer with one whole message, although a stream was asked for.
+            delta = choice["delta"] if "delta" in choice else choice.get("message")
             if delta:
                 thought = delta.get("reasoning_content") or delta.get("reasoning")
                 if thought:
