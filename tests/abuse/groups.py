@@ -1,0 +1,11 @@
+"""All groups of attacks, in the table's order."""
+
+from tests.abuse import heads, pipelines, silence, sockets
+from tests.abuse.target import Group
+
+GROUPS = (
+    Group("pipelines", pipelines.ATTACKS),
+    Group("heads", heads.ATTACKS),
+    Group("sockets", sockets.ATTACKS),
+    Group("silence", silence.ATTACKS, silence.world),
+)
