@@ -254,6 +254,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     socket_factory=_socket,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                read_bufsize=SLICE_BYTES // 2,
                 auto_decompress=False,  # aiohttp's has no bound
                 skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
             )

@@ -28,6 +28,8 @@ IDLE_SHARE: Final = 0.2
 """Of the time, for reads that bring no content."""
 IDLE_BURST: Final = 0.02
 """Seconds that they may take at a stretch: the longest that they keep anybody else waiting."""
+IDLE_SECONDS: Final = 0.00005
+"""What such a read takes at least, with what was done for it below, where no clock is read."""
 SHORTEST_IDLE: Final = 0.001
 
 
@@ -56,7 +58,7 @@ class Pace:
             began: When work on them began, by `time.perf_counter`.
         """
         if size > USUAL_BYTES * tokens:
-            return self._took_idle(perf_counter() - began)
+            return self._took_idle(max(perf_counter() - began, IDLE_SECONDS))
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()

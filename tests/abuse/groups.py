@@ -1,6 +1,6 @@
 """All groups of attacks, in the table's order."""
 
-from tests.abuse import heads, pipelines, silence, sockets
+from tests.abuse import heads, pipelines, providers, silence, sockets
 from tests.abuse.target import Group
 
 GROUPS = (
@@ -8,4 +8,6 @@ GROUPS = (
     Group("heads", heads.ATTACKS),
     Group("sockets", sockets.ATTACKS),
     Group("silence", silence.ATTACKS, silence.world),
+    Group("providers", providers.ATTACKS, providers.world),
+    Group("inflating lists", providers.LISTS, providers.inflating),
 )
