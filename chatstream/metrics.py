@@ -10,7 +10,9 @@ _TTFT = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60)
 _DURATION = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 
 MAX_MODELS = 100
-"""Callers may name any model: tokens of more than so many are counted as `other`."""
+"""Tokens of more models than so many are counted as `other`."""
+OTHER_MODEL = "other"
+"""Where those of a model are counted that neither the settings nor its provider name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ class Metrics:
     def _count_tokens(self, outcome: Outcome) -> None:
         key = outcome.provider, outcome.model
         if key not in self._models and len(self._models) >= MAX_MODELS:
-            key = outcome.provider, "other"
+            key = outcome.provider, OTHER_MODEL
         else:
             self._models.add(key)
         self._tokens.labels(*key, "input").inc(outcome.input_tokens)

@@ -153,6 +153,11 @@ class Settings(BaseSettings):
         validation_alias="OPENAI_PREFILL",
         description="the server takes the beginning of an answer and goes on from it (vLLM)",
     )
+    openai_finish_reason: Literal["required", "optional"] = Field(
+        "required",
+        validation_alias="OPENAI_FINISH_REASON",
+        description="optional: the server ends an answer with `[DONE]` alone; it counts as `other`",
+    )
     gemini_api_key: SecretStr | None = Field(
         None, validation_alias="GEMINI_API_KEY", description="Gemini's key"
     )
@@ -211,7 +216,14 @@ class Settings(BaseSettings):
         return _parts(value) if isinstance(value, str) else value
 
     @field_validator(
-        "log_level", "log_format", "fsync", "store", "auth", "cache_scope", mode="before"
+        "log_level",
+        "log_format",
+        "fsync",
+        "store",
+        "auth",
+        "cache_scope",
+        "openai_finish_reason",
+        mode="before",
     )
     @classmethod
     def _ignore_case(cls, value: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import orjson
@@ -24,7 +25,7 @@ from chatstream.log.conversation import Conversation
 from chatstream.log.jsonl import JsonlLog
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
-from chatstream.metrics import Metrics
+from chatstream.metrics import OTHER_MODEL, Metrics
 from chatstream.providers import Message
 from chatstream.providers.answers import Answers
 from chatstream.providers.routing import Providers
@@ -141,7 +142,11 @@ class TurnRunner:
     def _over(self, turn: LiveTurn, slot: Slot) -> None:
         reply = self.running.pop(turn)
         slot.give_back()
-        self._metrics.turn_ended(reply.outcome())
+        outcome = reply.outcome()
+        if not self._providers.knows(outcome.provider, outcome.model):
+            # Callers may name any model: a label is no place for what they write.
+            outcome = replace(outcome, model=OTHER_MODEL)
+        self._metrics.turn_ended(outcome)
 
     async def _replaced(
         self, conversation: Conversation, request: TurnRequest, turn_id: str, starting: Starting

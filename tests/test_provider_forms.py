@@ -16,9 +16,10 @@ from chatstream.providers import Closes, Finish, ListsModels, Piece, Text, Usage
 from chatstream.providers.answer_decoder import AnswerDecoder
 from chatstream.providers.anthropic import AnthropicAnswer
 from chatstream.providers.gemini import GeminiAnswer
-from chatstream.providers.http import ProviderClient, _Reading
+from chatstream.providers.http import ProviderClient
 from chatstream.providers.ollama import OllamaAnswer
 from chatstream.providers.openai import OpenAIAnswer
+from chatstream.providers.reading import Reading
 from chatstream.providers.resilience import Route
 from chatstream.providers.routing import Providers
 from chatstream.settings import Settings
@@ -57,7 +58,7 @@ def heard(name: str, chunks: Sequence[bytes]) -> Said:
     client = client_of(name)
     answer = SPOKEN[name].answer()
     decoder = AnswerDecoder()
-    reading = _Reading(client._report, answer, httpx.Response(200))
+    reading = Reading(client._report, httpx.Response(200), answer)
     pieces: list[Piece] = []
     try:
         for chunk in chunks:
@@ -65,7 +66,7 @@ def heard(name: str, chunks: Sequence[bytes]) -> Said:
                 pieces += reading.pieces(payload)
         for payload in decoder.close():
             pieces += reading.pieces(payload)
-        pieces += reading.rest()
+        pieces += reading.end()
     except ProviderError as error:
         return pieces, error.code
     return [*pieces, Finish(answer.finish)] if answer.finish else pieces, None

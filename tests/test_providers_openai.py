@@ -176,7 +176,7 @@ async def test_finish_reasons_are_ours(provider: Adapter, theirs: str, ours: str
 async def test_an_answer_is_whole_once_its_finish_reason_was_seen(
     provider: Adapter, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.http.END_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.reading.END_SECONDS", 0.05)
     monkeypatch.setattr("chatstream.providers.http.DRAIN_SECONDS", 0.05)
     pieces = await answer(provider, f"!tokens=2 {ending}")
 

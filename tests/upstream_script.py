@@ -94,6 +94,7 @@ class Player:
         self._headers: list[bytes] = []
         self._error: dict[str, Any] = {}
         self._counts = (7, 0)
+        self._body = b""
         self._gzip: zlib._Compress | None = None
 
     async def play(self) -> None:
@@ -129,6 +130,9 @@ class Player:
 
     async def do_huge(self, value: str) -> None:
         await self._send(self._form.frame("text", "x" * int(value)))
+
+    async def do_raw(self, value: str) -> None:
+        await self._send(self._form.payload(unquote(value)))
 
     async def do_refusal(self, value: str) -> None:
         await self._send(self._form.frame("refusal", value))
@@ -248,6 +252,9 @@ class Player:
         )
         self._error["message"] = f"Wrong key {key} for {orjson.dumps(self._asked.body).decode()}"
 
+    async def do_body(self, value: str) -> None:
+        self._body = unquote(value).encode()
+
     async def do_status(self, value: str) -> None:
         self._whole(int(value), b"application/json", self._error_body(int(value)))
 
@@ -263,7 +270,7 @@ class Player:
         self._whole(200, b"text/html", b"<html>Welcome to the hotel's network</html>")
 
     def _error_body(self, status: int) -> bytes:
-        return orjson.dumps({"error": self._form.error(status, self._error)})
+        return self._body or orjson.dumps({"error": self._form.error(status, self._error)})
 
     def _whole(self, status: int, kind: bytes, body: bytes, claimed: int | None = None) -> None:
         self._transport.write(

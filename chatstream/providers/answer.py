@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
-from chatstream.providers import FinishReason, Piece
+from chatstream.providers import Piece, Usage
+from chatstream.providers.reasons import Mark
 
 SSE: Final = "text/event-stream"
 NDJSON: Final = "application/x-ndjson"
 """Forms that an answer is asked for in; whatever form comes is read."""
+
+MOST_TOKENS: Final = 1_000_000_000
+"""A count above it is none."""
+_TEXT_PARTS: Final = frozenset(("text", "output_text"))
+_THOUGHT_PARTS: Final = frozenset(("thinking", "reasoning", "reasoning_text", "thought"))
 
 
 class Answer(Protocol):
@@ -17,10 +23,11 @@ class Answer(Protocol):
     One answer, told event by event. The pure part of an adapter.
 
     Attributes:
-        finish: Set once the provider's own end mark was seen.
+        finish: The provider's own end mark, once it was seen; the last one that was. What stands
+            beside it, or comes after it, counts all the same.
     """
 
-    finish: FinishReason | None
+    finish: Mark | None
 
     def take(self, chunk: dict[str, Any]) -> Sequence[Piece]:
         """
@@ -30,12 +37,88 @@ class Answer(Protocol):
         """
         ...
 
+    def end(self) -> Sequence[Piece]:
+        """Say that no event comes any more; return what was held of those that came."""
+        ...
+
+
+class Asking(NamedTuple):
+    """One request to a provider, and what reads the answer to it."""
+
+    path: str
+    body: dict[str, Any]
+    answer: Answer
+    unsaid: Mark | None = None
+    """What `[DONE]` means where no finish reason came before it; None: a cut."""
+
 
 def text_in(value: object) -> str:
     """Return what must be a text. Raises TypeError."""
     if not isinstance(value, str):
         raise TypeError
     return value
+
+
+def first_of(listed: Sequence[dict[str, Any]] | None) -> dict[str, Any] | None:
+    """
+    Return the one answer that counts among several, the one of index 0, wherever it stands.
+
+    May raise AttributeError or LookupError for what is no list of objects.
+    """
+    if not listed:
+        return None
+    first = listed[0]
+    if not first.get("index"):
+        return first
+    return next((choice for choice in listed if not choice.get("index")), None)
+
+
+def parts_in(content: object, kind: str = "text") -> Iterator[tuple[str, str]]:
+    """
+    Yield what a content says, as ("text" or "reasoning", a text that is not empty).
+
+    A content is a text, or a list of parts, which may hold lists themselves, as Mistral's thoughts
+    do. Parts of a kind that is not known here say nothing. Raises TypeError for what is no part.
+    """
+    if isinstance(content, str):
+        if content:
+            yield kind, content
+    elif isinstance(content, list):
+        for part in content:
+            yield from parts_in(part, kind)
+    elif isinstance(content, dict) and isinstance(named := content.get("type"), str):
+        if named in _THOUGHT_PARTS:
+            thought = content.get("thinking") or content.get("reasoning") or content.get("text")
+            yield from parts_in(thought, "reasoning")
+        elif named in _TEXT_PARTS:
+            yield from parts_in(content.get("text"), kind)
+    elif content is not None:
+        raise TypeError
+
+
+def count_in(value: object) -> int | None:
+    """
+    Read a number of tokens, in whichever form it is written; None where it cannot be one.
+
+    >>> count_in(3.0), count_in("3"), count_in(None), count_in(-3), count_in(True)
+    (3, 3, None, None, None)
+    """
+    if isinstance(value, str) and value.isascii() and len(value) <= 12:
+        value = value.strip().removesuffix(".0")
+        value = int(value) if value.isdigit() else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS:
+        return value
+    return None
+
+
+def usage_of(read: Sequence[object], written: Sequence[object]) -> Sequence[Usage]:
+    """Return the usage that these counts add up to; none where one of them cannot be a count."""
+    counts = [[count_in(value) for value in values] for values in (read, written)]
+    if any(count is None for values in counts for count in values):
+        return ()
+    return (Usage(*(sum(filter(None, values)) for values in counts)),)
 
 
 def names_in(

@@ -8,6 +8,9 @@ object where a stream was asked for. Whichever adapter asked, all forms are read
 from __future__ import annotations
 
 import re
+from typing import Final
+
+import orjson
 
 from chatstream.providers.json_decoder import ValueDecoder
 from chatstream.providers.sse_decoder import EventDecoder
@@ -15,6 +18,10 @@ from chatstream.providers.sse_decoder import EventDecoder
 # What may stand before an answer in any form: a byte order mark, blank lines, comments.
 _BEFORE = re.compile(rb"(?:[ \t\r\n]++|\xef\xbb\xbf|:[^\r\n]*+[\r\n])*+")
 _BOM = b"\xef\xbb\xbf"
+_LINE_END = re.compile(rb"[\r\n]")
+# How a line may begin that is one value of JSON and no object: it says nothing.
+_SCALAR = b'ntf"-0123456789'
+MAX_SCALAR: Final = 1000
 
 
 class NoAnswer(Exception):
@@ -55,15 +62,15 @@ class AnswerDecoder:
         return self._decoder.close()
 
     def _look(self, data: bytes) -> list[bytes]:
-        head = self._head + data
-        before = _BEFORE.match(head)
-        head = head[before.end() :] if before is not None else head
+        head = _without_what_says_nothing(self._head + data)
         if head.startswith(b":"):
-            head = b":"  # a comment that goes on; it says nothing
+            head = b":"  # a comment that goes on
         self._head = head
+        first = head[:1]
         if head == b":" or _BOM.startswith(head):
             return []
-        first = head[:1]
+        if first in _SCALAR and not _LINE_END.search(head) and len(head) < MAX_SCALAR:
+            return []
         if first in b"{[":
             self._decoder = ValueDecoder()
         elif first == b"<" or not b"!" <= first <= b"~":
@@ -72,3 +79,17 @@ class AnswerDecoder:
             self._decoder = EventDecoder()
         self.feed = self._decoder.feed
         return self.feed(head)
+
+
+def _without_what_says_nothing(head: bytes) -> bytes:
+    while True:
+        before = _BEFORE.match(head)
+        head = head[before.end() :] if before is not None else head
+        line = _LINE_END.search(head)
+        if line is None or line.start() > MAX_SCALAR or head[:1] not in _SCALAR:
+            return head
+        try:
+            orjson.loads(head[: line.start()])
+        except orjson.JSONDecodeError:
+            return head
+        head = head[line.end() :]

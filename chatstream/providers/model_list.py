@@ -35,16 +35,23 @@ class ModelList:
 
     async def names(self) -> list[str]:
         """Return their names, the default one first. Never fails; waits for the first list only."""
-        if not isinstance(self._provider, ListsModels):
-            return self._names
+        self.look()
         now = asyncio.get_running_loop().time()
-        if self._asking is None and now >= self._due:
-            self._asking = asyncio.create_task(self._ask(self._provider))
-            if self._wait_until is None:
-                self._wait_until = now + WAIT_SECONDS
         if self._asking is not None and self._wait_until is not None and now < self._wait_until:
             await asyncio.wait((self._asking,), timeout=self._wait_until - now)
         return self._names
+
+    def look(self) -> None:
+        """Have a list asked for, where there is none or it is too old; waits for nothing."""
+        now = asyncio.get_running_loop().time()
+        if self._asking is None and now >= self._due and isinstance(self._provider, ListsModels):
+            self._asking = asyncio.create_task(self._ask(self._provider))
+            if self._wait_until is None:
+                self._wait_until = now + WAIT_SECONDS
+
+    def __contains__(self, model: str) -> bool:
+        """Whether it is the default one, or named by the list that is known now."""
+        return model in self._names
 
     async def aclose(self) -> None:
         """Ask no more. Safe to call twice."""

@@ -28,8 +28,10 @@ IDLE_SHARE: Final = 0.2
 """Of the time, for reads that bring no content."""
 IDLE_BURST: Final = 0.02
 """Seconds that they may take at a stretch: the longest that they keep anybody else waiting."""
-IDLE_SECONDS: Final = 0.00005
+IDLE_SECONDS: Final = 0.0001
 """What such a read takes at least, with what was done for it below, where no clock is read."""
+FEW_IDLE: Final = 3
+"""So many in a row are what any answer has: a role, a comment."""
 SHORTEST_IDLE: Final = 0.001
 
 
@@ -46,7 +48,9 @@ class Pace:
         self._room = IDLE_BURST  # seconds for idle reads; below zero, they are owed
         self._filled = 0.0
 
-    def took(self, tokens: int, size: int = 0, began: float = 0.0) -> asyncio.Future[None] | None:
+    def took(
+        self, tokens: int, size: int = 0, began: float = 0.0, idle: int = 0
+    ) -> asyncio.Future[None] | None:
         """
         Take note of what a read brought; return what to wait for before the next, if anything.
 
@@ -56,9 +60,11 @@ class Pace:
             tokens: How many contents.
             size: How many bytes.
             began: When work on them began, by `time.perf_counter`.
+            idle: How many reads of this stream have brought no content, one after the other.
         """
         if size > USUAL_BYTES * tokens:
-            return self._took_idle(max(perf_counter() - began, IDLE_SECONDS))
+            least = IDLE_SECONDS if idle > FEW_IDLE else 0.0
+            return self._took_idle(max(perf_counter() - began, least))
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()

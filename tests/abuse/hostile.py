@@ -99,9 +99,7 @@ def hostile(listing: str) -> Iterator[str]:
             with suppress(OSError):
                 while True:
                     connection, _ = server.accept()
-                    threading.Thread(
-                        target=_serve, args=(connection, listing), daemon=True
-                    ).start()
+                    threading.Thread(target=_serve, args=(connection, listing), daemon=True).start()
 
         threading.Thread(target=accept, daemon=True).start()
         yield f"http://127.0.0.1:{server.getsockname()[1]}/v1"
