@@ -196,7 +196,7 @@ def words(error: Mapping[str, Any]) -> frozenset[str]:
 
 def _sentence(error: Mapping[str, Any]) -> str:
     """Return the beginning of what it says in words: a search in all of it could take seconds."""
-    text = error.get("message")
+    text = error.get("message") or error.get("detail")
     return text[:MAX_READ_CHARS] if isinstance(text, str) else ""
 
 

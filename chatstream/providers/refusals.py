@@ -82,6 +82,10 @@ _BOUNDS: Final = re.compile(
 )
 
 
+_HEADED: Final = re.compile(r"([\w.\[\]-]{1,80}): ")
+"""Anthropic's sentences begin with the path."""
+
+
 class FieldRefused(ProviderError):
     """
     The server refuses fields by name.
@@ -155,8 +159,6 @@ def _was_sent(field: str, request: ProviderRequest) -> bool:
     match field:
         case "temperature":
             return request.temperature is not None
-        case "max_tokens":
-            return request.max_tokens is not None
         case "system":
             return bool(request.system)
         case "prefill":
@@ -169,8 +171,14 @@ def _was_sent(field: str, request: ProviderRequest) -> bool:
 def _places(error: Mapping[str, Any]) -> Iterator[list[str]]:
     """Yield the words of each path to a field that an error holds."""
     for found in _within(error):
-        for key in ("param", "field", "loc"):
-            place = found.get(key)
+        message = found.get("message")
+        headed = _HEADED.match(message) if isinstance(message, str) else None
+        for place in (
+            found.get("param"),
+            found.get("field"),
+            found.get("loc"),
+            headed and headed[1],
+        ):
             if isinstance(place, list | tuple):
                 place = ".".join(map(str, place))
             if isinstance(place, str):
@@ -182,7 +190,7 @@ def _places(error: Mapping[str, Any]) -> Iterator[list[str]]:
 
 def _sentences(error: Mapping[str, Any]) -> Iterator[str]:
     for found in _within(error):
-        for key in ("message", "msg", "detail", "description", "code", "type"):
+        for key in ("message", "msg", "detail", "description", "code", "type", "raw"):
             if isinstance(text := found.get(key), str):
                 yield text
 
@@ -193,6 +201,7 @@ def _within(value: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:
         yield value
         inner = [value.get(key) for key in ("error", "message", "detail", "details", "errors")]
         inner += [value.get("fieldViolations"), value.get("field_violations")]
+        inner.append(value.get("metadata"))  # OpenRouter's, of the provider that it asked
     else:
         inner = value[:20] if isinstance(value, list) else []
     for entry in inner if depth < 6 else ():
