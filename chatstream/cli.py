@@ -56,7 +56,7 @@ def serve(**given: Any) -> None:
     """Serve chats; settings not given come from the environment and from .env."""
     try:
         settings = load(**given)
-        set_up(settings.log_level, settings.log_format)
+        set_up(settings.log_level, settings.log_format, settings.log_content)
         if settings.providers:
             # Last: a file that happens to lie there takes nothing's place.
             sys.path.append("")

@@ -6,13 +6,17 @@ import atexit
 import io
 import logging
 import sys
-from typing import Literal, TextIO
+from typing import Final, Literal, TextIO
 
 import orjson
 
 from chatstream.events import timestamp
 from chatstream.outlet import Outlet, OutletStream
 from chatstream.repeats import Repeats
+
+CONTENT: Final = logging.getLogger("chatstream.content")
+"""What providers said, which may be users' text: off, unless the operator asks for it."""
+CONTENT.disabled = True
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
@@ -76,9 +80,9 @@ class Handler(logging.Handler):
         self._outlet.flush()
 
 
-def set_up(level: str, form: Form) -> None:
+def set_up(level: str, form: Form, content: bool = False) -> None:
     """
-    Write everybody's records to standard error, from a level on.
+    Write everybody's records to standard error, from a level on; `content` as well, or not.
 
     From now on nothing that the program prints, there or on standard output, waits for its reader;
     an exit does, for a second.
@@ -94,6 +98,7 @@ def set_up(level: str, form: Form) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # It logs every request with its address, which may hold a key.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    CONTENT.disabled = not content
 
 
 def dropped() -> int:

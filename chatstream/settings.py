@@ -133,6 +133,11 @@ class Settings(BaseSettings):
         "info", description="least severe record that is logged"
     )
     log_format: Literal["text", "json"] = Field("text", description="form of the log's lines")
+    log_content: bool = Field(
+        False,
+        description="log the beginning of what a provider sent that is no answer, to look for a "
+        "fault: it may quote messages and replies",
+    )
 
     openai_api_key: SecretStr | None = Field(
         None,
@@ -240,7 +245,8 @@ class Settings(BaseSettings):
     @field_validator("openai_base_url", "gemini_base_url", "anthropic_base_url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        if not re.match(r"https?://[^/\s]+", value):
+        value = value.strip()
+        if not re.match(r"https?://[^/?#\s]+", value, re.IGNORECASE):
             raise ValueError("takes an http or https address")
         return value.rstrip("/")
 

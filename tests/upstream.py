@@ -30,12 +30,15 @@ Instead of an answer: `drop` (closed unanswered), `hang`, `headers hang`, `statu
 before it `retry-after=TEXT`, `retry-after=date+N`, `retry-after-ms=N`, `retry-info=3s` and
 `retry-text=3s` in the body, `code=WORD`, `quote` for a body that quotes key and message,
 `body=BODY` for a percent-encoded one), `half=N` (an error body that never ends), `json` (an error
-body at 200), `html`. A script that cannot be played is answered by 418.
+body at 200), `html`, `whole=N` (`text_of(N)` as one object, as
+where no stream was asked for). A script that cannot be played is answered by 418.
 
 Manner, for what follows: `pace=N` (tokens a second), `split=N` (N bytes a write), `drip=S` (a byte
 every S seconds), `split-at=N` (the body's first N bytes alone), `cut-at=N` (the connection ends
 after the body's first N bytes), `eof-at=N` (the body does, cleanly), `nl=crlf` or `cr`,
-`wait=SECONDS`, `gate` (until `open_gate`), `gzip`.
+`wait=SECONDS`, `gate` (until `open_gate`), `gzip`, `deflate` (`=raw`: without its header),
+`encoding=NAME` (only said), `type=NAME` (the content type; `none`: without), `taken=N` (the
+answer's status), `bytes=TEXT` (percent-encoded, as they are).
 
 `GET /__state` tells another process the counts and the requests.
 """

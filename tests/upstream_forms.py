@@ -88,6 +88,17 @@ class OpenAIForm:
         return b"data: [DONE]\n\n"
 
     @staticmethod
+    def whole(text: str, counts: tuple[int, int]) -> dict[str, Any]:
+        """Make the answer that is no stream."""
+        message = {"role": "assistant", "content": text}
+        return {
+            "id": "chatcmpl-0",
+            "object": "chat.completion",
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": counts[0], "completion_tokens": counts[1]},
+        }
+
+    @staticmethod
     def error_frame(status: int, asked: dict[str, Any]) -> bytes:
         """Encode an error in the stream."""
         body = OpenAIForm.error(status or 503, asked)
@@ -167,6 +178,15 @@ class GeminiForm:
     def done() -> bytes:
         """Encode OpenAI's end mark, which is none here."""
         return OpenAIForm.done()
+
+    @staticmethod
+    def whole(text: str, counts: tuple[int, int]) -> dict[str, Any]:
+        """Make the answer that is no stream."""
+        content = {"parts": [{"text": text}], "role": "model"}
+        return {
+            "candidates": [{"index": 0, "content": content, "finishReason": "STOP"}],
+            "usageMetadata": {"promptTokenCount": counts[0], "candidatesTokenCount": counts[1]},
+        }
 
     @staticmethod
     def error_frame(status: int, asked: dict[str, Any]) -> bytes:
@@ -251,6 +271,17 @@ class AnthropicForm:
         return {"type": kinds.get(status, "overloaded_error"), "message": "no", **asked}
 
     @staticmethod
+    def whole(text: str, counts: tuple[int, int]) -> dict[str, Any]:
+        """Make the answer that is no stream."""
+        return {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "text", "text": text}],
+            "stop_reason": "end_turn",
+            "usage": {"input_tokens": counts[0], "output_tokens": counts[1]},
+        }
+
+    @staticmethod
     def error_frame(status: int, asked: dict[str, Any]) -> bytes:
         """Encode an error in the stream."""
         return AnthropicForm._event("error", error=AnthropicForm.error(status, asked))
@@ -308,6 +339,17 @@ class OllamaForm:
     def error(status: int, asked: dict[str, Any]) -> Any:
         """Make an error body: a sentence, or what a gateway before it says."""
         return {"message": "no", **asked} if asked else "no"
+
+    @staticmethod
+    def whole(text: str, counts: tuple[int, int]) -> dict[str, Any]:
+        """Make the answer that is no stream."""
+        return {
+            "message": {"role": "assistant", "content": text},
+            "done": True,
+            "done_reason": "stop",
+            "prompt_eval_count": counts[0],
+            "eval_count": counts[1],
+        }
 
     @staticmethod
     def error_frame(status: int, asked: dict[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""What an adapter adds to `ProviderClient`: how payloads come, and how what is in them is read."""
+"""What an adapter adds to `ProviderClient`: the form it asks for, and how payloads are read."""
 
 from __future__ import annotations
 
@@ -6,21 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from chatstream.providers import Piece, Usage
-from chatstream.providers.ndjson_decoder import LineDecoder
 from chatstream.providers.reasons import Mark
-from chatstream.providers.sse_decoder import EventDecoder
 
+SSE: Final = "text/event-stream"
+NDJSON: Final = "application/x-ndjson"
+"""Forms that an answer is asked for in; whatever form comes is read."""
 
-class Wire(NamedTuple):
-    """How an answer's payloads come: under which content type, and what finds them in the bytes."""
-
-    media_type: str
-    decoder: type[EventDecoder] | type[LineDecoder]
-
-
-SSE: Final = Wire("text/event-stream", EventDecoder)
-NDJSON: Final = Wire("application/x-ndjson", LineDecoder)
-
+MAX_NAME_CHARS: Final = 200
 MOST_TOKENS: Final = 1_000_000_000
 """A count above it is none."""
 _TEXT_PARTS: Final = frozenset(("text", "output_text"))
@@ -130,15 +122,26 @@ def usage_of(read: Sequence[object], written: Sequence[object]) -> Sequence[Usag
     return (Usage(*(sum(filter(None, values)) for values in counts)),)
 
 
+def is_a_name(name: str) -> bool:
+    """
+    Say whether a model can be shown and asked for by what its provider calls it.
+
+    >>> is_a_name("llama 3.2:1b"), is_a_name("a" + chr(10)), is_a_name(""), is_a_name("x" * 201)
+    (True, False, False, False)
+    """
+    return 0 < len(name) <= MAX_NAME_CHARS and name.isprintable()
+
+
 def names_in(
     value: object, within: str, key: str, where: Callable[[dict[str, Any]], bool] | None = None
 ) -> list[str]:
-    """Read the names in a list of models; entries of another form are passed over."""
+    """Read the names in a list of models; what is none is passed over."""
     listed = value.get(within) if isinstance(value, dict) else None
     return [
         entry[key]
         for entry in (listed if isinstance(listed, list) else [])
         if isinstance(entry, dict)
         and isinstance(entry.get(key), str)
+        and is_a_name(entry[key])
         and (where is None or where(entry))
     ]

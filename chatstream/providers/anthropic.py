@@ -83,7 +83,15 @@ class AnthropicAnswer:
                 return self._usage(chunk.get("usage"))
             case "message_stop":
                 self.finish = self._reason
+            case "message":
+                return self._whole(chunk)
         return ()
+
+    def _whole(self, message: dict[str, Any]) -> Sequence[Piece]:
+        """Read a whole message, which some send although a stream was asked for."""
+        pieces = [piece for block in message["content"] for piece in self._delta(block)]
+        self.finish = mark_of(message.get("stop_reason"))
+        return [*pieces, *self._usage(message.get("usage"))]
 
     def _delta(self, delta: dict[str, Any]) -> Sequence[Piece]:
         """Read a delta, or the block that begins: each names what it holds."""

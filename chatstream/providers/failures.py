@@ -24,14 +24,12 @@ from chatstream.providers.causes import account_is_empty, model_is_missing
 MAX_RETRY_AFTER: Final = 120.0
 """Seconds; a provider that asks for more is asked again after this."""
 
-MAX_LOGGED: Final = 1000
-"""Characters of an error body that the debug log shows."""
+MAX_READ_CHARS: Final = 4000
+"""Of a provider's sentence that is looked at for its meaning."""
 
 SHORTEST_QUOTE: Final = 3
 """Characters; a shorter message is found in any text."""
 
-# What looks like a credential, whoever's it is.
-_SECRET = re.compile(r"(?:\b(?:sk|pk|gsk|xai)-|AIza|Bearer +)[\w.*-]+")
 # Of the request, whatever is sent again: the same answer would come.
 _PERMANENT_STATUSES = frozenset(range(300, 500)) - {408, 409, 425, 429}
 _AUTH_WORDS = frozenset(
@@ -93,6 +91,18 @@ def unreachable(name: str, error: httpx.TransportError) -> ProviderError:
             )
 
 
+def barred(name: str, why: str) -> ProviderError:
+    """Tell that the proxy which the environment names for a provider is none."""
+    return ProviderError(
+        f"{name} cannot be reached: {why}.", code="provider_unreachable", retryable=True
+    )
+
+
+def encoded(name: str, how: str) -> ProviderError:
+    """Tell that an answer is compressed in a way that is not undone."""
+    return ProviderError(f"{name} sent a compressed answer: {how}.", retryable=True)
+
+
 def cut(name: str) -> ProviderError:
     """Tell that an answer ended without its provider's end mark."""
     return ProviderError(f"{name} broke off its answer.", code="provider_cut", retryable=True)
@@ -138,8 +148,7 @@ def explain(
     """
     if status is None:
         status = _status_in(error)
-    text = str(error.get("message") or error.get("detail"))
-    said, wait = words(error), _retry_after(headers, error)
+    said, text, wait = words(error), _sentence(error), _retry_after(headers, error)
     waits = wait is not None or _is_a_whiles(error)
     code, sentence, retryable = _of_the_request(status, said, text) or (
         _NO_CREDIT
@@ -185,12 +194,10 @@ def words(error: Mapping[str, Any]) -> frozenset[str]:
     )
 
 
-def redacted(said: bytes, secret: str) -> str:
-    """Return the beginning of an error body without credentials. It may quote a prompt."""
-    text = said.decode(errors="replace")
-    if secret:
-        text = text.replace(secret, "[key]")
-    return _SECRET.sub("[key]", text)[:MAX_LOGGED]
+def _sentence(error: Mapping[str, Any]) -> str:
+    """Return the beginning of what it says in words: a search in all of it could take seconds."""
+    text = error.get("message") or error.get("detail")
+    return text[:MAX_READ_CHARS] if isinstance(text, str) else ""
 
 
 def _details(error: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -256,8 +263,8 @@ def _retry_after(headers: Mapping[str, str], error: Mapping[str, Any]) -> float 
     for detail in _details(error):
         if seconds is None:
             seconds = _duration(detail.get("retryDelay"))
-    if seconds is None and isinstance(text := error.get("message"), str):
-        match = _RETRY_TEXT.search(text)
+    if seconds is None:
+        match = _RETRY_TEXT.search(_sentence(error))
         seconds = _duration(match[1]) if match else None
     return None if seconds is None else min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
@@ -278,7 +285,7 @@ def _until(text: str | None) -> float | None:
 
 
 def _duration(text: object) -> float | None:
-    parts = _DURATION.findall(text) if isinstance(text, str) else []
+    parts = _DURATION.findall(text[:100]) if isinstance(text, str) else []
     return sum(float(number) * _UNITS[unit] for number, unit in parts) if parts else None
 
 

@@ -9,39 +9,42 @@ the caller's. Proxies are those of the environment, looked up once.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
-from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from time import perf_counter
 from typing import Any, Final
 
 import httpx
 import orjson
 
-from chatstream.errors import ProviderError, SettingsError
-from chatstream.providers import Finish, Piece, ProviderRequest, Text, failures, refusals
-from chatstream.providers.answer import SSE, Asking, Wire
+from chatstream.errors import ProviderError, ProviderTimeout, SettingsError
+from chatstream.providers import Finish, Piece, ProviderRequest, Text, failures, payloads, proxies
+from chatstream.providers.address import Address
+from chatstream.providers.answer import SSE, Asking
+from chatstream.providers.answer_decoder import AnswerDecoder, NoAnswer
 from chatstream.providers.http_transport import (
     AiohttpStream,
     AiohttpTransport,
-    environment_proxy,
+    Undecodable,
     tls_context,
 )
 from chatstream.providers.pace import Pace
 from chatstream.providers.reading import Reading
 from chatstream.providers.refusals import FieldRefused
+from chatstream.providers.said import Report
 from chatstream.providers.ways import Ask, Manners
 
 DRAIN_SECONDS: Final = 0.2
 """How long after `[DONE]` the stream's end is waited for; without it no connection is reused."""
 ERROR_BODY_SECONDS: Final = 2.0
 MAX_ERROR_BODY: Final = 64 * 1024
+GET_SECONDS: Final = 20.0
+MAX_GET_BYTES: Final = 2 * 1024 * 1024
+"""The longest list of models that is read: some four times the longest that is known."""
 MOST_MENDED: Final = 4
 """How many refused fields one request is mended of."""
-
-logger = logging.getLogger(__name__)
 
 
 class ProviderClient:
@@ -61,7 +64,7 @@ class ProviderClient:
         key_header: str = "Authorization",
         key_prefix: str = "",
         headers: Mapping[str, str] | None = None,
-        wire: Wire = SSE,
+        wire: str = SSE,
         connect_timeout: float,
         token_timeout: float = math.inf,
         pull: str = "",
@@ -74,27 +77,30 @@ class ProviderClient:
         self.name = name
         self._wire = wire
         self._settle_seconds = token_timeout / 2
-        self._pull = pull
         self._manners = Manners(name)
-        self._secret = api_key.strip()
-        if not (self._secret.isascii() and self._secret.isprintable()):
+        address = Address(name, base_url)
+        secret = api_key.strip()
+        if not (secret.isascii() and secret.isprintable()):
             raise SettingsError(f"the API key of {name} holds characters that no header takes")
+        self._report = Report(name, pull, secret, address.password)
         sent = {"Accept-Encoding": "identity", "User-Agent": "chatstream", **(headers or {})}
-        if self._secret:
-            sent[key_header] = key_prefix + self._secret
-        try:
-            url = httpx.URL(base_url)
-        except httpx.InvalidURL:
-            raise SettingsError(f"the address of {name} is not a URL") from None
-        self.host = url.host
+        if address.basic:
+            sent["Authorization"] = address.basic
+        if secret:
+            sent[key_header] = key_prefix + secret
+        self._address = address
+        self.host = address.host
+        self._barred = proxies.barred(name, address.base)
         self._pace = Pace()
         self._client = httpx.AsyncClient(
-            base_url=url,
             headers=sent,
             # A provider has no business with cookies: they would tie one user's turn to another's.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             timeout=httpx.Timeout(None, connect=connect_timeout),
-            transport=AiohttpTransport(proxy=environment_proxy(url), ssl_context=tls_context(url)),
+            transport=AiohttpTransport(
+                proxy=None if self._barred else proxies.environment_proxy(address.base),
+                ssl_context=tls_context(address.base),
+            ),
         )
 
     async def reply(self, request: ProviderRequest, ask: Ask) -> AsyncGenerator[Piece, None]:
@@ -112,43 +118,57 @@ class ProviderClient:
         """
         response, asking = await self._opened(request, ask)
         answer, stream = asking.answer, response.extensions["stream"]
-        told = partial(self.told, request=request)
-        reading = Reading(self.name, told, answer, self._settle_seconds, stream.close)
-        decoder = self._wire.decoder()
+        reading = Reading(
+            self._report, response, answer, request, self._settle_seconds, stream.close
+        )
+        decoder = AnswerDecoder()
+        size = idle = 0
         try:
-            begun = False
             while not reading.done:
                 data = await stream.read()
-                payloads = decoder.feed(data) if data else decoder.close()
-                for payload in payloads:
+                began, told = perf_counter(), 0
+                for payload in decoder.feed(data) if data else decoder.close():
                     for piece in reading.pieces(payload):
                         yield piece
-                        begun = True
+                        told += 1
                         if type(piece) is Text:
                             reading.spoken = True
                 if not data:
                     break
-                if begun and (beat := self._pace.took(len(payloads))) is not None:
+                size += len(data)
+                idle = 0 if told else idle + 1
+                if (beat := self._pace.took(told, len(data), began, idle)) is not None:
                     await beat
             if reading.done:
                 await _drain(stream)
                 answer.finish = answer.finish or (asking.unsaid if reading.spoken else None)
-        except httpx.TransportError:
-            if not reading.whole:
-                answer.finish = None
+        except (NoAnswer, httpx.TransportError) as error:
+            await self._broke(error, reading, response)
         except ProviderError:
             if not reading.whole:
-                for piece in answer.end():
+                for piece in reading.end():
                     yield piece
                 raise
         finally:
             reading.leave()
             await response.aclose()
-        for piece in answer.end():
+        for piece in reading.end():
             yield piece
         if answer.finish is None or answer.finish == "cut":
-            raise failures.cut(self.name)
+            raise reading.ended_early(size, whole=decoder.whole)
         yield Finish(answer.finish)
+
+    async def _broke(
+        self, error: NoAnswer | httpx.TransportError, reading: Reading, response: httpx.Response
+    ) -> None:
+        """Tell what a break means; an answer that has its end mark stays whole."""
+        if isinstance(error, NoAnswer):
+            body = error.beginning + await _error_body(response.extensions["stream"])
+            raise self._report.unreadable(response, body)
+        if not reading.whole:
+            reading.answer.finish = None
+            if isinstance(error, Undecodable):
+                raise failures.encoded(self.name, str(error))
 
     async def _opened(self, request: ProviderRequest, ask: Ask) -> tuple[httpx.Response, Asking]:
         """Ask, and again without a field that the server refuses, as long as that can be mended."""
@@ -157,7 +177,7 @@ class ProviderClient:
         while True:
             response = await self._send("POST", asking.path, asking.body)
             try:
-                await self._check(response, self._wire.media_type, request)
+                await self._check(response, request)
                 return response, asking
             except FieldRefused as refused:
                 await response.aclose()
@@ -170,73 +190,52 @@ class ProviderClient:
                 raise
 
     async def get(self, path: str) -> dict[str, Any]:
-        """Return the JSON object at a path. Raises ProviderError."""
+        """Return the JSON object at a path, within `GET_SECONDS`. Raises ProviderError."""
+        try:
+            async with asyncio.timeout(GET_SECONDS):
+                return await self._get(path)
+        except TimeoutError:
+            raise ProviderTimeout(f"{self.name} was too slow.", retryable=True) from None
+
+    async def _get(self, path: str) -> dict[str, Any]:
         response = await self._send("GET", path)
         try:
-            await self._check(response, "application/json")
-            value = orjson.loads(await response.aread())
+            await self._check(response)
+            body = await _body(response.extensions["stream"], MAX_GET_BYTES)
+        except Undecodable as error:
+            raise failures.encoded(self.name, str(error)) from None
         except httpx.TransportError:
             raise failures.cut(self.name) from None
-        except orjson.JSONDecodeError:
-            raise failures.unreadable(self.name) from None
         finally:
             await response.aclose()
-        if not isinstance(value, dict):
-            raise failures.unreadable(self.name)
+        try:
+            value = payloads.read(body)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict) or "error" in value:
+            raise self._report.unreadable(response, body)
         return value
 
     async def aclose(self) -> None:
         """Close every connection; running replies end with an error. Safe to call twice."""
         await self._client.aclose()
 
-    def told(self, said: bytes, request: ProviderRequest | None = None) -> ProviderError:
-        """Turn an error that came within a stream into ours."""
-        return self._explained(None, said, {}, request)
-
-    def _explained(
-        self,
-        status: int | None,
-        said: bytes,
-        headers: Mapping[str, str],
-        request: ProviderRequest | None = None,
-    ) -> ProviderError:
-        error = failures.error_object(said)
-        model = "" if request is None else request.model
-        told = error if request is None else failures.unquoted(error, request)
-        failure = failures.explain(self.name, status, told, headers, model, self._pull)
-        if request is not None and failure.code == "provider_error":
-            refused = refusals.refused(self.name, status, error, request)
-            if refused is not None:
-                return refused
-        fields: dict[str, Any] = {
-            "provider": self.name,
-            "code": failure.code,
-            "status": failure.upstream_status,
-        }
-        if failure.code == "model_not_found":
-            fields["model"] = model
-        logger.warning(
-            "provider failed", extra={**fields, "said": " ".join(sorted(failures.words(error)))}
-        )
-        if logger.isEnabledFor(logging.DEBUG):
-            logger.debug(
-                "provider said", extra={**fields, "body": failures.redacted(said, self._secret)}
-            )
-        return failure
-
     async def _send(
         self, method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> httpx.Response:
         if self._client.is_closed:
             raise ProviderError(f"{self.name} is closed.")
+        if self._barred:
+            raise failures.barred(self.name, self._barred)
+        url = self._address.at(path)
         if body is None:
-            request = self._client.build_request(method, path)
+            request = self._client.build_request(method, url)
         else:
             request = self._client.build_request(
                 method,
-                path,
+                url,
                 content=orjson.dumps(body),
-                headers={"Content-Type": "application/json", "Accept": self._wire.media_type},
+                headers={"Content-Type": "application/json", "Accept": self._wire},
             )
         try:
             return await self._client.send(request, stream=True)
@@ -244,17 +243,12 @@ class ProviderClient:
             raise failures.unreachable(self.name, error) from None
 
     async def _check(
-        self, response: httpx.Response, media_type: str, request: ProviderRequest | None = None
+        self, response: httpx.Response, request: ProviderRequest | None = None
     ) -> None:
-        """Raise a ProviderError unless this is an answer in the form that was asked for."""
-        status = response.status_code
-        content_type = response.headers.get("content-type", "").lower()
-        if status == 200 and content_type.startswith(media_type):
-            return
-        body = await _error_body(response.extensions["stream"])
-        if status == 200 and b'"error"' not in body:
-            raise failures.unreadable(self.name)
-        raise self._explained(None if status == 200 else status, body, response.headers, request)
+        """Raise a ProviderError unless the provider took the request: any 2xx says so."""
+        if not response.is_success:
+            body = await _error_body(response.extensions["stream"])
+            raise self._report.explained(response.status_code, body, response, request)
 
 
 async def _drain(stream: AiohttpStream) -> None:
@@ -266,9 +260,20 @@ async def _drain(stream: AiohttpStream) -> None:
 
 
 async def _error_body(stream: AiohttpStream) -> bytes:
+    """Return the beginning of a body that is looked at for what it says of a failure."""
     body = bytearray()
     with suppress(TimeoutError, httpx.TransportError):
         async with asyncio.timeout(ERROR_BODY_SECONDS):
             while len(body) < MAX_ERROR_BODY and (data := await stream.read()):
                 body += data
+    return bytes(body)
+
+
+async def _body(stream: AiohttpStream, limit: int) -> bytes:
+    """Return a whole body. Raises ProviderError if it is longer than the limit."""
+    body = bytearray()
+    while data := await stream.read():
+        body += data
+        if len(body) > limit:
+            raise ProviderError(f"The provider sent more than {limit:,} bytes.")
     return bytes(body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import time
 from collections.abc import AsyncGenerator, Sequence
 from math import inf
 from typing import Any, Final
@@ -23,6 +24,7 @@ DEFAULT_MODEL: Final = "llama3.2"
 
 PROBE_SECONDS: Final = 0.15
 """To connect, and again to be answered: a machine of one's own is not further away."""
+MAX_PROBE_BYTES: Final = 1024 * 1024
 
 
 class OllamaProvider:
@@ -97,15 +99,16 @@ def base_url(host: str) -> str:
     >>> base_url("0.0.0.0"), base_url("gpu.example:80"), base_url("https://ollama.example/x/")
     ('http://127.0.0.1:11434', 'http://gpu.example:80', 'https://ollama.example/x')
     """
-    host = host.strip().rstrip("/")
+    host, mark, query = host.strip().partition("?")
+    host = host.rstrip("/")
     # A server's setting to listen everywhere, which is no address to ask at.
     host = re.sub(r"^(https?://)?(?:0\.0\.0\.0|\[::\])?(?=:\d|/|$)", r"\g<1>127.0.0.1", host)
-    if host.startswith(("http://", "https://")):
-        return host
+    if re.match(r"https?://", host, re.IGNORECASE):
+        return f"{host}{mark}{query}"
     place, slash, path = host.partition("/")
     if not re.search(r":\d+$", place):
         place += ":11434"
-    return f"http://{place}{slash}{path}"
+    return f"http://{place}{slash}{path}{mark}{query}"
 
 
 def installed(address: str = DEFAULT_ADDRESS) -> list[str] | None:
@@ -121,12 +124,23 @@ def installed(address: str = DEFAULT_ADDRESS) -> list[str] | None:
     try:
         connection.request("GET", "/api/tags")
         response = connection.getresponse()
-        tags = orjson.loads(response.read())
+        tags = orjson.loads(_body_in_time(response))
         return names_in(tags, "models", "name") if response.status == 200 else None
     except (OSError, http.client.HTTPException, orjson.JSONDecodeError):
         return None
     finally:
         connection.close()
+
+
+def _body_in_time(response: http.client.HTTPResponse) -> bytes:
+    """Read what comes of a body, which may never end."""
+    body, due = bytearray(), time.monotonic() + PROBE_SECONDS
+    while len(body) < MAX_PROBE_BYTES and time.monotonic() < due:
+        data = response.read1(65536)
+        if not data:
+            break
+        body += data
+    return bytes(body)
 
 
 def _asking(request: ProviderRequest, _: Ways) -> Asking:

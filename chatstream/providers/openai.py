@@ -115,7 +115,8 @@ class OpenAIAnswer:
             if choice.get("index"):
                 choice = first_of(choices)
         if choice is not None:
-            delta = choice.get("delta")
+            # Some answer with one whole message, although a stream was asked for.
+            delta = choice["delta"] if "delta" in choice else choice.get("message")
             if delta:
                 self._take_delta(delta, pieces)
             reason = choice.get("finish_reason")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
+import httpx
 import orjson
 
 from chatstream.errors import ProviderError
-from chatstream.providers import Piece, failures
+from chatstream.providers import Piece, ProviderRequest, Reasoning, Text, failures, payloads
 from chatstream.providers.answer import Answer
+from chatstream.providers.said import Report
 from chatstream.providers.settling import Settling
 from chatstream.providers.sse_decoder import Failure
 
@@ -26,26 +28,32 @@ class Reading:
 
     def __init__(
         self,
-        name: str,
-        told: Callable[[bytes], ProviderError],
+        report: Report,
+        response: httpx.Response,
         answer: Answer,
+        request: ProviderRequest | None = None,
         seconds: float = math.inf,
         close: Callable[[], None] | None = None,
     ) -> None:
         """
-        Read the answer of the provider of this name.
+        Read the answer that a response holds.
 
         Args:
-            told: Reads an error that came within the stream.
+            report: Told what is no answer in it.
             seconds: The longest silence behind an end mark, where it is less than `END_SECONDS`.
             close: Ends the stream.
         """
-        self._name = name
-        self._told = told
-        self._answer = answer
+        self.answer = answer
+        self._report = report
+        self._response = response
+        self._request = request
         self._seconds = seconds
         self._close = close
         self._settling: Settling | None = None
+        self._halves: payloads.Halves | None = None
+        self._plain = False  # content has come, all characters whole: pieces pass as they are
+        self._begun = False
+        self._before: Sequence[Piece] = ()
         self.done = False
         self.spoken = False
 
@@ -62,26 +70,75 @@ class Reading:
             return self._fail(self._told(payload))
         try:
             chunk = orjson.loads(payload)
-            if not chunk.get("error"):
-                if self._settling is not None:
-                    return self._settling.take(chunk)
-                pieces = self._answer.take(chunk)
-                if self._answer.finish is not None:
-                    self._settle(pieces)
-                return pieces
-        except (AttributeError, LookupError, TypeError, ValueError):
+        except orjson.JSONDecodeError:
             # Looked for where JSON was not: a token does not pay for it.
             if payload.startswith(b"[DONE]"):
                 self.done = True
                 return ()
-            if _is_no_object(payload):
+            chunk = self._read_again(payload)
+        try:
+            if not chunk.get("error"):
+                if self._settling is not None:
+                    pieces = self._settling.take(chunk)
+                else:
+                    pieces = self.answer.take(chunk)
+                    if self.answer.finish is not None:
+                        self._settle(pieces)
+                return pieces if self._plain else self._looked_at(pieces)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            if not isinstance(chunk, dict | bytes):
                 return ()
-            return self._fail(failures.unreadable(self._name))
+            return self._fail(self._report.unreadable(self._response, payload))
         return self._fail(self._told(payload))
+
+    def end(self) -> Sequence[Piece]:
+        """Say that no payload comes any more; return what was kept of those that came."""
+        pieces = self.answer.end()
+        return (
+            pieces if self._halves is None else [*self._halves.join(pieces), *self._halves.rest()]
+        )
+
+    def ended_early(self, size: int, *, whole: bool) -> ProviderError:
+        """
+        Tell why there is no end mark.
+
+        Args:
+            size: How many bytes came.
+            whole: They are JSON that is not cut.
+        """
+        if self._begun:
+            return failures.cut(self._report.name)
+        unreadable = self._report.unreadable(self._response, b"", size)
+        return unreadable if whole else failures.cut(self._report.name)
+
+    def _told(self, payload: bytes) -> ProviderError:
+        return self._report.explained(None, payload, self._response, self._request)
+
+    def _read_again(self, payload: bytes) -> Any:
+        self._halves = self._halves or payloads.Halves()
+        self._plain = False
+        try:
+            return payloads.read_again(payload)
+        except ValueError:
+            return payload  # which no answer takes
+
+    def _looked_at(self, pieces: Sequence[Piece]) -> Sequence[Piece]:
+        """Join halves, and keep what comes before any content: only the last of it counts."""
+        if self._halves is not None:
+            pieces = self._halves.join(pieces)
+        if self._begun:
+            return pieces
+        content = any(isinstance(piece, Text | Reasoning) for piece in pieces)
+        if not content and self.answer.finish is None:
+            self._before = pieces[-1:] or self._before
+            return ()
+        self._begun = True
+        self._plain = self._halves is None
+        return [*self._before, *pieces]
 
     def _settle(self, pieces: Sequence[Piece]) -> None:
         self._settling = Settling(
-            self._answer,
+            self.answer,
             pieces,
             spoken=self.spoken,
             seconds=min(END_SECONDS, self._seconds),
@@ -99,10 +156,3 @@ class Reading:
         """Wait for nothing any more."""
         if self._settling is not None:
             self._settling.leave()
-
-
-def _is_no_object(payload: bytes) -> bool:
-    try:
-        return not isinstance(orjson.loads(payload), dict)
-    except orjson.JSONDecodeError:
-        return False

@@ -1,6 +1,6 @@
 """All groups of attacks, in the table's order."""
 
-from tests.abuse import heads, names, pipelines, silence, sockets
+from tests.abuse import heads, names, pipelines, providers, silence, sockets
 from tests.abuse.target import Group
 
 GROUPS = (
@@ -9,4 +9,6 @@ GROUPS = (
     Group("sockets", sockets.ATTACKS),
     Group("names", names.ATTACKS),
     Group("silence", silence.ATTACKS, silence.world),
+    Group("providers", providers.ATTACKS, providers.world),
+    Group("inflating lists", providers.LISTS, providers.inflating),
 )
