@@ -84,7 +84,9 @@ class Ending:
                     return
                 kind, fields = self.cancelled()
             except (ChatstreamError, OSError) as error:
-                logger.error("end not written", extra={"error": type(error).__name__})
+                # Once a turn: the disk's refusals themselves are logged once a minute.
+                level = logging.ERROR if delay == FIRST_RETRY_SECONDS else logging.DEBUG
+                logger.log(level, "end not written", extra={"error": type(error).__name__})
                 if self._why is not None and self._why.last:
                     self._turn.close(None)
                     return

@@ -18,14 +18,15 @@ from chatstream.errors import NotFound, StorageFailed
 from chatstream.events import Address
 from chatstream.history import messages
 from chatstream.log import records
-from chatstream.log.folder import Folder, conversation_files
+from chatstream.log.copies import is_copy
+from chatstream.log.folder import Folder, conversation_files, is_folder
 from chatstream.log.lines import committed_size
 from chatstream.log.listing import read_entry
+from chatstream.log.opening import open_file, opener
 from chatstream.log.records import Json
 from chatstream.validation import Addressed, parse
 
 Format = Literal["jsonl", "markdown"]
-OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _LINE_END = re.compile(r"\r\n?|\n")
 
 
@@ -54,9 +55,12 @@ def _found(
     folder: Folder, user_id: str, conversation_id: str | None, format: Format
 ) -> Iterator[bytes]:
     if conversation_id is None:
-        paths = sorted(conversation_files(folder.user(user_id)), key=_created)
+        files = conversation_files(folder.user(user_id))
+        paths = sorted((path for path in files if not is_copy(path)), key=_created)
     else:
-        paths = [folder.conversation(Address(user_id, conversation_id))]
+        path = folder.conversation(Address(user_id, conversation_id))
+        found = is_folder(path.parent) and path.exists()
+        paths = [path] if found and not is_copy(path) else []
     feedback = folder.feedback(user_id)
     whole = conversation_id is None and format == "jsonl"
     if not any(path.exists() for path in [*paths, *([feedback] if whole else [])]):
@@ -83,7 +87,7 @@ def _readable() -> Iterator[None]:
 
 def _created(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=opener) as file:
             record = records.parse(file.readline())
     except FileNotFoundError:
         record = None
@@ -93,7 +97,7 @@ def _created(path: Path) -> str:
 def _events(path: Path) -> Iterator[bytes]:
     """Yield the lines of a file without our bookkeeping; one that is not yet whole is left out."""
     try:
-        file = open(path, "rb", opener=lambda name, _: os.open(name, OPEN))
+        file = open(path, "rb", opener=opener)
     except FileNotFoundError:
         return
     with file:
@@ -105,7 +109,7 @@ def _events(path: Path) -> Iterator[bytes]:
 def _markdown(path: Path) -> Iterator[bytes]:
     try:
         entry = read_entry(path, path.stat().st_size)
-        fd = os.open(path, OPEN)
+        fd = open_file(path)
     except FileNotFoundError:
         return
     try:

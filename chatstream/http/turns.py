@@ -22,6 +22,13 @@ from chatstream.validation import Addressed, ReplacingTurnRequest, StreamQuery, 
 
 Turn = LiveTurn | EndedTurn
 
+# What is the disk's is never told as the provider's.
+_STORAGE: dict[str, type[StorageFull | StorageFailed]] = {
+    "storage_full": StorageFull,
+    "storage_failed": StorageFailed,
+    "newer_version": StorageFailed,
+}
+
 
 async def chat(request: Request) -> Response:
     """`POST /chat`: start a turn; stream it, or wait for its end."""
@@ -59,7 +66,7 @@ def _reply(
     headers: dict[str, str],
 ) -> Response:
     """Answer a JSON client: the reply, or a problem that carries the turn and what had come."""
-    kind = terminal["type"].removeprefix("turn.") if terminal else "interrupted"
+    kind = terminal["type"].removeprefix("turn.") if terminal else "unwritten"
     terminal = terminal or {}
     if kind == "completed" or (kind == "cancelled" and terminal.get("reason") == "user"):
         shown = ("provider", "model", "usage")
@@ -96,6 +103,8 @@ def _failure(kind: str, terminal: Json) -> tuple[int, str, str, str]:
         error = terminal["error"]
         if error["code"] == "context_too_long":
             return 400, error["code"], "Bad request", error["message"]  # shorter, it would do
+        if (storage := _STORAGE.get(error["code"])) is not None:
+            return storage.status, error["code"], storage.title, error["message"]
         slow = error["code"].endswith("_timeout")
         title = "Provider timed out" if slow else "Provider failed"
         return 504 if slow else 502, error["code"], title, error["message"]
@@ -103,6 +112,8 @@ def _failure(kind: str, terminal: Json) -> tuple[int, str, str, str]:
         return 409, "cleared", "Conflict", "The history was cleared while the answer was written."
     if kind == "cancelled":
         return 502, "orphan", "Interrupted", "The answer was stopped, since nobody read it."
+    if kind == "unwritten":
+        return 503, "storage_failed", StorageFailed.title, "The turn's end could not be written."
     return 502, "interrupted", "Interrupted", "The server stopped before the answer's end."
 
 
