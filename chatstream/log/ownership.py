@@ -21,7 +21,8 @@ from chatstream.log.trouble import Changed, reason
 
 logger = logging.getLogger(__name__)
 
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+"""A mode with one of these bits lets others plant things among ours."""
 
 
 class Ownership:
@@ -79,7 +80,7 @@ class Ownership:
         extra = {"path": str(path), "mode": oct(stat.S_IMODE(about.st_mode))}
         if about.st_uid not in (os.geteuid(), 0):
             logger.warning("another user owns the folder", extra=extra | {"uid": about.st_uid})
-        if about.st_mode & _OTHERS_WRITE:
+        if about.st_mode & OTHERS_WRITE:
             logger.warning("others may write in the folder: chmod 700 it", extra=extra)
 
     def check(self) -> None:

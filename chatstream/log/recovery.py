@@ -25,6 +25,7 @@ from chatstream.log.folder import FEEDBACK, Folder, is_folder, live_files, put
 from chatstream.log.intents import Intent, Scope, finish_intent, remove_conversation, remove_user
 from chatstream.log.lines import committed_size, first_line
 from chatstream.log.opening import open_file, opener, read_file
+from chatstream.log.ownership import OTHERS_WRITE
 from chatstream.log.records import Json, Record
 
 logger = logging.getLogger(__name__)
@@ -61,14 +62,20 @@ def survey(folder: Folder) -> Findings:
                 raise  # nobody may write where the rest of an import is to go
             # It was never answered: better the other conversations now, and this at the next start.
             logger.error("erasure not finished", extra={"file": path.name, "errno": error.errno})
+    others_write: list[str] = []
     for user in _entries(folder.users):
         if user.is_dir(follow_symlinks=False):
+            if user.stat(follow_symlinks=False).st_mode & OTHERS_WRITE:
+                others_write.append(user.path)
             try:
                 _survey_user(Path(user.path), findings)
             except OSError as error:
                 logger.error("unreadable folder", extra={"file": user.name, "errno": error.errno})
         elif user.is_symlink():
             logger.warning("symbolic link passed over", extra={"path": user.path})
+    if others_write:
+        extra = {"path": others_write[0], "count": len(others_write)}
+        logger.warning("others may write in users' folders: chmod 700 them", extra=extra)
     return findings
 
 
