@@ -1,4 +1,4 @@
-"""Links, pipes and open folders in a data folder: nothing is followed, nothing blocks, it is told."""
+"""Links, pipes and open folders in a data folder: nothing is followed, nothing blocks."""
 
 import os
 import shutil

@@ -1,10 +1,10 @@
 """The data folder, or a file in it, changed under a running server: told, and nothing is lost."""
 
-import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,15 @@ import httpx
 import pytest
 
 from chatstream import fsck
+from chatstream.log.trouble import Changed, Trouble
 from chatstream.providers.scripted import Scripted
 from tests.log_steps import fail
 from tests.running import Gate, Running
-from tests.test_full_disk import status, texts
+from tests.test_full_disk import SmallDisk, disk, status, texts
 from tests.test_server import Program, refused
 from tests.upstream import Upstream, text_of
+
+__all__ = ["disk"]  # a fixture
 
 FAILED = (503, "storage_failed")
 
@@ -68,13 +71,22 @@ def is_refused(server: Running | Program) -> None:
 def moved(data: Path) -> Callable[[], None]:
     away = data.with_name("away")
     data.rename(away)
-    return lambda: away.rename(data) and None
+
+    def restore() -> None:
+        away.rename(data)
+
+    return restore
 
 
 def a_file_in_its_place(data: Path) -> Callable[[], None]:
     back = moved(data)
     data.write_text("no folder")
-    return lambda: (data.unlink(), back()) and None
+
+    def restore() -> None:
+        data.unlink()
+        back()
+
+    return restore
 
 
 def made_anew(data: Path) -> Callable[[], None]:
@@ -138,6 +150,26 @@ def test_a_turn_that_runs_while_the_folder_is_away_ends_when_it_is_back(tmp_path
     with Running(data) as server:
         assert texts(server) == ["one", "Begun"]
     assert fsck.check(data) == []
+
+
+def test_a_turn_that_is_stopped_while_the_folder_is_away_is_503_and_ends_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    data, away = tmp_path / "data", tmp_path / "away"
+    gate = Gate()
+    with Running(data, Scripted("Be", gate, "gun")) as server:
+        new = {"message": "one", "turn_id": "turn-0001"}
+        path = server.http.post("/turns", json=new).json()["events"]
+        gate.reached()
+        with server.stream("GET", path) as stream:
+            stream.until("delta")
+            data.rename(away)
+            stop = server.http.post("/turns/turn-0001/cancel", json={})
+            assert status(stop) == FAILED
+            away.rename(data)
+            assert stream.until("turn.cancelled")[-1].data["text"] == "Be"
+        stop = server.http.post("/turns/turn-0001/cancel", json={})
+        assert stop.json()["status"] == "cancelled"
 
 
 def test_a_folder_that_cannot_be_read_any_more_is_told(
@@ -209,6 +241,112 @@ def test_a_folder_made_anew_belongs_to_the_second_server_and_the_first_writes_no
         assert texts(first)[:2] == ["!tokens=3", text_of(3)]
         assert first.http.get("/readyz").status_code == 200
         answer.close()
+
+
+# ---- what runs, and what is told
+
+
+def test_a_turn_that_fails_on_storage_is_told_as_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_the_file(path: Any) -> bool:
+        return str(path).endswith("default.jsonl")
+
+    with Running(tmp_path, Scripted("Hello")) as server:
+        assert say(server, "one").status_code == 200
+        with monkeypatch.context() as patch:
+            fail(patch, "open", 5, is_the_file)  # its context cannot be read
+            answer = say(server, "two", turn_id="turn-0002")
+            path = "/turns/turn-0003/events"
+            server.http.post("/turns", json={"message": "three", "turn_id": "turn-0003"})
+            end = server.http.get("/turns/turn-0003")
+            while end.json().get("status") == "running":
+                end = server.http.get("/turns/turn-0003")
+        assert status(answer) == FAILED
+        assert answer.json()["title"] == "Storage failed"
+        assert answer.json()["turn_id"] == "turn-0002"
+        assert answer.headers["x-should-retry"] == "false"
+        assert "Retry-After" not in answer.headers
+        failed = server.events(path)[-1]
+        assert (failed.type, failed.data["error"]["code"]) == ("turn.failed", "storage_failed")
+        again = say(server, "two", turn_id="turn-0002")
+        assert status(again) == FAILED
+        assert server.http.get("/providers").json()["providers"][0]["state"] == "closed"
+        assert say(server, "four").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(5, FAILED), (28, (507, "storage_full"))], ids=["EIO", "ENOSPC"]
+)
+def test_a_turn_whose_end_cannot_be_written_is_told_as_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: tuple[int, str]
+) -> None:
+    gate = Gate()
+    server = Running(tmp_path, Scripted("Hello", gate))
+    with ThreadPoolExecutor() as threads, httpx.Client(timeout=20, trust_env=False) as client:
+        with server:
+            url = f"{server.base_url}/chat"
+            waiting = threads.submit(client.post, url, json={"message": "one"})
+            gate.reached()
+            monkeypatch.setattr(os, "fdatasync", os.fdatasync)
+            fail(monkeypatch, "fdatasync", number, lambda fd: True)
+        assert status(waiting.result()) == expected
+
+
+@pytest.mark.parametrize(
+    "erasing",
+    [
+        ("POST", "/history/clear"),
+        ("DELETE", "/conversations?conversation_id=default"),
+        ("DELETE", "/users"),
+    ],
+    ids=lambda erasing: erasing[1],
+)
+def test_erasing_that_the_disk_refuses_is_told_as_storage(
+    disk: SmallDisk, monkeypatch: pytest.MonkeyPatch, erasing: tuple[str, str]
+) -> None:
+    body: dict[str, str] | None = {} if erasing[0] == "POST" else None
+    with Running(disk.data, Scripted("Hello")) as server:
+        assert say(server, "one").status_code == 200
+        (disk.data / "reserve").unlink()
+        disk.fill()
+        assert status(server.http.request(*erasing, json=body)) == (507, "storage_full")
+        assert status(say(server, "two")) == (507, "storage_full")
+        assert texts(server) == ["one", "Hello"]
+        disk.empty()
+        with monkeypatch.context() as patch:
+            fail(patch, "fsync", 5, lambda fd: True)
+            assert status(server.http.request(*erasing, json=body)) == FAILED
+        assert server.http.request(*erasing, json=body).status_code == 200
+        assert texts(server) == []
+
+
+def test_a_full_disk_is_told_once_a_minute_with_its_path(
+    disk: SmallDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Running(disk.data, Scripted("Hello")) as server:
+        (disk.data / "reserve").unlink()
+        disk.fill()
+        for _ in range(3):
+            assert say(server, "one").status_code == 507
+            assert server.http.post("/feedback", json={"rating": 1}).status_code == 507
+    (line,) = storage_lines(caplog)
+    assert line["path"] == str(disk.data / "reserve")
+    assert line["cause"] == "No space left on device"
+
+
+def test_each_cause_is_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    times = [0.0, 1.0, 59.0, 60.0, 61.0, 200.0]
+    trouble = Trouble(lambda: times[0])
+    while times:
+        for path in ("one", "two"):
+            trouble.note(OSError(5, "broken"), path)
+            trouble.note(OSError(28, "full"), path)
+            trouble.note(Changed("gone", Path(path)))
+        del times[0]
+    told = [(line["path"], line["errno"]) for line in storage_lines(caplog)]
+    assert told == 3 * [("one", 5), ("one", 28), ("one", 116), ("two", 116)]
+    assert trouble.open
 
 
 # ---- a conversation's file
@@ -366,3 +504,32 @@ def test_a_turn_that_runs_in_a_file_that_is_changed_keeps_its_message_and_its_an
     with Running(data) as server:
         assert texts(server) == [*left, "three", "Begun"]
         assert not list(data.rglob("*.live"))
+
+
+def test_what_was_shown_survives_a_kill_after_its_files_were_taken_away(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with Upstream() as upstream:
+        with Program(data, upstream) as program:
+            assert say(program, "!tokens=3").status_code == 200
+            answer = program.begin("!tokens=20 hang", 20)
+            shutil.rmtree(data / "users" / "default")
+            assert status(say(program, "!tokens=3")) == FAILED
+            assert texts(program) == ["!tokens=20 hang"]
+            program.process.kill()
+            answer.close()
+        with Program(data, upstream) as program:
+            assert texts(program) == ["!tokens=20 hang", text_of(20)]
+            assert say(program, "!tokens=3").status_code == 200
+    assert fsck.check(data) == []
+
+
+def test_a_clock_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    with Running(tmp_path, Scripted("Hello")) as server:
+        assert say(server, "one").status_code == 200
+        (tmp_path / "clock").unlink()
+        last = server.http.get("/history").json()["history"][-1]["id"]
+    assert (tmp_path / "clock").stat().st_size == 14
+    with Running(tmp_path, Scripted("Hello")) as server:
+        assert server.http.delete("/users").status_code == 200
+        assert say(server, "two").status_code == 200
+        assert server.http.get("/history").json()["history"][0]["id"] > last

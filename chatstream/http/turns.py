@@ -8,6 +8,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from chatstream.ending import told
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull
 from chatstream.events import Address, EventId
 from chatstream.http import problems
@@ -40,7 +41,7 @@ async def chat(request: Request) -> Response:
     if "text/event-stream" in ",".join(request.headers.getlist("accept")).lower():
         return await _stream(services, turn, None, headers)
     if isinstance(turn, LiveTurn):
-        terminal = await _waited(request, turn)
+        terminal = await _waited(request, turn) or _unwritten(turn)
     else:
         terminal = turn.terminal
     return _reply(request, asked.address, turn.turn_id, terminal, headers)
@@ -58,16 +59,22 @@ async def _waited(request: Request, turn: LiveTurn) -> Json | None:
         leaving.cancel()
 
 
+def _unwritten(turn: LiveTurn) -> Json:
+    """Return what stands for the end of a turn that the disk has not taken."""
+    error = turn.refused or StorageFailed("The turn's end could not be written to disk.")
+    text = orjson.loads(b'"%b"' % turn.text())
+    return {"type": "turn.failed", "error": told(error), "text": text}
+
+
 def _reply(
     request: Request,
     address: Address,
     turn_id: str,
-    terminal: Json | None,
+    terminal: Json,
     headers: dict[str, str],
 ) -> Response:
     """Answer a JSON client: the reply, or a problem that carries the turn and what had come."""
-    kind = terminal["type"].removeprefix("turn.") if terminal else "unwritten"
-    terminal = terminal or {}
+    kind = terminal["type"].removeprefix("turn.")
     if kind == "completed" or (kind == "cancelled" and terminal.get("reason") == "user"):
         shown = ("provider", "model", "usage")
         return json(
@@ -112,8 +119,6 @@ def _failure(kind: str, terminal: Json) -> tuple[int, str, str, str]:
         return 409, "cleared", "Conflict", "The history was cleared while the answer was written."
     if kind == "cancelled":
         return 502, "orphan", "Interrupted", "The answer was stopped, since nobody read it."
-    if kind == "unwritten":
-        return 503, "storage_failed", StorageFailed.title, "The turn's end could not be written."
     return 502, "interrupted", "Interrupted", "The server stopped before the answer's end."
 
 
