@@ -56,11 +56,10 @@ def _found(
 ) -> Iterator[bytes]:
     if conversation_id is None:
         files = conversation_files(folder.user(user_id))
-        paths = sorted((path for path in files if not is_copy(path)), key=_created)
+        paths = sorted(filter(_is_own, files), key=_created)
     else:
         path = folder.conversation(Address(user_id, conversation_id))
-        found = is_folder(path.parent) and path.exists()
-        paths = [path] if found and not is_copy(path) else []
+        paths = [path] if is_folder(path.parent) and _is_own(path) else []
     feedback = folder.feedback(user_id)
     whole = conversation_id is None and format == "jsonl"
     if not any(path.exists() for path in [*paths, *([feedback] if whole else [])]):
@@ -83,6 +82,14 @@ def _readable() -> Iterator[None]:
     except OSError as error:
         name = os.path.basename(str(error.filename or ""))
         raise StorageFailed(f"{name} cannot be read: {error.strerror}") from error
+
+
+def _is_own(path: Path) -> bool:
+    """Say whether there is a file, and it is the conversation that its name says."""
+    try:
+        return not is_copy(path)
+    except FileNotFoundError:
+        return False
 
 
 def _created(path: Path) -> str:

@@ -506,6 +506,40 @@ def test_a_turn_that_runs_in_a_file_that_is_changed_keeps_its_message_and_its_an
         assert not list(data.rglob("*.live"))
 
 
+def test_a_users_folder_that_was_away_is_read_again_when_it_is_back(
+    tmp_path: Path, two: Running
+) -> None:
+    folder = the_file(tmp_path).parent
+    folder.rename(tmp_path / "away")
+    assert status(two.http.get("/history")) == FAILED
+    assert texts(two) == []
+    (tmp_path / "away").rename(folder)
+    assert texts(two) == ["one", "Hello", "two", "Hello"]
+    assert say(two, "three").status_code == 200
+
+
+@pytest.mark.parametrize("fsync", ["always", "never"])
+@pytest.mark.parametrize("change", [shorter, unlinked, grown_by_a_line])
+def test_however_it_is_synced_a_changed_file_loses_no_running_turn(
+    tmp_path: Path, change: Callable[[Path], list[str]], fsync: str
+) -> None:
+    data = tmp_path / "data"
+    gate = Gate()
+    provider = Scripted("Hello").then("Hello").then("Be", gate, "gun")
+    with Running(data, provider, fsync=fsync) as server:
+        for message in ("one", "two"):
+            assert say(server, message).status_code == 200
+        path = server.http.post("/turns", json={"message": "three"}).json()["events"]
+        gate.reached()
+        change(the_file(tmp_path))
+        gate.open()
+        assert server.events(path)[-1].data["text"] == "Begun"
+        shown = texts(server)
+    assert shown[-2:] == ["three", "Begun"]
+    with Running(data) as server:
+        assert texts(server) == shown
+
+
 def test_what_was_shown_survives_a_kill_after_its_files_were_taken_away(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with Upstream() as upstream:

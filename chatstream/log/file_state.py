@@ -72,7 +72,7 @@ def load(path: Path, running: frozenset[EventId] = frozenset()) -> FileState:
     try:
         size = committed_size(fd)
         if size and is_foreign(first_record(fd, size), path):
-            return FileState(foreign=True)
+            return FileState(foreign=True, inode=os.fstat(fd).st_ino)
         created = _header(fd, size, path)
         _cut_torn_end(fd, size, path)
         return _read(fd, size, path, created, running) if size else FileState()

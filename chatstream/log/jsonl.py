@@ -122,6 +122,7 @@ class JsonlLog:
             if not found.running:
                 # What runs is in memory, and can be read and stopped without the disk.
                 self._disk.check(address.user_id)
+            found.file.changed = found.file.changed or found.file.appeared()
             await look_anew(found)
             if found.orphans:
                 await end_orphans(found)

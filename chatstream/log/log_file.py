@@ -113,6 +113,15 @@ class LogFile:
             self._fd = -1
         return True
 
+    def appeared(self) -> bool:
+        """Say whether somebody has put a file where this process knows of none."""
+        if self.created is not None or self._making is not None:
+            return False
+        try:
+            return os.lstat(self.path).st_ino != self._inode
+        except OSError:
+            return False
+
     async def make(self) -> None:
         """
         Make the file, durably; a caller that leaves does not undo it.
