@@ -16,7 +16,7 @@ Every error that chatstream raises on purpose, in one tree.
     ├── TurnEnded               409  the log refuses anything after a turn's terminal event
     ├── Unavailable             503  shedding load or draining, with Retry-After
     ├── StorageFull             507
-    ├── StorageFailed           500  the disk refused a write or a sync
+    ├── StorageFailed           503  the disk cannot be used, with Retry-After
     ├── ProviderError           502  the provider gave up
     │   └── ProviderTimeout     504
     ├── DataFolderError              the data folder cannot be used (at start)
@@ -178,13 +178,12 @@ class StorageFull(ChatstreamError):
     title = "Insufficient storage"
 
 
-class StorageFailed(ChatstreamError):
-    """The disk refused a write or a sync; nothing of it was acknowledged."""
+class StorageFailed(RetryLater):
+    """The disk refused to read, write or sync; nothing of it was acknowledged."""
 
-    status = 500
+    status = 503
     code = "storage_failed"
     title = "Storage failed"
-    retryable = True
 
 
 class ProviderError(ChatstreamError):

@@ -128,10 +128,11 @@ def _check_user(folder: Path) -> Iterator[Problem]:
     running: dict[str, list[str]] = {}
     for name in names:
         shown = f"users/{folder.name}/{name}"
-        stem, _, kind = name.partition(".")
+        kind = name.partition(".")[2]
+        stem = name.removesuffix(".jsonl" if name.endswith(".jsonl") else f".{kind}")
         if name == FEEDBACK:
             yield from _told(check_lines(folder / name, shown, "feedback_log", []), shown)
-        elif kind == "jsonl":
+        elif name.endswith(".jsonl"):
             runs = running.setdefault(stem, [])
             yield from _told(check_lines(folder / name, shown, "log", runs), shown)
         elif kind == "aside":

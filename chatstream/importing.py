@@ -25,8 +25,8 @@ from chatstream.log.clock import IdClock
 from chatstream.log.folder import Folder
 from chatstream.log.records import Json
 from chatstream.log.recovery import survey
-from chatstream.log.reserve import FULL
 from chatstream.log.staging import Staging
+from chatstream.log.trouble import FULL
 from chatstream.old_files import MAX_TEXT_BYTES, Message, read_feedback, read_history
 from chatstream.turn_ids import new_turn_id
 

@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["EndedTurn", "TurnRunner"]
 
+REFUSED_SECONDS = 1.0
+"""How long a stop waits for an end that the disk refuses, before it says so."""
+
 
 class TurnRunner:
     """
@@ -212,13 +215,15 @@ class TurnRunner:
 
         Raises:
             NotFound: There is no such turn.
-            StorageFailed: The end could not be written.
+            StorageFull, StorageFailed: The end is not written yet; it is tried again.
         """
         turn = await self.get(address, turn_id)
         if isinstance(turn, LiveTurn):
             if (reply := self.running.get(turn)) is not None:
                 reply.stop(Why("turn.cancelled", "user"))
-            await asyncio.shield(turn.done)
+            while not (await asyncio.wait([turn.done], timeout=REFUSED_SECONDS))[0]:
+                if turn.refused is not None:
+                    raise turn.refused
             return await self.get(address, turn_id)
         return turn
 

@@ -80,7 +80,7 @@ CALLS = (
          query=UsageQuery),
     Call("get", "/providers", "List providers", {200: "Who can answer"}),
     Call("get", "/healthz", "Alive", {200: "Alive"}),
-    Call("get", "/readyz", "Ready", {200: "Ready", 503: "Starting or draining"}),
+    Call("get", "/readyz", "Ready", {200: "Ready", 503: "Draining, or the disk is away"}),
     Call("get", "/metrics", "Counts, as Prometheus text", {200: "Counts"}),
     Call("get", "/openapi.json", "This description", {200: "OpenAPI 3.1"}),
 )  # fmt: skip

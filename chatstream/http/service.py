@@ -19,10 +19,14 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """`GET /readyz`: it takes turns; 503 while it does not."""
+    """`GET /readyz`: it takes turns; 503 while it does not, with the reason."""
     headers = {"Cache-Control": "no-store"}
-    if services_of(request).runner.draining:
+    services = services_of(request)
+    if services.runner.draining:
         return json({"status": "draining"}, 503, headers | {"Retry-After": "2"})
+    if (trouble := await services.log.trouble()) is not None:
+        told = {"status": "storage_failed", "reason": trouble}
+        return json(told, 503, headers | {"Retry-After": "5"})
     return json({"status": "ready"}, headers=headers)
 
 

@@ -71,8 +71,8 @@ class EventStream(EventSourceResponse):
         try:
             complete = await self.stream()
         except (ChatstreamError, OSError) as error:
-            # The disk cannot be read: the client comes back.
-            logger.error("stream cut", extra={"error": type(error).__name__})
+            # The disk cannot be read, which is told where it is found: the client comes back.
+            logger.debug("stream cut", extra={"error": type(error).__name__})
         except asyncio.CancelledError:
             if not self._left:
                 raise

@@ -8,6 +8,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from chatstream.ending import told
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull
 from chatstream.events import Address, EventId
 from chatstream.http import problems
@@ -22,6 +23,13 @@ from chatstream.validation import Addressed, ReplacingTurnRequest, StreamQuery, 
 
 Turn = LiveTurn | EndedTurn
 
+# What is the disk's is never told as the provider's.
+_STORAGE: dict[str, type[StorageFull | StorageFailed]] = {
+    "storage_full": StorageFull,
+    "storage_failed": StorageFailed,
+    "newer_version": StorageFailed,
+}
+
 
 async def chat(request: Request) -> Response:
     """`POST /chat`: start a turn; stream it, or wait for its end."""
@@ -33,7 +41,7 @@ async def chat(request: Request) -> Response:
     if "text/event-stream" in ",".join(request.headers.getlist("accept")).lower():
         return await _stream(services, turn, None, headers)
     if isinstance(turn, LiveTurn):
-        terminal = await _waited(request, turn)
+        terminal = await _waited(request, turn) or _unwritten(turn)
     else:
         terminal = turn.terminal
     return _reply(request, asked.address, turn.turn_id, terminal, headers)
@@ -51,16 +59,22 @@ async def _waited(request: Request, turn: LiveTurn) -> Json | None:
         leaving.cancel()
 
 
+def _unwritten(turn: LiveTurn) -> Json:
+    """Return what stands for the end of a turn that the disk has not taken."""
+    error = turn.refused or StorageFailed("The turn's end could not be written to disk.")
+    text = orjson.loads(b'"%b"' % turn.text())
+    return {"type": "turn.failed", "error": told(error), "text": text}
+
+
 def _reply(
     request: Request,
     address: Address,
     turn_id: str,
-    terminal: Json | None,
+    terminal: Json,
     headers: dict[str, str],
 ) -> Response:
     """Answer a JSON client: the reply, or a problem that carries the turn and what had come."""
-    kind = terminal["type"].removeprefix("turn.") if terminal else "interrupted"
-    terminal = terminal or {}
+    kind = terminal["type"].removeprefix("turn.")
     if kind == "completed" or (kind == "cancelled" and terminal.get("reason") == "user"):
         shown = ("provider", "model", "usage")
         return json(
@@ -96,6 +110,8 @@ def _failure(kind: str, terminal: Json) -> tuple[int, str, str, str]:
         error = terminal["error"]
         if error["code"] == "context_too_long":
             return 400, error["code"], "Bad request", error["message"]  # shorter, it would do
+        if (storage := _STORAGE.get(error["code"])) is not None:
+            return storage.status, error["code"], storage.title, error["message"]
         slow = error["code"].endswith("_timeout")
         title = "Provider timed out" if slow else "Provider failed"
         return 504 if slow else 502, error["code"], title, error["message"]

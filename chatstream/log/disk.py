@@ -7,6 +7,7 @@ For the loop's thread. Nothing here knows what a record says.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from collections import OrderedDict
@@ -14,12 +15,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, Protocol, TypeVar
 
-from chatstream.errors import StorageFailed, StorageFull
 from chatstream.events import EventId
 from chatstream.log.clock import IdClock
+from chatstream.log.copies import Copies
 from chatstream.log.folder import Folder
-from chatstream.log.reserve import FULL, Reserve, refusal
+from chatstream.log.reserve import Reserve
 from chatstream.log.syncer import Syncer
+from chatstream.log.trouble import FULL, Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ class Disk:
         self.folder = folder
         self.fsync: Fsync = fsync
         self.syncer = Syncer()
+        self.trouble = Trouble()
+        self.copies = Copies()
         self.reserve = Reserve(folder.reserve)
         self.clock: IdClock
         self._loop = asyncio.get_running_loop()
@@ -92,7 +96,8 @@ class Disk:
         try:
             return self.clock.next()
         except OSError as error:
-            raise refusal(error, "The disk refused the clock of the data folder.") from error
+            message = "The disk refused the clock of the data folder."
+            raise self.trouble.refusal(error, message, self.folder.clock) from error
 
     def opened(self, holder: Holds) -> None:
         """Take note that a file is used; the ones unused for longest are closed beyond a bound."""
@@ -137,17 +142,15 @@ class Disk:
             self._write_whole(fd, data, offset)
         except OSError as error:
             cut_back(fd, offset)
-            if error.errno not in FULL:
-                logger.error("write failed", extra={"errno": error.errno})
-                raise StorageFailed("The message could not be written to disk.") from error
-            if not may_use_reserve:
-                raise StorageFull("The disk is full; nothing was started.") from error
-            self.reserve.release()
+            if error.errno not in FULL or not may_use_reserve:
+                message = "The message could not be written to disk; nothing was started."
+                raise self.trouble.refusal(error, message, _path_of(fd)) from error
             try:
+                self.reserve.release()
                 self._write_whole(fd, data, offset)
             except OSError as again:
                 cut_back(fd, offset)
-                raise StorageFull("The disk is full.") from again
+                raise self.trouble.refusal(again, "The disk is full.", _path_of(fd)) from again
 
     @staticmethod
     def _write_whole(fd: int, data: bytes, offset: int) -> None:
@@ -157,23 +160,62 @@ class Disk:
 
     def admit(self) -> None:
         """
-        Refuse what would begin something new while the disk is full.
+        Refuse what would begin something new while the disk is full, or cannot be used.
 
         Raises:
             StorageFull: The reserve cannot be held.
             StorageFailed: The disk refuses for another reason.
         """
+        self.check()
         try:
             held = self.reserve.hold()
         except OSError as error:
-            raise StorageFailed("The disk refused; nothing was started.") from error
+            message = "The disk refused; nothing was started."
+            raise self.trouble.refusal(error, message, self.folder.reserve) from error
         if not held:
-            raise StorageFull("The disk is full; nothing was started.")
+            no_room = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            message = "The disk is full; nothing was started."
+            raise self.trouble.refusal(no_room, message, self.folder.reserve)
+
+    def check(self, user_id: str | None = None) -> None:
+        """
+        Refuse where the data folder, or a user's in it, is not there as it was.
+
+        Raises:
+            StorageFailed: It is gone, is another one, or cannot be looked into.
+        """
+        try:
+            self.folder.check(user_id)
+        except OSError as error:
+            message = "The data folder cannot be used."
+            raise self.trouble.refusal(error, message, self.folder.root) from error
+
+    def probe(self) -> None:
+        """
+        Find out whether the disk can be used; after a refusal by a small write. For threads.
+
+        Raises:
+            OSError: It cannot.
+        """
+        self.folder.check_access()
+        if self.trouble.open:
+            self.clock.renew()
+            self.trouble.open = False
 
 
-def cut_back(fd: int, size: int) -> None:
-    """Drop what lies behind `size`; where even that fails, recovery does it."""
+def _path_of(fd: int) -> str | None:
+    """Return where an open file lies, where the system tells."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return None
+
+
+def cut_back(fd: int, size: int) -> bool:
+    """Drop what lies behind `size`; False where even that fails: the next look at it does it."""
     try:
         os.ftruncate(fd, size)
     except OSError as error:
         logger.error("cutting back failed", extra={"errno": error.errno})
+        return False
+    return True

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from chatstream.errors import OVERLOADED, ChatstreamError, DataFolderError, Unavailable
+from chatstream.errors import OVERLOADED, ChatstreamError, Unavailable
 from chatstream.events import Address, EventId, event_id
 from chatstream.log import erase
 from chatstream.log.clock import IdClock
@@ -27,8 +27,11 @@ from chatstream.log.file_state import load
 from chatstream.log.folder import Folder
 from chatstream.log.listing import Entry, Listing
 from chatstream.log.orphans import end_orphans
+from chatstream.log.outside import look_anew
+from chatstream.log.ownership import unusable
 from chatstream.log.recovery import survey
 from chatstream.log.syncer import sync_folder
+from chatstream.log.trouble import reason
 from chatstream.log.usage import Usage
 from chatstream.log.usage_file import Counts
 
@@ -44,6 +47,8 @@ QUIET_CONVERSATIONS = 512
 MOST_CONVERSATIONS = 65_536
 """Conversations that may be read or written at once: each takes some 2 KiB, its text besides."""
 RECOVERED_AT_ONCE = 64
+PROBE_SECONDS = 2.0
+"""How long a disk has to answer before it counts as unusable."""
 
 
 class JsonlLog:
@@ -66,6 +71,7 @@ class JsonlLog:
         self._erasing: dict[str, asyncio.Future[None]] = {}
         self._erasures: set[asyncio.Task[Any]] = set()
         self._erased_count = 0
+        self._probing: asyncio.Future[None] | None = None
         self._listing = Listing(disk)
         self._usage = Usage(disk)
         self.feedback = Feedback(disk)
@@ -77,8 +83,28 @@ class JsonlLog:
         return self._disk.clock.last
 
     def admit(self) -> None:
-        """Refuse what would begin something new while the disk is full: raises StorageFull."""
+        """
+        Refuse what would begin something new.
+
+        Raises:
+            StorageFull, StorageFailed: The disk is full, or cannot be used.
+        """
         self._disk.admit()
+
+    async def trouble(self) -> str | None:
+        """Return why the data folder cannot be used, for people; None where it can."""
+        if self._probing is None:
+            self._probing = asyncio.ensure_future(self._disk.run(self._disk.probe))
+        try:
+            await asyncio.wait_for(asyncio.shield(self._probing), PROBE_SECONDS)
+        except TimeoutError:
+            return "The disk does not answer."  # one look is under way, however many ask
+        except OSError as error:
+            self._disk.trouble.note(error, self._disk.folder.root)
+            self._probing = None
+            return f"The data folder cannot be used: {reason(error)}."
+        self._probing = None
+        return None
 
     async def conversation(self, address: Address) -> Conversation:
         """
@@ -96,9 +122,15 @@ class JsonlLog:
             self._conversations[address] = found
             self._conversations.move_to_end(address)
             self._trim()
+            if not found.running:
+                # What runs is in memory, and can be read and stopped without the disk.
+                self._disk.check(address.user_id)
+            found.file.changed = found.file.changed or found.file.appeared()
+            await look_anew(found)
             if found.orphans:
                 await end_orphans(found)
             return found
+        self._disk.check(address.user_id)
         if (opening := self._opening.get(address)) is None:
             if len(self._known) + len(self._opening) >= MOST_CONVERSATIONS:
                 raise Unavailable("Too many conversations are followed.", code=OVERLOADED)
@@ -113,7 +145,17 @@ class JsonlLog:
             opening.exception()  # its callers, if any are left, have it too
 
     async def _open(self, address: Address) -> Conversation:
-        state = await self._disk.run(partial(load, self._disk.folder.conversation(address)))
+        path = self._disk.folder.conversation(address)
+        try:
+            state = await self._disk.run(partial(load, path))
+        except OSError as error:
+            message = "The conversation's file cannot be read."
+            raise self._disk.trouble.refusal(error, message, path) from error
+        if state.created is None:
+            # That there is none may mean that the folder has gone.
+            self._disk.check(address.user_id)
+        if state.foreign:
+            self._disk.copies.tell([path])
         self._disk.clock.raise_to(state.last)
         conversation = Conversation(self._disk, address, state)
         try:
@@ -172,6 +214,7 @@ class JsonlLog:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._erasing[user_id] = done
         try:
+            self._disk.check(user_id)
             if opening := [f for a, f in self._opening.items() if a.user_id == user_id]:
                 await asyncio.wait(opening)
             conversations = self._known_of(user_id)
@@ -184,35 +227,51 @@ class JsonlLog:
             done.set_result(None)
 
     async def list(self, user_id: str) -> Entries:
-        """Return a user's conversations, newest first; none as it was before an answered clear."""
+        """
+        Return a user's conversations, newest first; none as it was before an answered clear.
+
+        Raises:
+            StorageFailed: They cannot be read.
+        """
 
         async def read() -> Entries:
             mine = self._known_of(user_id)
             shown = {found.path: found.shown_size for found in mine if found.order.busy}
             return await self._listing.read(user_id, shown)
 
-        return await self._undisturbed(read)
+        return await self._undisturbed(read, user_id)
 
     async def usage(self, user_id: str, first: str, last: str) -> Counts:
         """
         Return what a user's turns took that ended on these days (`YYYY-MM-DD`, UTC).
 
         What runs is not in it, nor what is not durable, nor what an answered clear has erased.
+
+        Raises:
+            StorageFailed: It cannot be read.
         """
 
         def shown() -> dict[str, int]:
             return {found.path.name: found.shown_size for found in self._known_of(user_id)}
 
-        return await self._undisturbed(partial(self._usage.read, user_id, shown, first, last))
+        read = partial(self._usage.read, user_id, shown, first, last)
+        return await self._undisturbed(read, user_id)
 
     def _known_of(self, user_id: str) -> Conversations:
         return [found for address, found in self._known.items() if address.user_id == user_id]
 
-    async def _undisturbed(self, read: Callable[[], Awaitable[T]]) -> T:
+    async def _undisturbed(self, read: Callable[[], Awaitable[T]], user_id: str) -> T:
         """Read, and again where an erasure ended meanwhile: what it took is not told of."""
         while True:
             erased = self._erased_count
-            found = await read()
+            self._disk.check(user_id)
+            try:
+                found = await read()
+            except OSError as error:
+                message = "The user's conversations cannot be read."
+                path = self._disk.folder.user(user_id)
+                raise self._disk.trouble.refusal(error, message, path) from error
+            self._disk.check(user_id)
             if erased == self._erased_count:
                 return found
 
@@ -254,9 +313,7 @@ async def open_log(root: Path, fsync: Fsync) -> AsyncIterator[JsonlLog]:
             try:
                 log = await _recovered(disk)
             except OSError as error:
-                raise DataFolderError(
-                    f"CHATSTREAM_DATA_DIR: {root} cannot be used as data folder: {error.strerror}"
-                ) from error
+                raise unusable(root, error) from error
             try:
                 yield log
             finally:
@@ -270,7 +327,8 @@ async def open_log(root: Path, fsync: Fsync) -> AsyncIterator[JsonlLog]:
 async def _recovered(disk: Disk) -> JsonlLog:
     folder = disk.folder
     findings = await disk.run(partial(survey, folder))
-    disk.clock = IdClock(folder.clock, disk.syncer.executor, floor=event_id(findings.floor))
+    floor = event_id(findings.floor)
+    disk.clock = IdClock(folder.clock, disk.syncer.executor, floor=floor, check=folder.check)
     await disk.run(disk.reserve.hold)
     # The names of the clock and of the folders: without them the ids would begin anew.
     await disk.run(partial(sync_folder, folder.root))
