@@ -35,6 +35,9 @@ def test_control_events_have_no_id_line_and_ready_has_one_in_its_json() -> None:
     assert orjson.loads(wire.caught_up("c", ID)) == {
         "type": "caught_up", "conversation_id": "c", "last_id": ID,
     }  # fmt: skip
+    assert orjson.loads(wire.ready("c", ID, reset=True)) == {
+        "type": "ready", "conversation_id": "c", "last_id": ID,
+    }  # fmt: skip
     assert orjson.loads(wire.reset("c")) == {"type": "reset", "conversation_id": "c"}
 
 
