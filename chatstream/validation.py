@@ -15,8 +15,8 @@ from typing import Annotated, Any, TypeVar
 import orjson
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -54,6 +54,10 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+WHOLE = BeforeValidator(_whole)
+"""JSON has one kind of number: some clients write 3 as 3.0."""
+
+
 def _check_title(value: str) -> str:
     words = " ".join(value.split())
     if not words or any(unicodedata.category(character) == "Cc" for character in words):
@@ -75,8 +79,6 @@ Id = Annotated[
     Field(min_length=1, max_length=MAX_ID_CHARS, json_schema_extra={"pattern": _ID_PATTERN}),
     AfterValidator(_check_id),
 ]
-# JSON has one kind of number: some clients write 3 as 3.0.
-Whole = Annotated[int, BeforeValidator(_whole)]
 TurnIdField = Annotated[str, Field(pattern=TURN_ID)]
 
 
@@ -134,7 +136,7 @@ class TurnRequest(Addressed):
     model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     system: Annotated[str, Field(max_length=MAX_SYSTEM_CHARS)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    max_tokens: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = None
 
     def fingerprint(self) -> str:
         """Return the same for bodies that are the same: the fields as given, without the ids."""
@@ -154,7 +156,7 @@ class ReplacingTurnRequest(TurnRequest):
 class FeedbackRequest(Addressed):
     """What a user thinks of an answer, or of the whole."""
 
-    rating: Annotated[Whole, Field(ge=1, le=5)]
+    rating: Annotated[int, Field(ge=1, le=5), WHOLE]
     comments: Annotated[str, Field(max_length=MAX_COMMENT_CHARS)] | None = None
     turn_id: TurnIdField | None = None
 
@@ -209,7 +211,7 @@ class FollowQuery(Body):
 class HistoryQuery(Addressed):
     """The query of a page of history."""
 
-    limit: Annotated[Whole, Field(ge=1, le=1000)] = 1000
+    limit: Annotated[int, Field(ge=1, le=1000), WHOLE] = 1000
     before: Annotated[str, Field(max_length=100)] | None = Field(
         None,
         description="what an earlier page gave",
@@ -226,7 +228,7 @@ class UserQuery(Body):
 class ConversationsQuery(UserQuery):
     """The query of a list of conversations."""
 
-    limit: Annotated[Whole, Field(ge=1, le=1000)] = 100
+    limit: Annotated[int, Field(ge=1, le=1000), WHOLE] = 100
     before: Annotated[str, Field(max_length=100)] | None = Field(
         None,
         description="what an earlier page gave",
