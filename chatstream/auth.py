@@ -98,7 +98,8 @@ class Origins:
         if own not in _SCHEMES.get(scheme, ("https",)) or not place:
             return False
         # Browsers leave the usual port out, and some proxies put it in again.
-        return place == host.lower().removesuffix(_PORTS[own])
+        port = _PORTS[own]
+        return place.removesuffix(port) == host.lower().removesuffix(port)
 
 
 def host_name(host: str) -> str:
