@@ -212,7 +212,7 @@ def test_a_stream_that_is_cut_looks_cut_behind_nginx_too(tmp_path: Path) -> None
 def test_where_the_server_is_cut_off_the_stream_has_no_end_of_its_turn(
     tmp_path: Path, proxy: str
 ) -> None:
-    """Caddy 2.6 ends a cut body as a whole one: the turn's last event is what a client can trust."""
+    """Caddy 2.6 ends a cut body as a whole one: only the turn's last event tells its end."""
     with (
         Running(tmp_path / "data", Scripted("a", gate := Gate()), allowed_hosts=SITE) as server,
         behind(proxy, tmp_path, server) as site,

@@ -192,7 +192,14 @@ def _headers(status: int, call: Call) -> Json:
 
 
 def _parameters(call: Call) -> list[Json]:
-    found: list[Json] = []
+    found: list[Json] = [
+        {
+            "name": "X-Request-ID",
+            "in": "header",
+            "description": "what the answer repeats, where it is sane",
+            "schema": {"type": "string"},
+        }
+    ]
     if "{turn_id}" in call.path:
         schema = {"type": "string", "pattern": TURN_ID}
         found.append({"name": "turn_id", "in": "path", "required": True, "schema": schema})
