@@ -17,12 +17,6 @@ from chatstream.events import EventId
 MAX_FRAME_BYTES = 1_000_000
 """No WebSocket frame that the server sends is larger (CONTRACT section 4)."""
 
-_SEPARATORS = (
-    (b"\xc2\x85", b"\\u0085"),
-    (b"\xe2\x80\xa8", b"\\u2028"),
-    (b"\xe2\x80\xa9", b"\\u2029"),
-)
-
 RETRY_MS = 1000
 """What EventSource waits before it comes back, at least."""
 
@@ -56,10 +50,14 @@ def _lines(frames: bytes) -> bytes:
     The standard knows only LF and CR, but `str.splitlines`, which httpx and older readers built
     on it use, knows them too. They stand in JSON's strings alone.
     """
-    if not frames.isascii():
-        for raw, escaped in _SEPARATORS:
-            if raw in frames:
-                frames = frames.replace(raw, escaped)
+    if frames.isascii():
+        return frames
+    # Looked for by single bytes first, which costs a tenth: nearly no text has both of them.
+    if 0xC2 in frames and 0x85 in frames:
+        frames = frames.replace(b"\xc2\x85", b"\\u0085")
+    if 0xE2 in frames and (0xA8 in frames or 0xA9 in frames):
+        frames = frames.replace(b"\xe2\x80\xa8", b"\\u2028")
+        frames = frames.replace(b"\xe2\x80\xa9", b"\\u2029")
     return frames
 
 

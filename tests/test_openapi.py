@@ -56,8 +56,8 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
         )
 
     assert asked.returncode == 0, asked.stdout[-8000:] + asked.stderr
-    calls = sum(len(item) for item in DOCUMENT["paths"].values())
-    assert f"Selected: {calls - 1}/{calls}" in asked.stdout
+    (selected, described) = re.findall(r"Selected: (\d+)/(\d+)", asked.stdout)[0]
+    assert int(selected) == int(described) - 1
 
 
 # ---- what the schemas let through is what the checks let through
