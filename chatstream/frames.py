@@ -30,7 +30,6 @@ from chatstream.validation import (
     FeedbackRequest,
     HistoryQuery,
     ReplacingTurnRequest,
-    StreamQuery,
     TurnIdField,
     check_message,
     parse,
@@ -51,6 +50,12 @@ class CancelFrame(Addressed):
     """Stops a turn."""
 
     turn_id: TurnIdField
+
+
+class SubscribeFrame(Addressed):
+    """Follows a conversation; `after` is any id, or 0 for the beginning, and empty it is none."""
+
+    after: str | None = None
 
 
 class Frames:
@@ -115,10 +120,10 @@ class Frames:
             session.release(name)
 
     async def _subscribe(self, data: Json, ref: object) -> None:
-        asked = self._parse(StreamQuery, data)
+        asked = self._parse(SubscribeFrame, data)
         log = self._services.log
         conversation = await log.conversation(asked.address)
-        where = start_of_conversation(conversation, asked.after, log.last_id)
+        where = start_of_conversation(conversation, asked.after or None, log.last_id)
         self._session.subscribe(conversation, where, ref)
 
     async def _unsubscribe(self, data: Json, ref: object) -> None:

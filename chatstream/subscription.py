@@ -35,7 +35,7 @@ class Subscription:
         self.held = 0
         self._wake = wake
         self._told = False
-        self._waiting = [wire.ready(self.name, start.after, ref)]
+        self._waiting = [wire.ready(self.name, start.after, ref, reset=start.reset)]
         if start.reset:
             self._waiting.append(wire.reset(self.name))
         self._subscriber = Subscriber(conversation, start, self.wake)

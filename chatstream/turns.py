@@ -209,6 +209,22 @@ class TurnRunner:
             raise NotFound("There is no such turn.")
         return ended(conversation, TurnId(turn_id), found)
 
+    async def known(self, request: TurnRequest) -> LiveTurn | EndedTurn:
+        """
+        Return the turn that this request has started before; it starts nothing.
+
+        Raises:
+            NotFound: There is none of its id, or it names none.
+            Conflict: The id was used with another body.
+        """
+        turn_id, body = TurnId(request.turn_id or ""), request.fingerprint()
+        turn = await self.get(request.address, turn_id)
+        if isinstance(turn, EndedTurn):
+            return await known(turn.conversation, turn_id, body)
+        if turn.body != body:
+            raise other_body(turn_id)
+        return turn
+
     async def cancel(self, address: Address, turn_id: str) -> LiveTurn | EndedTurn:
         """
         Stop a turn; returns once its end is durable. One that had ended is left as it is.

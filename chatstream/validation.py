@@ -16,6 +16,7 @@ import orjson
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -49,6 +50,14 @@ def _check_id(value: str) -> str:
     return value
 
 
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""JSON has one kind of number: some clients write 3 as 3.0."""
+
+
 def _check_title(value: str) -> str:
     words = " ".join(value.split())
     if not words or any(unicodedata.category(character) == "Cc" for character in words):
@@ -56,14 +65,42 @@ def _check_title(value: str) -> str:
     return words
 
 
-Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS), AfterValidator(_check_id)]
+# What the checks above let through, for those who read the description.
+_ID_PATTERN = r"^(?!\.\.?$)[^\u0000-\u001f\u007f-\u009f]*$"
+_SPACE = r"\t-\r\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_TITLE_PATTERN = (
+    rf"^[{_SPACE}]*[^{_SPACE}\u0000-\u0008\u000e-\u001b\u007f-\u009f]"
+    r"[^\u0000-\u0008\u000e-\u001b\u007f-\u0084\u0086-\u009f]*$"
+)
+_MESSAGE_PATTERN = rf"[^{_SPACE}]"
+
+Id = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_ID_CHARS, json_schema_extra={"pattern": _ID_PATTERN}),
+    AfterValidator(_check_id),
+]
 TurnIdField = Annotated[str, Field(pattern=TURN_ID)]
+
+
+def _say_null(schema: dict[str, Any]) -> None:
+    """Describe each field that may be absent as one that may be null: the two mean the same."""
+    required = schema.get("required", ())
+    for name, field in schema.get("properties", {}).items():
+        for choice in field.pop("anyOf", ()):
+            if choice != {"type": "null"}:
+                field |= choice
+        if name not in required and "type" in field:
+            field["type"] = [field["type"], "null"]
+            if "enum" in field:
+                field["enum"] = [*field["enum"], None]
+            if field.get("default", ...) is None:
+                del field["default"]
 
 
 class Body(BaseModel):
     """A JSON object. Unknown fields are ignored, and null is the same as absent."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", json_schema_extra=_say_null)
 
     @model_validator(mode="before")
     @classmethod
@@ -88,13 +125,18 @@ class Addressed(Body):
 class TurnRequest(Addressed):
     """The body that starts a turn."""
 
-    message: str = Field(description="what the user says; at most MAX_MESSAGE_CHARS code points")
-    turn_id: TurnIdField | None = None
+    message: str = Field(
+        description="what the user says; at most MAX_MESSAGE_CHARS code points",
+        json_schema_extra={"minLength": 1, "pattern": _MESSAGE_PATTERN},
+    )
+    turn_id: TurnIdField | None = Field(
+        None, description="the client's own; the header Idempotency-Key is the same thing"
+    )
     provider: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     system: Annotated[str, Field(max_length=MAX_SYSTEM_CHARS)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = None
 
     def fingerprint(self) -> str:
         """Return the same for bodies that are the same: the fields as given, without the ids."""
@@ -114,7 +156,7 @@ class ReplacingTurnRequest(TurnRequest):
 class FeedbackRequest(Addressed):
     """What a user thinks of an answer, or of the whole."""
 
-    rating: Annotated[int, Field(ge=1, le=5)]
+    rating: Annotated[int, Field(ge=1, le=5), WHOLE]
     comments: Annotated[str, Field(max_length=MAX_COMMENT_CHARS)] | None = None
     turn_id: TurnIdField | None = None
 
@@ -123,18 +165,18 @@ class RenameRequest(Body):
     """A conversation's new title."""
 
     title: Annotated[
-        str, Field(min_length=1, max_length=MAX_TITLE_CHARS), AfterValidator(_check_title)
+        str,
+        Field(
+            min_length=1,
+            max_length=MAX_TITLE_CHARS,
+            json_schema_extra={"pattern": _TITLE_PATTERN},
+        ),
+        AfterValidator(_check_title),
     ]
 
 
 class AddressQuery(Addressed):
     """The query of what is about a conversation."""
-
-
-class StreamQuery(Addressed):
-    """The query of a stream. `after` is any id, or 0 for the beginning."""
-
-    after: str | None = None
 
 
 class FollowQuery(Body):
@@ -169,8 +211,12 @@ class FollowQuery(Body):
 class HistoryQuery(Addressed):
     """The query of a page of history."""
 
-    limit: Annotated[int, Field(ge=1, le=1000)] = 1000
-    before: Annotated[str, Field(max_length=100)] | None = None
+    limit: Annotated[int, Field(ge=1, le=1000), WHOLE] = 1000
+    before: Annotated[str, Field(max_length=100)] | None = Field(
+        None,
+        description="what an earlier page gave",
+        json_schema_extra={"pattern": r"^[0-8][0-9]{12}-[0-9]{4}[mr][0-9]{13}-[0-9]{4}$"},
+    )
 
 
 class UserQuery(Body):
@@ -182,8 +228,12 @@ class UserQuery(Body):
 class ConversationsQuery(UserQuery):
     """The query of a list of conversations."""
 
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
-    before: Annotated[str, Field(max_length=100)] | None = None
+    limit: Annotated[int, Field(ge=1, le=1000), WHOLE] = 100
+    before: Annotated[str, Field(max_length=100)] | None = Field(
+        None,
+        description="what an earlier page gave",
+        json_schema_extra={"pattern": r"^[0-8][0-9]{12}-[0-9]{4}$"},
+    )
 
 
 def parse(model: type[M], data: object, *, strict: bool = True) -> M:

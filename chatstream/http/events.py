@@ -19,13 +19,13 @@ from chatstream import wire
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull, Unavailable
 from chatstream.events import Address
 from chatstream.frames import problem
-from chatstream.http.requests import pairs, query
+from chatstream.http.requests import cursor, pairs, query
 from chatstream.http.sse import CutStream, EventStream, LogStream
 from chatstream.log.conversation import Conversation
 from chatstream.services import SHARE, Services, services_of
 from chatstream.subscriber import Start, start_of_conversation
 from chatstream.subscription import SLICE, Subscription
-from chatstream.validation import Addressed, FollowQuery, StreamQuery, parse
+from chatstream.validation import Addressed, FollowQuery, parse
 
 logger = logging.getLogger(__name__)
 
@@ -36,24 +36,23 @@ async def follow(request: Request) -> Response:
         await services_of(request).shares.turn()
     if [name for name, _ in pairs(request)].count("conversation_id") > 1:
         return await _several(request)
-    asked = query(request, StreamQuery)
+    asked = query(request, Addressed)
     services = services_of(request)
     try:
         conversation = await services.log.conversation(asked.address)
     except (StorageFailed, StorageFull, Unavailable):
         return CutStream(services)
-    cursor = request.headers.get("last-event-id") or asked.after
-    where = start_of_conversation(conversation, cursor, services.log.last_id)
+    where = start_of_conversation(conversation, cursor(request), services.log.last_id)
     return LogStream(services, conversation, where)
 
 
 async def _several(request: Request) -> Response:
     asked = query(request, FollowQuery, ("conversation_id", "after"))
     stream = SharedStream(services_of(request))
-    cursors = asked.after or [""] * len(asked.conversation_id)
+    afters = asked.after or [""] * len(asked.conversation_id)
     try:
-        for name, cursor in zip(asked.conversation_id, cursors, strict=True):
-            await stream.follow(Address(asked.user_id, name), cursor or None)
+        for name, after in zip(asked.conversation_id, afters, strict=True):
+            await stream.follow(Address(asked.user_id, name), after or None)
     except BaseException:
         stream.close()
         raise
@@ -74,7 +73,7 @@ class SharedStream(EventStream):
         self._ready: dict[str, None] = {}
         self._opening = wire.sse_retry()
 
-    async def follow(self, address: Address, cursor: str | None) -> None:
+    async def follow(self, address: Address, after: str | None) -> None:
         """Send a conversation too, from a cursor on; it is read from now on."""
         log = self._services.log
         try:
@@ -83,7 +82,7 @@ class SharedStream(EventStream):
         except (ChatstreamError, OSError) as error:
             self._opening += _failed(address.conversation_id, error)
             return
-        self._add(conversation, start_of_conversation(conversation, cursor, log.last_id))
+        self._add(conversation, start_of_conversation(conversation, after, log.last_id))
 
     def _add(self, conversation: Conversation, start: Start) -> None:
         subscription = Subscription(conversation, start, None, self._has_something)

@@ -6,7 +6,7 @@ import logging
 
 import orjson
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from chatstream.errors import (
@@ -27,7 +27,7 @@ _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 
 def problem(
-    request: Request,
+    request: HTTPConnection,
     status: int,
     code: str,
     title: str,
@@ -59,7 +59,7 @@ def members(
     )
 
 
-def answer(request: Request, error: ChatstreamError) -> Response:
+def answer(request: HTTPConnection, error: ChatstreamError) -> Response:
     """Return the answer to an error of ours."""
     headers: dict[str, str] = {}
     more: Json = {}

@@ -67,4 +67,6 @@ async def providers(request: Request) -> Response:
 
 async def openapi(request: Request) -> Response:
     """`GET /openapi.json`: OpenAPI 3.1, from the models that validate."""
-    return json(document(request.scope.get("root_path", "")))
+    services = services_of(request)
+    root, names = request.scope.get("root_path", ""), services.providers.by_name
+    return json(document(root, names, services.settings.max_message_chars))

@@ -215,10 +215,12 @@ class CutStream(EventStream):
 
 def opened(conversation_id: str, start: Start) -> bytes:
     """Return what opens every stream: when to come back, where it starts, and a reset if any."""
-    frames = wire.sse_retry() + wire.sse(start.after, wire.ready(conversation_id, start.after))
+    ready = wire.ready(conversation_id, start.after, reset=start.reset)
     if start.reset:
-        frames += wire.sse_control(wire.reset(conversation_id))
-    return frames
+        told = wire.sse_control(ready) + wire.sse_control(wire.reset(conversation_id))
+    else:
+        told = wire.sse(start.after, ready)
+    return wire.sse_retry() + told
 
 
 async def _nothing() -> AsyncIterator[bytes]:
