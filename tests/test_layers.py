@@ -11,7 +11,7 @@ LAYERS = [
     " subscriber history pulse usage",
     "auth limits services",
     "http websocket socket_protocol frames subscription",
-    "app cli server listener terminal bench importing old_files exporting fsck damage",
+    "app cli server listener terminal bench importing old_files left_out exporting fsck damage",
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}
 APART = {("turns", "subscriber"), ("subscriber", "turns"), ("log", "providers")}
