@@ -84,7 +84,7 @@ function keeps(old, block) {
 
 function nodesOf({ kind, text, language }) {
   if (kind === "html") return dressed(safeFragment(text));
-  const holder = element(kind === "code" ? "code" : "div", { class: kind === "plain" && "plain" });
+  const holder = element(kind === "code" ? "code" : "div", { class: kind === "plain" && "verbatim" });
   showPieces(holder, text);
   return [kind === "code" ? codeBlock(element("pre", {}, holder), language) : holder];
 }
