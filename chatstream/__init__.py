@@ -8,8 +8,8 @@ A conversation is a log, and everything else is a view of it. The flow, in readi
 
 Layers, imports point down only (`tests/test_layers.py`)::
 
-    composition  app, cli, server (listener, descriptors), terminal, bench/, importing, exporting,
-                 fsck, damage
+    composition  app, cli, server (listener, descriptors), terminal, bench/, importing,
+                 old_files, left_out, exporting, fsck, damage
     edge         http/ (a module per resource), websocket, subscription, frames,
                  http_protocol and socket_protocol (connections, heads, cycles, overload, refusals)
     guards       auth, limits, services

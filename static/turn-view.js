@@ -37,8 +37,8 @@ export class TurnView {
     this.#actions = actions;
     const parts = this.#parts;
     this.element = element("li", { class: "turn" }, parts.question, parts.reply);
-    this.#answer = new MarkdownView(parts.answer);
-    this.#thoughts = new MarkdownView(parts.thoughtsText);
+    this.#answer = new MarkdownView(parts.answer, true);
+    this.#thoughts = new MarkdownView(parts.thoughtsText, true);
     this.#rating = new RatingView((feedback) => actions.rate(this.#turn, feedback));
     const handlers = {
       onAgain: (kind) => this.#again(kind),

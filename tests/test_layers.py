@@ -12,7 +12,8 @@ LAYERS = [
     "auth limits services",
     "http websocket socket_protocol http_protocol frames subscription connections cycles heads"
     " overload refusals",
-    "app cli server listener descriptors terminal bench importing old_files exporting fsck damage",
+    "app cli server listener descriptors terminal bench importing old_files left_out exporting fsck"
+    " damage",
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}
 APART = {("turns", "subscriber"), ("subscriber", "turns"), ("log", "providers")}
