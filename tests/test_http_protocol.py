@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 import time
@@ -15,7 +16,7 @@ import pytest
 from websockets.sync.client import connect
 
 from chatstream import connections, http_protocol, pulse
-from chatstream.connections import Connections, Turns
+from chatstream.connections import Turns
 from chatstream.descriptors import places, raise_limit
 from chatstream.http import requests
 from chatstream.http_protocol import HttpProtocol
@@ -628,8 +629,6 @@ def test_connections_leave_no_circles_however_they_end(shared: Running) -> None:
 
 def test_work_in_slices_goes_round_and_lets_others_in(shared: Running) -> None:
     async def run() -> tuple[list[str], int]:
-        import asyncio
-
         loop = asyncio.get_running_loop()
         turns, done, beats = Turns(loop), [], 0
         work = {"a": 200, "b": 200}
@@ -650,12 +649,3 @@ def test_work_in_slices_goes_round_and_lets_others_in(shared: Running) -> None:
     done, beats = shared.call(run())
     assert done == ["a", "b"] * 200
     assert beats > 10
-
-
-def test_the_loop_is_the_only_thing_that_connections_need(shared: Running) -> None:
-    async def run() -> int:
-        import asyncio
-
-        return len(Connections(asyncio.get_running_loop()))
-
-    assert shared.call(run()) == 0
