@@ -151,8 +151,8 @@ def serve(app: Chatstream, ready: Callable[[str], None]) -> None:
     Raises:
         ChatstreamError: It could not start: an address in use, a data folder that is not its own.
     """
-    # What was imported stays. What chatstream leaves is freed by counting; the collector is for what
-    # others leave in circles: of that, some 240,000 things at most wait for it, tens of MiB.
+    # What was imported stays. What chatstream leaves is freed by counting; the collector is for the
+    # circles that others leave: of those some 240,000 things at most wait for it, tens of MiB.
     gc.freeze()
     gc.set_threshold(10_000, 5, 3)
     Server(app, ready).run()
