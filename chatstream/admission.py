@@ -16,7 +16,7 @@ from chatstream.errors import OVERLOADED, TooManyRequests, Unavailable
 from chatstream.lag import Lag, Turns
 from chatstream.settings import Settings
 
-MOST_LAG, MOST_LAG_OF_MANY = 0.05, 0.008
+MOST_LAG, MOST_LAG_OF_MANY = 0.1, 0.008
 """
 Seconds by which the loop may be late, on average, before no turn begins; and none of a user who has
 many: what one asks for makes nobody else late, and a thousand who come at once are no such user.
