@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -19,12 +20,20 @@ MOST_OF_ONE = 0.2
 """Seconds that one tick may say: a machine that stood still is not a loop with too much to do."""
 
 
+OTHERS_SHARE = 0.25
+"""
+So much counts of what the loop was late while its thread did nothing: where other programs have the
+machine, to refuse turns helps little.
+"""
+
+
 class Lag:
     """
     Looks how late the loop is, while there is something that could be late. For its thread.
 
     Attributes:
-        smoothed: By how many seconds what is due comes late, as it was over about the last second.
+        smoothed: By how many seconds what is due comes late, as it was over about the last second;
+            what other programs add to it counts by a quarter.
         recent: The same over about a third of that.
     """
 
@@ -33,7 +42,7 @@ class Lag:
         self._loop = asyncio.get_running_loop()
         self._busy = busy
         self._looks = False
-        self._due = 0.0
+        self._due = self._worked = 0.0
         self._waiting: asyncio.Future[None] | None = None
         self.smoothed = self.recent = 0.0
 
@@ -53,10 +62,13 @@ class Lag:
 
     def _wait(self) -> None:
         self._due = self._loop.time() + TICK_SECONDS
+        self._worked = time.thread_time()
         self._loop.call_at(self._due, self._look)
 
     def _look(self) -> None:
         late = min(max(0.0, self._loop.time() - self._due), MOST_OF_ONE)
+        own = min(late, time.thread_time() - self._worked)
+        late = own + (late - own) * OTHERS_SHARE
         self.smoothed += _weight(late, SMOOTHING_SECONDS) * (late - self.smoothed)
         self.recent += _weight(late, RECENT_SECONDS) * (late - self.recent)
         if self._busy():

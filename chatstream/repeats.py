@@ -28,7 +28,7 @@ CLIENTS_FAULTS = ("Invalid UTF-8 sequence", "Invalid HTTP request", "Unsupported
 
 
 class Kind(NamedTuple):
-    """What counts as the same: the logger, how the message begins, where it was raised, whom."""
+    """What counts as the same: the logger, how the message begins, where it was raised, who."""
 
     logger: str
     message: str

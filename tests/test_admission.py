@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from chatstream.admission import FEW_TURNS, MOST_LAG, MOST_LAG_OF_MANY
+from chatstream.admission import FEW_TURNS, MOST_LAG, MOST_LAG_OF_MANY, REFUSED_A_SECOND
 from chatstream.lag import Lag
 from chatstream.providers.scripted import Scripted
 from tests.running import Gate, Running
@@ -119,3 +119,17 @@ def test_reading_and_stopping_go_on_while_starts_are_refused(server: Late) -> No
     assert server.http.get(path + query).json()["status"] == "running"
     body = {"user_id": "u", "conversation_id": "c0"}
     assert server.http.post(f"{path}/cancel", json=body).json()["status"] == "cancelled"
+
+
+def test_a_flood_that_meets_no_place_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    gate = Gate()
+    with Late(tmp_path / "data", Scripted(gate), max_turns=FEW_TURNS) as server:
+        turn_id = server.run_turns(FEW_TURNS)[0]
+        again = {"message": "x", "user_id": "u", "conversation_id": "c0", "turn_id": turn_id}
+        assert server.http.post("/turns", json=again).status_code == 202  # it runs already
+        server.late()
+        for _ in range(REFUSED_A_SECOND):
+            assert start(server)[1]["code"] == "overloaded"
+        answer = server.http.post("/turns", content=b"this is no JSON")
+        assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+        gate.open()

@@ -20,12 +20,32 @@ async def test_a_loop_that_is_kept_busy_is_seen_to_be_late_and_calm_comes_back()
     lag = Lag(lambda: True)
     lag.start()
     while lag.smoothed < 0.02:
-        time.sleep(0.06)  # noqa: ASYNC251 - what it is to see
+        work(0.06)
         await lag.tick()
     assert lag.recent > lag.smoothed
 
     while lag.smoothed > 0.01:
         await lag.tick()
+
+
+async def test_what_other_programs_take_counts_less() -> None:
+    lags = [Lag(lambda: True), Lag(lambda: True)]
+    for lag, busy in zip(lags, (work, time.sleep), strict=True):
+        lag.start()
+        for _ in range(5):
+            busy(0.06)
+            await lag.tick()
+        lag._busy = lambda: False
+        await lag.tick()
+
+    assert lags[1].smoothed < 0.6 * lags[0].smoothed
+
+
+def work(seconds: float) -> None:
+    """Compute for so long."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
 
 
 async def test_one_long_halt_is_no_load() -> None:

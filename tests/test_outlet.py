@@ -270,7 +270,7 @@ def test_a_terminal_that_holds_the_address_back_does_not_hold_the_server(tmp_pat
 
 def answers(url: str) -> bool:
     """Wait until a server answers."""
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + 3 * SECONDS
     while time.monotonic() < end:
         try:
             return httpx.get(url, trust_env=False).status_code == 200
