@@ -108,7 +108,12 @@ class OpenAIAnswer:
         """Return what one chunk adds; as `Answer.take` promises."""
         pieces: list[Piece] = []
         usage = chunk.get("usage")
-        choice = first_of(chunk.get("choices"))
+        choices = chunk.get("choices")
+        choice = None
+        if choices:
+            choice = choices[0]
+            if choice.get("index"):
+                choice = first_of(choices)
         if choice is not None:
             # Some answer with one whole message, although a stream was asked for.
             delta = choice["delta"] if "delta" in choice else choice.get("message")
@@ -117,7 +122,8 @@ class OpenAIAnswer:
             reason = choice.get("finish_reason")
             if reason:
                 self._take_reason(reason)
-            usage = usage or choice.get("usage")
+            if usage is None:
+                usage = choice.get("usage")
         if usage:
             pieces += usage_of((usage.get("prompt_tokens"),), (usage.get("completion_tokens"),))
         return pieces
@@ -132,7 +138,10 @@ class OpenAIAnswer:
             self._say(thought, pieces, "reasoning")
         text = delta.get("content")
         if text:
-            self._say(text, pieces)
+            if self._thoughts.over and type(text) is str:
+                pieces.append(Text(text))  # nearly all of an answer
+            else:
+                self._say(text, pieces)
         refusal = delta.get("refusal")
         if refusal:
             self._refused = True
