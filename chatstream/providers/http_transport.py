@@ -85,10 +85,10 @@ class AiohttpStream(httpx.AsyncByteStream):
         self._response = response
         self._content = response.content
         self._readany = response.content.readany
+        self._refused = ""
         self._left = b""  # read, and more than was to be returned at once
         self._inflated = self._inflate(response.headers.get("Content-Encoding", ""))
         self._open_streams = open_streams
-        self._refused = ""
         open_streams.add(self)
         self._lost: asyncio.Future[None] | None = None
         self._watch_connection()
