@@ -27,6 +27,9 @@ MAX_RETRY_AFTER: Final = 120.0
 MAX_LOGGED: Final = 1000
 """Characters of an error body that the debug log shows."""
 
+MAX_READ: Final = 4000
+"""Characters of a provider's sentence that are looked at: a search in all of it could take long."""
+
 SHORTEST_QUOTE: Final = 3
 """Characters; a shorter message is found in any text."""
 
@@ -138,7 +141,7 @@ def explain(
     """
     if status is None:
         status = _status_in(error)
-    text = str(error.get("message") or error.get("detail"))
+    text = str(error.get("message") or error.get("detail"))[:MAX_READ]
     said, wait = words(error), _retry_after(headers, error)
     waits = wait is not None or _is_a_whiles(error)
     code, sentence, retryable = _of_the_request(status, said, text) or (

@@ -38,7 +38,7 @@ DRAIN_SECONDS: Final = 0.2
 """How long after `[DONE]` the stream's end is waited for; without it no connection is reused."""
 ERROR_BODY_SECONDS: Final = 2.0
 MAX_ERROR_BODY: Final = 64 * 1024
-MOST_MENDED: Final = 4
+MOST_MENDED: Final = 6
 """How many refused fields one request is mended of."""
 
 logger = logging.getLogger(__name__)
