@@ -2,7 +2,6 @@
 
 import asyncio
 import gzip
-import logging
 import time
 import zlib
 
@@ -24,8 +23,8 @@ from tests.abuse import hostile
 from tests.asking import FORMS, answer, ask, failure, make, texts
 from tests.upstream import Upstream
 
-HEARTBEATS_MS = 100.0
-"""CPU time between two turns of the loop: what a slice takes, many times over."""
+LONGEST_MS = 200.0
+"""CPU time between two turns of the loop; what stopped it took seconds."""
 
 
 class Body:
@@ -180,10 +179,9 @@ async def longest_stretch(provider: OpenAIProvider, *answers: str) -> float:
     "answer", [name for name in hostile.ANSWERS if not name.startswith("names")]
 )
 async def test_nothing_that_a_provider_sends_stops_the_loop(answer: str) -> None:
-    logging.getLogger("chatstream").setLevel(logging.ERROR)
     with hostile.provider("names") as url:
         provider = OpenAIProvider(base_url=url, api_key="k", model="m", connect_timeout=5)
         stretch = await longest_stretch(provider, *[answer] * 3)
         await provider.aclose()
 
-    assert stretch < HEARTBEATS_MS
+    assert stretch < LONGEST_MS
