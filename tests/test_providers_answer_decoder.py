@@ -211,7 +211,7 @@ def test_endless_comments_are_not_kept() -> None:
 
 
 objects = st.recursive(
-    st.none() | st.integers() | st.text(max_size=6),
+    st.none() | st.integers(-9, 9) | st.text(max_size=6),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
     max_leaves=6,
 )

@@ -1,5 +1,6 @@
 """An empty account and a missing model: told apart from what has the same status."""
 
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -276,6 +277,7 @@ def test_a_model_that_is_not_there_is_named(status: int, body: Any) -> None:
         (400, error("This model does not support assistant message prefill.")),
         (400, error("Unsupported parameter: 'max_tokens' is not supported with this model.")),
         (503, error("The model is not available, it is loading")),
+        (404, error("nothing like it here", code=404)),
     ],
 )
 def test_what_names_no_model_is_no_missing_model(status: int, body: Any) -> None:
@@ -283,6 +285,23 @@ def test_what_names_no_model_is_no_missing_model(status: int, body: Any) -> None
 
     assert failed.code == "provider_error"
     assert ("nothing at the address" in failed.message) is (status == 404)
+
+
+def test_a_model_whose_name_is_a_path_is_named() -> None:
+    body = {"object": "error", "message": "The model `/a/path/m` does not exist.", "code": 404}
+
+    assert told(404, body, model="/a/path/m").code == "model_not_found"
+
+
+def test_a_name_within_a_word_is_no_name() -> None:
+    assert told(404, error("nothing among these"), model="m").code == "provider_error"
+
+
+def test_a_long_error_is_looked_at_quickly() -> None:
+    for word in ("model ", "credits ", "rate ", "temperature "):
+        begun = time.monotonic()
+        told(404, error(word * 10_000))
+        assert time.monotonic() - begun < 0.5
 
 
 def test_a_404_of_a_page_names_no_model() -> None:

@@ -164,8 +164,8 @@ async def test_a_silence_behind_text_and_its_finish_reason_is_the_end(
 async def test_the_silence_begins_anew_with_all_that_comes(
     upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.reading.END_SECONDS", 0.4)
-    script = "say=a finish wait=0.25 say=b finish wait=0.25 usage=7:3 wait=0.25 say=c finish hang"
+    monkeypatch.setattr("chatstream.providers.reading.END_SECONDS", 0.8)
+    script = "say=a finish wait=0.45 say=b finish wait=0.45 usage=7:3 wait=0.45 say=c finish hang"
 
     assert await said(upstream, "openai", script) == ("abc", "", [Usage(7, 3), Finish("stop")])
 
@@ -182,10 +182,10 @@ def test_before_any_text_silence_is_for_the_turns_own_timers(
 ) -> None:
     monkeypatch.setattr("chatstream.providers.reading.END_SECONDS", 0.05)
     providers = Providers({"openai": make("openai", upstream.url)}, "openai")
-    with Running(tmp_path, providers, retries=0, token_timeout=0.4) as server:
+    with Running(tmp_path, providers, retries=0, token_timeout=1) as server:
         answered = server.http.post("/chat", json={"message": "!reason=1 finish hang"}).json()
         late = server.http.post(
-            "/chat", json={"message": "!reason=1 finish wait=0.2 say=x finish done"}
+            "/chat", json={"message": "!reason=1 finish wait=0.3 say=x finish done"}
         ).json()
 
     assert answered["code"] == "token_timeout"

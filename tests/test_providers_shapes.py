@@ -76,9 +76,19 @@ def test_reasoning_may_be_a_list_of_parts_too() -> None:
     assert take({"reasoning": "hm "}) == [Reasoning("hm ")]
 
 
-@pytest.mark.parametrize("content", [5, [5], [{"type": "text", "text": 5}], {"type": ["text"]}])
+def nested(depth: int) -> object:
+    return [nested(depth - 1)] if depth else [{"type": "text", "text": "a"}]
+
+
+def test_parts_may_lie_in_one_another() -> None:
+    assert take({"content": nested(3)}) == [Text("a")]
+
+
+@pytest.mark.parametrize(
+    "content", [5, [5], [{"type": "text", "text": 5}], {"type": ["text"]}, nested(500)]
+)
 def test_what_is_no_content_is_not_guessed_at(content: object) -> None:
-    with pytest.raises((AttributeError, TypeError)):
+    with pytest.raises((AttributeError, TypeError, ValueError)):
         take({"content": content})
 
 
@@ -86,7 +96,7 @@ def choice(index: object, text: str, **more: Any) -> dict[str, Any]:
     return {"index": index, "delta": {"content": text}, **more}
 
 
-@pytest.mark.parametrize("zero", [0, None, 0.0, "absent"])
+@pytest.mark.parametrize("zero", [0, None, 0.0, "0", "absent"])
 def test_only_the_first_of_several_answers_counts_wherever_it_stands(zero: object) -> None:
     answer = OpenAIAnswer()
     first = choice(zero, "a")

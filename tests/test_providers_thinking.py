@@ -64,7 +64,7 @@ def parted(chunks: Sequence[str]) -> Said:
         ("</think>Hello", "", "</think>Hello"),
         ("`<think>` opens", "", "`<think>` opens"),
         ("<thinking>hm</thinking>Hello", "hm", "Hello"),
-        ("<thought>hm</thought>Hello", "hm", "Hello"),
+        ("<thought>hm</thought>Hello", "", "<thought>hm</thought>Hello"),
         ("<seed:think>hm</seed:think>Hello", "hm", "Hello"),
         ("<thinking>hm</think>Hello", "hm</think>Hello", ""),
         ("\n\n", "", "\n\n"),

@@ -252,9 +252,8 @@ class Player:
 
     async def do_quote(self, _: str) -> None:
         headers = self._asked.headers
-        key = next(
-            headers[n] for n in ("x-goog-api-key", "x-api-key", "authorization") if n in headers
-        )
+        names = ("x-goog-api-key", "x-api-key", "authorization")
+        key = next((headers[name] for name in names if name in headers), "")
         self._error["message"] = f"Wrong key {key} for {orjson.dumps(self._asked.body).decode()}"
 
     async def do_body(self, value: str) -> None:

@@ -15,6 +15,9 @@ NDJSON: Final = "application/x-ndjson"
 MAX_NAME_CHARS: Final = 200
 MOST_TOKENS: Final = 1_000_000_000
 """A count above it is none."""
+MOST_NESTED: Final = 8
+"""How deep the lists of a content may lie in one another."""
+_FIRST: Final = (None, 0, "", "0")
 _TEXT_PARTS: Final = frozenset(("text", "output_text"))
 _THOUGHT_PARTS: Final = frozenset(("thinking", "reasoning", "reasoning_text", "thought"))
 
@@ -71,28 +74,31 @@ def first_of(listed: Sequence[dict[str, Any]] | None) -> dict[str, Any] | None:
     first = listed[0]
     if not first.get("index"):
         return first
-    return next((choice for choice in listed if not choice.get("index")), None)
+    return next((choice for choice in listed if choice.get("index") in _FIRST), None)
 
 
-def parts_in(content: object, kind: str = "text") -> Iterator[tuple[str, str]]:
+def parts_in(content: object, kind: str = "text", depth: int = 0) -> Iterator[tuple[str, str]]:
     """
     Yield what a content says, as ("text" or "reasoning", a text that is not empty).
 
     A content is a text, or a list of parts, which may hold lists themselves, as Mistral's thoughts
-    do. Parts of a kind that is not known here say nothing. Raises TypeError for what is no part.
+    do. Parts of a kind that is not known here say nothing. Raises TypeError or ValueError for what
+    is no part, or lies too deep.
     """
     if isinstance(content, str):
         if content:
             yield kind, content
     elif isinstance(content, list):
+        if depth > MOST_NESTED:
+            raise ValueError
         for part in content:
-            yield from parts_in(part, kind)
+            yield from parts_in(part, kind, depth + 1)
     elif isinstance(content, dict) and isinstance(named := content.get("type"), str):
         if named in _THOUGHT_PARTS:
             thought = content.get("thinking") or content.get("reasoning") or content.get("text")
-            yield from parts_in(thought, "reasoning")
+            yield from parts_in(thought, "reasoning", depth + 1)
         elif named in _TEXT_PARTS:
-            yield from parts_in(content.get("text"), kind)
+            yield from parts_in(content.get("text"), kind, depth + 1)
     elif content is not None:
         raise TypeError
 

@@ -89,8 +89,8 @@ def model_is_missing(status: int | None, said: Set[str], text: str, model: str) 
     """Tell whether it is the model that is not there; not so where nothing names one."""
     if said & _MODEL_WORDS:
         return True
-    if status not in (None, 400, 403, 404, 422) or _PATH_TEXT.search(text):
+    named = re.compile(rf"(?<![\w-]){re.escape(model)}(?![\w-])") if model else None
+    unnamed = named.sub("", text) if named else text  # a name may be a path
+    if status not in (None, 400, 403, 404, 422) or _PATH_TEXT.search(unnamed):
         return False
-    if status == 404 and model and model in text:
-        return True
-    return _MODEL_TEXT.search(text) is not None
+    return (status == 404 and unnamed != text) or _MODEL_TEXT.search(text) is not None

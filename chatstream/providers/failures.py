@@ -24,8 +24,8 @@ from chatstream.providers.causes import account_is_empty, model_is_missing
 MAX_RETRY_AFTER: Final = 120.0
 """Seconds; a provider that asks for more is asked again after this."""
 
-MAX_READ_CHARS: Final = 4000
-"""Of a provider's sentence that is looked at for its meaning."""
+MAX_READ: Final = 4000
+"""Characters of a provider's sentence that are looked at: a search in all of it could take long."""
 
 SHORTEST_QUOTE: Final = 3
 """Characters; a shorter message is found in any text."""
@@ -197,7 +197,7 @@ def words(error: Mapping[str, Any]) -> frozenset[str]:
 def _sentence(error: Mapping[str, Any]) -> str:
     """Return the beginning of what it says in words: a search in all of it could take seconds."""
     text = error.get("message") or error.get("detail")
-    return text[:MAX_READ_CHARS] if isinstance(text, str) else ""
+    return text[:MAX_READ] if isinstance(text, str) else ""
 
 
 def _details(error: Mapping[str, Any]) -> list[dict[str, Any]]:

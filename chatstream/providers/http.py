@@ -43,7 +43,7 @@ MAX_ERROR_BODY: Final = 64 * 1024
 GET_SECONDS: Final = 20.0
 MAX_GET_BYTES: Final = 2 * 1024 * 1024
 """The longest list of models that is read: some four times the longest that is known."""
-MOST_MENDED: Final = 4
+MOST_MENDED: Final = 6
 """How many refused fields one request is mended of."""
 
 

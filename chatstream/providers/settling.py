@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from chatstream.providers import Piece, Reasoning, Text
 from chatstream.providers.answer import Answer
+
+GRACE_SECONDS: Final = 0.1
+"""Where this process stood still, what came meanwhile is read before a silence counts."""
 
 
 class Settling:
@@ -47,6 +50,7 @@ class Settling:
         self._last = True
         self._due = math.inf
         self._timer: asyncio.TimerHandle | None = None
+        self._looked = False
         self._note(pieces, marked=True)
 
     @property
@@ -83,6 +87,7 @@ class Settling:
 
     def _settle(self, seconds: float) -> None:
         """Take the stream for ended after so many seconds without more."""
+        self._looked = False
         if seconds == math.inf:
             self._due = seconds
         elif self._close is not None:
@@ -94,10 +99,14 @@ class Settling:
     def _look(self) -> None:
         self._timer = None
         loop = asyncio.get_running_loop()
-        if loop.time() < self._due < math.inf:
-            self._timer = loop.call_at(self._due, self._look)
-        elif self._due < math.inf and self._close is not None:
+        if self._due == math.inf or self._close is None:
+            return
+        if self._looked:
             self._close()
+            return
+        if loop.time() >= self._due:
+            self._looked, self._due = True, loop.time() + GRACE_SECONDS
+        self._timer = loop.call_at(self._due, self._look)
 
     def leave(self) -> None:
         """Wait no longer."""

@@ -13,8 +13,8 @@ from typing import Final
 
 from chatstream.providers import Piece, Reasoning, Text
 
-_TAGS: Final = ("think", "thinking", "thought", "seed:think")
-"""DeepSeek's, Qwen's and most others'; Claude's by habit; Gemini's behind OpenAI's form; Seed's."""
+_TAGS: Final = ("think", "thinking", "seed:think")
+"""DeepSeek's, Qwen's and most others'; Nova's; Seed's."""
 _OPENING: Final = {f"<{tag}>": f"</{tag}>" for tag in _TAGS}
 MOST_HELD: Final = 1000
 """Characters of white space that are waited behind for what they belong to."""

@@ -40,6 +40,15 @@ def _quotes() -> tuple[bytes, bytes]:
     return STREAM + b"\r\n" + b'x "' + b'\\"' * 200_000 + b"\n", b"\n"
 
 
+def _error_with(delay: bytes) -> bytes:
+    told = b'{"error":{"message":"retry in %s","details":[{"retryDelay":"%s"}]}}' % (delay, delay)
+    return STREAM.replace(b"200", b"429") + b"\r\n" + told
+
+
+SAY_NOTHING = (
+    *("comments", "blank", "fields", "empty", "no-content", "usage", "amid", "objects"),
+    "null",
+)
 ANSWERS: dict[str, Callable[[], tuple[bytes, bytes]]] = {
     "bomb": lambda: _packed(b": xxxxxxxx\n"),
     "bomb-error": lambda: _packed(b"x" * 100, b"500"),
@@ -51,10 +60,12 @@ ANSWERS: dict[str, Callable[[], tuple[bytes, bytes]]] = {
     "usage": lambda: _plain(b'data: {"usage":{"prompt_tokens":1,"completion_tokens":2}}\n\n'),
     "amid": lambda: _plain(b"\n", CONTENT),
     "objects": lambda: _plain(b"{}", b" "),
+    "null": lambda: _plain(b"null\n"),
     "brackets": lambda: _plain(b"[", b"["),
     "line": lambda: _plain(b"x" * 100, b"data: "),
     "odd": lambda: _plain(ODD),
     "quotes": _quotes,
+    "digits": lambda: (_error_with(b"1" * 60_000), b" "),
     "small-chunks": lambda: (
         STREAM + b"Transfer-Encoding: chunked\r\n\r\n",
         _repeated(b"1\r\n\n\r\n"),
@@ -86,7 +97,7 @@ def _serve(connection: socket.socket, listing: str) -> None:
 
 
 @contextmanager
-def hostile(listing: str) -> Iterator[str]:
+def provider(listing: str) -> Iterator[str]:
     """
     Serve on loopback; yields the address.
 
