@@ -12,6 +12,7 @@ import pytest
 from chatstream.errors import ProviderError
 from chatstream.providers import Message, ProviderRequest
 from chatstream.providers.breaker import EMPTY_SECONDS, Account, Breaker
+from chatstream.providers.breakers import Breakers
 from chatstream.providers.failures import error_object, explain, unquoted
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
@@ -222,6 +223,16 @@ def test_an_empty_account_is_tried_by_one_after_five_minutes() -> None:
     assert [state(one), state(other)] == ["closed"] * 2
     assert [enter(breaker).trial for breaker in (one, other)] == [False, False]
     assert changes == [True, False]
+
+
+def test_a_model_that_was_never_asked_shows_its_account() -> None:
+    breakers = Breakers()
+    breaker = breakers.of("p", "a")
+    breaker.failed(enter(breaker), QUOTA)
+
+    assert breakers.state("p", "b") == breakers.state("p", "a") == "open"
+    assert breakers.state("q", "b") == "closed"
+    assert breakers.of("p", "b").enter() is None
 
 
 def test_an_account_that_empties_in_the_middle_of_an_answer_is_empty() -> None:
