@@ -114,6 +114,8 @@ class OpenAIAnswer:
             choice = choices[0]
             if choice.get("index"):
                 choice = first_of(choices)
+                if choice is None:
+                    return ()  # all of it is of answers that nobody asked for, the usage too
         if choice is not None:
             delta = choice.get("delta")
             if delta:
