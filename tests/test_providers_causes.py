@@ -315,6 +315,17 @@ def test_a_long_error_is_looked_at_quickly() -> None:
         assert time.monotonic() - begun < 0.5
 
 
+def test_an_error_may_be_plain_text() -> None:
+    def of(status: int, body: bytes) -> str:
+        return explain("p", status, error_object(body), {}, "m").code
+
+    assert of(404, b"model 'm' not found\n") == "model_not_found"
+    assert of(429, b"Insufficient credits") == "provider_quota"
+    assert of(429, b"slow down") == "provider_rate_limited"
+    assert of(404, b"404 page not found") == "provider_error"
+    assert of(500, b"\xff\xfe") == "provider_error"
+
+
 def test_a_404_of_a_page_names_no_model() -> None:
     page = b"<html><title>Not found</title>The model railway shop: gpt-4o not found</html>"
 
