@@ -70,6 +70,8 @@ def test_a_link_in_place_of_a_folder_of_ours_refuses_the_start(
     plant(data / name, precious)
     line = refused(Program(data))
     assert str(data / name) in line and "symbolic link" in line
+    told = [str(problem) for problem in fsck.check(data)]
+    assert f"{name}: symbolic link: it is not followed" in told
 
 
 @pytest.mark.parametrize("name", ["clock", "lock", "reserve"])

@@ -108,8 +108,9 @@ def remove_copies(conversation: Path) -> None:
     Raises:
         OSError: Something of it may still be there.
     """
-    for path in _files(conversation.parent):
-        if _is_copy_of(path, conversation):
+    for entry, own in _files(conversation.parent):
+        if (own is None or own[1] != conversation.stem) and _is_copy_of(entry, own, conversation):
+            path = Path(entry.path)
             path.unlink(missing_ok=True)
             if path.suffix == ".jsonl":
                 # What a repair has moved out of it says of itself no more whose it was.
@@ -132,31 +133,34 @@ def set_apart(path: Path) -> None:
     logger.warning("copy of another conversation set apart", extra=extra)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield all regular files in a folder, also those in folders that others have made there."""
-    for where, _, names in os.walk(folder, onerror=_unless_gone):
-        for name in names:
-            path = Path(where, name)
-            if not path.is_symlink() and path.is_file():
-                yield path
+def _files(folder: Path) -> Iterator[tuple[os.DirEntry[str], re.Match[str] | None]]:
+    """
+    Yield the regular files in a folder, with what their names say where they are our own.
+
+    Folders that others have made in it are looked into too.
+    """
+    folders = [str(folder)]
+    while folders:
+        where = folders.pop()
+        with suppress(FileNotFoundError), os.scandir(where) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    yield entry, _OWN.fullmatch(entry.name) if where == str(folder) else None
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
 
 
-def _unless_gone(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
-
-
-def _is_copy_of(path: Path, conversation: Path) -> bool:
-    own = _OWN.fullmatch(path.name) if path.parent == conversation.parent else None
-    if own is not None and own[1] == conversation.stem:
-        return False
-    fd = open_file(path)
+def _is_copy_of(entry: os.DirEntry[str], own: re.Match[str] | None, conversation: Path) -> bool:
     try:
-        first = first_record(fd, os.fstat(fd).st_size)
+        fd = open_file(entry.path)
+    except FileNotFoundError:
+        return False
+    try:
+        first = first_record(fd, BLOCK)
     finally:
         os.close(fd)
     if first is None:
-        stem = _STEM.match(path.name) if own is None else None
+        stem = _STEM.match(entry.name) if own is None else None
         return stem is not None and stem[1] == conversation.stem
     if first["type"].startswith("feedback"):
         return False

@@ -21,7 +21,7 @@ from chatstream.log.copies import Copies
 from chatstream.log.folder import Folder
 from chatstream.log.reserve import Reserve
 from chatstream.log.syncer import Syncer
-from chatstream.log.trouble import FULL, Trouble
+from chatstream.log.trouble import FULL, Trouble, reason
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ RETRY_SECONDS = 0.5
 """When deltas that the disk refused are tried again."""
 READERS = 4
 """Threads that read and rewrite. They are not those that sync: a reader slows no writer."""
+PROBE_SECONDS = 2.0
+"""How long a disk has to answer before it counts as unusable."""
 MAX_OPEN_FILES = 256
 """Conversations whose file stays open; live files of running turns come on top."""
 
@@ -66,6 +68,7 @@ class Disk:
         self._loop = asyncio.get_running_loop()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="chatstream-read")
         self._flushes: list[Flushes] = []
+        self._probing: asyncio.Future[None] | None = None
         self._open: OrderedDict[Holds, None] = OrderedDict()
 
     async def run(self, job: Callable[[], T]) -> T:
@@ -190,13 +193,24 @@ class Disk:
             message = "The data folder cannot be used."
             raise self.trouble.refusal(error, message, self.folder.root) from error
 
-    def probe(self) -> None:
-        """
-        Find out whether the disk can be used; after a refusal by a small write. For threads.
+    async def unusable(self) -> str | None:
+        """Return why the data folder cannot be used, for people; None where it can."""
+        if self._probing is None:
+            # Not one of the readers: that all of them read does not mean that the disk is away.
+            self._probing = asyncio.ensure_future(asyncio.to_thread(self._probe))
+        try:
+            await asyncio.wait_for(asyncio.shield(self._probing), PROBE_SECONDS)
+        except TimeoutError:
+            return "The disk does not answer."  # one look is under way, however many ask
+        except OSError as error:
+            self._probing = None
+            self.trouble.note(error, self.folder.root)
+            return f"The data folder cannot be used: {reason(error)}."
+        self._probing = None
+        return None
 
-        Raises:
-            OSError: It cannot.
-        """
+    def _probe(self) -> None:
+        """Look whether the disk can be used; after a refusal by a small write. For a thread."""
         self.folder.check_access()
         if self.trouble.open:
             self.clock.renew()

@@ -23,15 +23,13 @@ from chatstream.log.clock import IdClock
 from chatstream.log.conversation import Conversation
 from chatstream.log.disk import Disk, Fsync
 from chatstream.log.feedback import Feedback
-from chatstream.log.file_state import load
 from chatstream.log.folder import Folder
 from chatstream.log.listing import Entry, Listing
 from chatstream.log.orphans import end_orphans
-from chatstream.log.outside import look_anew
+from chatstream.log.outside import first_look, look_anew
 from chatstream.log.ownership import unusable
 from chatstream.log.recovery import survey
 from chatstream.log.syncer import sync_folder
-from chatstream.log.trouble import reason
 from chatstream.log.usage import Usage
 from chatstream.log.usage_file import Counts
 
@@ -47,8 +45,6 @@ QUIET_CONVERSATIONS = 512
 MOST_CONVERSATIONS = 65_536
 """Conversations that may be read or written at once: each takes some 2 KiB, its text besides."""
 RECOVERED_AT_ONCE = 64
-PROBE_SECONDS = 2.0
-"""How long a disk has to answer before it counts as unusable."""
 
 
 class JsonlLog:
@@ -71,7 +67,6 @@ class JsonlLog:
         self._erasing: dict[str, asyncio.Future[None]] = {}
         self._erasures: set[asyncio.Task[Any]] = set()
         self._erased_count = 0
-        self._probing: asyncio.Future[None] | None = None
         self._listing = Listing(disk)
         self._usage = Usage(disk)
         self.feedback = Feedback(disk)
@@ -83,28 +78,12 @@ class JsonlLog:
         return self._disk.clock.last
 
     def admit(self) -> None:
-        """
-        Refuse what would begin something new.
-
-        Raises:
-            StorageFull, StorageFailed: The disk is full, or cannot be used.
-        """
+        """Refuse what would begin something new: raises StorageFull or StorageFailed."""
         self._disk.admit()
 
     async def trouble(self) -> str | None:
         """Return why the data folder cannot be used, for people; None where it can."""
-        if self._probing is None:
-            self._probing = asyncio.ensure_future(self._disk.run(self._disk.probe))
-        try:
-            await asyncio.wait_for(asyncio.shield(self._probing), PROBE_SECONDS)
-        except TimeoutError:
-            return "The disk does not answer."  # one look is under way, however many ask
-        except OSError as error:
-            self._disk.trouble.note(error, self._disk.folder.root)
-            self._probing = None
-            return f"The data folder cannot be used: {reason(error)}."
-        self._probing = None
-        return None
+        return await self._disk.unusable()
 
     async def conversation(self, address: Address) -> Conversation:
         """
@@ -145,17 +124,7 @@ class JsonlLog:
             opening.exception()  # its callers, if any are left, have it too
 
     async def _open(self, address: Address) -> Conversation:
-        path = self._disk.folder.conversation(address)
-        try:
-            state = await self._disk.run(partial(load, path))
-        except OSError as error:
-            message = "The conversation's file cannot be read."
-            raise self._disk.trouble.refusal(error, message, path) from error
-        if state.created is None:
-            # That there is none may mean that the folder has gone.
-            self._disk.check(address.user_id)
-        if state.foreign:
-            self._disk.copies.tell([path])
+        state = await first_look(self._disk, address)
         self._disk.clock.raise_to(state.last)
         conversation = Conversation(self._disk, address, state)
         try:
@@ -227,12 +196,7 @@ class JsonlLog:
             done.set_result(None)
 
     async def list(self, user_id: str) -> Entries:
-        """
-        Return a user's conversations, newest first; none as it was before an answered clear.
-
-        Raises:
-            StorageFailed: They cannot be read.
-        """
+        """Return a user's conversations, newest first; none as it was before an answered clear."""
 
         async def read() -> Entries:
             mine = self._known_of(user_id)
@@ -246,9 +210,6 @@ class JsonlLog:
         Return what a user's turns took that ended on these days (`YYYY-MM-DD`, UTC).
 
         What runs is not in it, nor what is not durable, nor what an answered clear has erased.
-
-        Raises:
-            StorageFailed: It cannot be read.
         """
 
         def shown() -> dict[str, int]:

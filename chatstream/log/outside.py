@@ -41,6 +41,26 @@ class Opening(NamedTuple):
     own: Json
 
 
+async def first_look(disk: Disk, address: Address) -> FileState:
+    """
+    Return what a conversation's file says that is not in use.
+
+    Raises:
+        StorageFailed: It cannot be read, or a newer release wrote it.
+    """
+    path = disk.folder.conversation(address)
+    try:
+        state = await disk.run(partial(load, path))
+    except OSError as error:
+        message = "The conversation's file cannot be read."
+        raise disk.trouble.refusal(error, message, path) from error
+    if state.created is None:
+        disk.check(address.user_id)  # that there is none may mean that the folder has gone
+    if state.foreign:
+        disk.copies.tell([path])
+    return state
+
+
 async def look_anew(conversation: Conversation) -> None:
     """
     Go on with what a conversation's file is now, where it was changed. For the loop's thread.
