@@ -15,7 +15,7 @@ Layers, imports point down only (`tests/test_layers.py`)::
                  history, pulse, usage
                  (writers and readers meet only at the log)
     parts        log/, providers/ (an adapter a module, routing, resilience)
-    values       events, wire, validation, errors, settings, metrics, logs, prices
+    values       events, wire, validation, patterns, errors, settings, metrics, logs, prices
 """
 
 from typing import TYPE_CHECKING, Any
