@@ -17,7 +17,7 @@ Layers, imports point down only (`tests/test_layers.py`)::
                  subscriber, history, pulse, usage
                  (writers and readers meet only at the log)
     parts        log/, providers/ (an adapter a module, routing, resilience)
-    values       events, wire, validation, errors, settings, metrics, logs, outlet,
+    values       events, wire, validation, patterns, errors, settings, metrics, logs, outlet,
                  repeats, prices
 """
 

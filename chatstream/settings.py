@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     )
     auth: Literal["none"] = Field("none", description="how callers say who they are")
     allowed_hosts: Names = Field(
-        (), description="names that a Host header may carry besides loopback's, with commas"
+        (), description="names that a Host may be, besides localhost and any address; with commas"
     )
     allowed_origins: Names = Field(
         (), description="foreign origins whose pages may call, with commas"

@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from chatstream import patterns
 from chatstream.errors import BadRequest, InvalidRequest
 from chatstream.events import Address
 from chatstream.settings import MAX_SYSTEM_CHARS
@@ -65,42 +66,20 @@ def _check_title(value: str) -> str:
     return words
 
 
-# What the checks above let through, for those who read the description.
-_ID_PATTERN = r"^(?!\.\.?$)[^\u0000-\u001f\u007f-\u009f]*$"
-_SPACE = r"\t-\r\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-_TITLE_PATTERN = (
-    rf"^[{_SPACE}]*[^{_SPACE}\u0000-\u0008\u000e-\u001b\u007f-\u009f]"
-    r"[^\u0000-\u0008\u000e-\u001b\u007f-\u0084\u0086-\u009f]*$"
-)
-_MESSAGE_PATTERN = rf"[^{_SPACE}]"
-
 Id = Annotated[
     str,
-    Field(min_length=1, max_length=MAX_ID_CHARS, json_schema_extra={"pattern": _ID_PATTERN}),
+    Field(min_length=1, max_length=MAX_ID_CHARS, json_schema_extra={"pattern": patterns.ID}),
     AfterValidator(_check_id),
 ]
 TurnIdField = Annotated[str, Field(pattern=TURN_ID)]
 
 
-def _say_null(schema: dict[str, Any]) -> None:
-    """Describe each field that may be absent as one that may be null: the two mean the same."""
-    required = schema.get("required", ())
-    for name, field in schema.get("properties", {}).items():
-        for choice in field.pop("anyOf", ()):
-            if choice != {"type": "null"}:
-                field |= choice
-        if name not in required and "type" in field:
-            field["type"] = [field["type"], "null"]
-            if "enum" in field:
-                field["enum"] = [*field["enum"], None]
-            if field.get("default", ...) is None:
-                del field["default"]
-
-
 class Body(BaseModel):
     """A JSON object. Unknown fields are ignored, and null is the same as absent."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", json_schema_extra=_say_null)
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="ignore", json_schema_extra=patterns.say_null
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -127,7 +106,7 @@ class TurnRequest(Addressed):
 
     message: str = Field(
         description="what the user says; at most MAX_MESSAGE_CHARS code points",
-        json_schema_extra={"minLength": 1, "pattern": _MESSAGE_PATTERN},
+        json_schema_extra={"minLength": 1, "pattern": patterns.MESSAGE},
     )
     turn_id: TurnIdField | None = Field(
         None, description="the client's own; the header Idempotency-Key is the same thing"
@@ -169,7 +148,7 @@ class RenameRequest(Body):
         Field(
             min_length=1,
             max_length=MAX_TITLE_CHARS,
-            json_schema_extra={"pattern": _TITLE_PATTERN},
+            json_schema_extra={"pattern": patterns.TITLE},
         ),
         AfterValidator(_check_title),
     ]
@@ -215,7 +194,7 @@ class HistoryQuery(Addressed):
     before: Annotated[str, Field(max_length=100)] | None = Field(
         None,
         description="what an earlier page gave",
-        json_schema_extra={"pattern": r"^[0-8][0-9]{12}-[0-9]{4}[mr][0-9]{13}-[0-9]{4}$"},
+        json_schema_extra={"pattern": patterns.PLACE},
     )
 
 
@@ -232,7 +211,7 @@ class ConversationsQuery(UserQuery):
     before: Annotated[str, Field(max_length=100)] | None = Field(
         None,
         description="what an earlier page gave",
-        json_schema_extra={"pattern": r"^[0-8][0-9]{12}-[0-9]{4}$"},
+        json_schema_extra={"pattern": patterns.EVENT_ID},
     )
 
 

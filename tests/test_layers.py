@@ -5,7 +5,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "chatstream"
 LAYERS = [
-    "errors events settings wire validation turn_ids metrics logs outlet repeats prices",
+    "errors events settings wire validation patterns turn_ids metrics logs outlet repeats prices",
     "log providers",
     "turns starting reply deadlines ending admission lag ended_turn versions"
     " subscriber history pulse usage",

@@ -88,7 +88,10 @@ CALLS = (
     Call("get", "/openapi.json", "This description", {200: "OpenAPI 3.1"}, "OpenAPI"),
 )  # fmt: skip
 
-ALWAYS = {400: "Malformed", 403: "Foreign Host or Origin", 408: "Too slow", 500: "Our defect"}
+ALWAYS = {
+    **{400: "Malformed", 403: "Foreign Host or Origin", 408: "Too slow", 500: "Our defect"},
+    **{414: "Address too long", 431: "Head too large"},
+}
 COUNTED = {429: "Too many", 503: "Not now"}
 WRONG = {422: "A field is wrong"}
 BODIES = {413: "Too large", 415: "Not JSON"}
