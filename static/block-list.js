@@ -6,7 +6,7 @@ import { safeFragment } from "./markdown.js";
 import { showPieces } from "./pieces.js";
 
 /** So much text is one part, which is laid out when it comes into view (characters). */
-const PART = 8192;
+const PART = 4096;
 
 /**
  * @typedef {object} Block

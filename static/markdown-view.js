@@ -45,8 +45,8 @@ export class MarkdownView {
     if (text.includes("\r")) text = text.replace(/\r\n?/g, "\n");
     if (final || !text.startsWith(this.#frozenText)) this.#thaw();
     const place = this.#frozenText.length;
-    const list = sections(text.slice(place), !final);
     const first = this.#frozen.sections;
+    const list = sections(text.slice(place), !final, first);
     this.#job = { text, list, final, first, place, ...this.#linksOf(list) };
     Object.assign(this.#job, { next: 0, at: this.#frozen.blocks, done: 0 });
     this.#work(this.#least);
