@@ -5,9 +5,6 @@ import { element } from "./dom.js";
 import { safeFragment } from "./markdown.js";
 import { showPieces } from "./pieces.js";
 
-/** So much text is one part, which is laid out when it comes into view (characters). */
-const PART = 8192;
-
 /**
  * @typedef {object} Block
  * @property {"html"|"code"|"plain"} kind
@@ -19,7 +16,7 @@ export class BlockList {
   #target;
   /** Each block, its nodes, and the part that they are in. */
   #shown = [];
-  /** The first part is the target itself. */
+  /** By their numbers; the first part is the target itself. */
   #parts = [];
 
   constructor(target) {
@@ -31,10 +28,10 @@ export class BlockList {
    * Show a block as the one at `at`; those before it are there.
    *
    * @param {Block} block
-   * @param {number} place where its section begins in the text
+   * @param {number} number of its part, which is laid out when it comes into view
    */
-  put(at, block, place) {
-    const part = this.#partOf(Math.floor(place / PART));
+  put(at, block, number) {
+    const part = this.#partOf(number);
     const old = this.#shown[at];
     if (old?.part === part && keeps(old, block)) return;
     const nodes = nodesOf(block);

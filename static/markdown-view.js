@@ -16,6 +16,10 @@ const OPEN_SECTIONS = 2;
 const LEAST = 16_384;
 /** What is not parsed costs so much less. */
 const CHEAP = 1 / 32;
+/** A part has so much text (characters), or so many blocks, or a little more. */
+const PART = 4096;
+const PART_BLOCKS = 64;
+const NOTHING = { sections: 0, blocks: 0, part: { number: 0, place: 0, at: 0 } };
 /** So many reference links are looked for. */
 const MOST_LINKS = 500;
 const DEFINES = /^\s{0,9}\[/;
@@ -27,7 +31,7 @@ export class MarkdownView {
   /** What each section was parsed to. */
   #parsed = [];
   /** So many sections and blocks are finished; they were made of `#frozenText`. */
-  #frozen = { sections: 0, blocks: 0 };
+  #frozen = NOTHING;
   #frozenText = "";
   #links = Object.create(null);
   #job;
@@ -45,15 +49,16 @@ export class MarkdownView {
     if (text.includes("\r")) text = text.replace(/\r\n?/g, "\n");
     if (final || !text.startsWith(this.#frozenText)) this.#thaw();
     const place = this.#frozenText.length;
-    const list = sections(text.slice(place), !final);
     const first = this.#frozen.sections;
+    const list = sections(text.slice(place), !final, first);
     this.#job = { text, list, final, first, place, ...this.#linksOf(list) };
-    Object.assign(this.#job, { next: 0, at: this.#frozen.blocks, done: 0 });
+    const { blocks: at, part } = this.#frozen;
+    Object.assign(this.#job, { next: 0, at, part, done: 0 });
     this.#work(this.#least);
   }
 
   #thaw() {
-    this.#frozen = { sections: 0, blocks: 0 };
+    this.#frozen = NOTHING;
     this.#frozenText = "";
     this.#links = Object.create(null);
   }
@@ -83,7 +88,8 @@ export class MarkdownView {
     const section = list[next];
     const isLast = !final && next === list.length - 1;
     const { made } = (this.#parsed[first + next] = this.#parse(job, section, isLast));
-    for (const block of made) this.#blocks.put(job.at++, block, job.place);
+    job.part = partFor(job);
+    for (const block of made) this.#blocks.put(job.at++, block, job.part.number);
     job.place += section.raw.length;
     job.next++;
     if (!final && next < list.length - OPEN_SECTIONS) this.#freeze(job, section);
@@ -100,11 +106,17 @@ export class MarkdownView {
     return { section, isLast, key, made: blocks };
   }
 
-  #freeze({ text, place, at }, { raw, code }) {
+  #freeze({ text, place, at, part }, { raw, code }) {
     if (!code && DEFINES.test(raw)) define(raw, this.#links);
     this.#frozenText = text.slice(0, place);
-    this.#frozen = { sections: this.#frozen.sections + 1, blocks: at };
+    this.#frozen = { sections: this.#frozen.sections + 1, blocks: at, part };
   }
+}
+
+/** The part that a section belongs to: the one before it, until that is full. */
+function partFor({ part, place, at }) {
+  const isFull = place - part.place >= PART || at - part.at >= PART_BLOCKS;
+  return isFull ? { number: part.number + 1, place, at } : part;
 }
 
 /** The blocks of a section; see `BlockList`. */

@@ -30,7 +30,7 @@ const ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "
 const escape = (text) => text.replace(/[&<>"']/g, (character) => ENTITIES[character]);
 
 /** What makes more tags is shown as it is. */
-const MOST_TAGS = 5000;
+const MOST_TAGS = 3000;
 /** marked looks at each character of such a run again and again. */
 const LONG_RUN = /[!-~]{1500}|[ \t]{1500}/;
 const DEFINITION = /^\s{0,9}\[[^\]\n]{1,999}\]:/;

@@ -8,6 +8,8 @@ import { MathBlocks } from "./math.js";
 
 /** What is longer is not parsed (characters). */
 export const LONGEST = 32_768;
+/** What stands behind so many sections is not parsed either. */
+const MOST = 5000;
 /** Where a list has grown so long, it goes on as another one (characters). */
 const LONG_LIST = 4096;
 const MARKER = /^( {0,3})([*+-]|\d{1,9}[.)])(?:( {1,4})|\t|$)/;
@@ -17,17 +19,18 @@ const INDENT = /^[ \t]*/;
  * @typedef {object} Section
  * @property {string} raw
  * @property {{text: string, info: string}} [code] where it is fenced
- * @property {boolean} [isRest] the rest of a section that is too long
+ * @property {boolean} [isRest] the rest of a section that is too long, or of too many
  */
 
 /**
  * Cut it.
  *
  * @param {boolean} isOpen more text may come: only the last two sections may then change
+ * @param {number} before how many sections stand before `text`
  * @returns {Section[]}
  */
-export function sections(text, isOpen) {
-  const cutter = new Cutter(text, isOpen);
+export function sections(text, isOpen, before) {
+  const cutter = new Cutter(text, isOpen, MOST - before);
   while (cutter.at < text.length) cutter.step();
   cutter.cut(text.length);
   return cutter.found;
@@ -37,6 +40,7 @@ class Cutter {
   at = 0;
   found = [];
   #text;
+  #most;
   #fences;
   #math;
   #start = 0;
@@ -46,8 +50,10 @@ class Cutter {
   /** How far the text of the list's item is indented, in a list. */
   #list = 0;
 
-  constructor(text, isOpen) {
+  constructor(text, isOpen, most) {
     this.#text = text;
+    this.#most = most;
+    this.#isRest = most <= 0;
     this.#fences = new Fences(text, isOpen);
     this.#math = new MathBlocks(text, isOpen);
   }
@@ -57,7 +63,8 @@ class Cutter {
     const raw = this.#text.slice(this.#start, end);
     if (raw) this.found.push({ raw, code, isRest: this.#isRest });
     this.#start = end;
-    this.#hasText = this.#afterBlank = this.#isRest = false;
+    this.#hasText = this.#afterBlank = false;
+    this.#isRest = this.found.length >= this.#most;
     this.#list = 0;
   }
 
@@ -68,7 +75,7 @@ class Cutter {
     const line = this.#text.slice(this.at, end);
     const indent = INDENT.exec(line)[0].length;
     if (indent === line.length) this.#afterBlank = this.#hasText;
-    else if (this.#take(line, indent)) return;
+    else if (this.found.length < this.#most && this.#take(line, indent)) return;
     this.at = end + 1;
     if (this.at - this.#start > LONGEST) this.#cutLong();
   }
