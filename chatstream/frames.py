@@ -83,8 +83,8 @@ class Frames:
                 await self._services.runner.pause()
             self._session.answer(problem(error) | about, ref)
         except Exception as error:
-            client = self._session.socket.client
-            logger.exception("frame failed", extra={"address": client.host if client else ""})
+            host = getattr(self._session.socket.client, "host", "")
+            logger.exception("frame failed", extra={"address": host})
             self._session.answer(problem(error) | about, ref)
 
     def _handler(self, data: Json) -> Handler:
