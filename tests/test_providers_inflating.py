@@ -43,7 +43,7 @@ def raw(data: bytes) -> bytes:
 
 
 async def inflated(encoding: str, *parts: bytes) -> bytes:
-    body, whole = Inflated(Body(*parts), encoding), bytearray()
+    body, whole = Inflated(Body(*parts).read, encoding), bytearray()
     while data := await body.read():
         assert len(data) <= SLICE_BYTES
         whole += data
@@ -101,7 +101,7 @@ def test_several_encodings_are_no_known_one() -> None:
     assert encoding_of("gzip, br") == "gzip, br"
     for encoding in ("br", "zstd", "gzip, gzip"):
         with pytest.raises(Unreadable):
-            Inflated(Body(), encoding)
+            Inflated(Body().read, encoding)
 
 
 # Over a socket
