@@ -12,6 +12,7 @@ import pytest
 from chatstream.errors import ProviderError
 from chatstream.providers import Message, ProviderRequest
 from chatstream.providers.breaker import EMPTY_SECONDS, Account, Breaker
+from chatstream.providers.breakers import Breakers
 from chatstream.providers.failures import error_object, explain, unquoted
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
@@ -224,6 +225,16 @@ def test_an_empty_account_is_tried_by_one_after_five_minutes() -> None:
     assert changes == [True, False]
 
 
+def test_a_model_that_was_never_asked_shows_its_account() -> None:
+    breakers = Breakers()
+    breaker = breakers.of("p", "a")
+    breaker.failed(enter(breaker), QUOTA)
+
+    assert breakers.state("p", "b") == breakers.state("p", "a") == "open"
+    assert breakers.state("q", "b") == "closed"
+    assert breakers.of("p", "b").enter() is None
+
+
 def test_an_account_that_empties_in_the_middle_of_an_answer_is_empty() -> None:
     breaker = Breaker(Clock(), lambda: 0.0, lambda _: None)
     breaker.began(enter(breaker))
@@ -302,6 +313,17 @@ def test_a_long_error_is_looked_at_quickly() -> None:
         begun = time.monotonic()
         told(404, error(word * 10_000))
         assert time.monotonic() - begun < 0.5
+
+
+def test_an_error_may_be_plain_text() -> None:
+    def of(status: int, body: bytes) -> str:
+        return explain("p", status, error_object(body), {}, "m").code
+
+    assert of(404, b"model 'm' not found\n") == "model_not_found"
+    assert of(429, b"Insufficient credits") == "provider_quota"
+    assert of(429, b"slow down") == "provider_rate_limited"
+    assert of(404, b"404 page not found") == "provider_error"
+    assert of(500, b"\xff\xfe") == "provider_error"
 
 
 def test_a_404_of_a_page_names_no_model() -> None:

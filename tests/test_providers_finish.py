@@ -10,7 +10,8 @@ import pytest
 
 from chatstream.providers import Finish, Piece, Reasoning, Text, Usage
 from chatstream.providers.reasons import mark_of
-from chatstream.providers.routing import Providers
+from chatstream.providers.routing import Providers, build
+from chatstream.settings import Settings
 from tests.asking import FORMS, answer, failure, make, texts
 from tests.running import Running
 from tests.upstream import Upstream, token
@@ -274,6 +275,23 @@ async def test_done_alone_is_an_end_where_the_settings_say_so(upstream: Upstream
     assert (await failure(optional, "!done"))[1].code == "provider_cut"
     await optional.aclose()
     assert await broken(upstream, "openai", "tokens=1 done") == (texts(1), "provider_cut", True)
+
+
+async def test_the_settings_say_so(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", upstream.openai_url)
+    monkeypatch.setenv("OPENAI_FINISH_REASON", "Optional")
+    settings = Settings(_env_file=None, provider="openai", no_model=True, token_timeout=0.4)
+    providers = build(settings)
+    try:
+        assert await answer(providers.get(None), "!tokens=1 done") == [*texts(1), Finish("other")]
+        begun = time.monotonic()
+        assert await answer(providers.get(None), "!tokens=1 finish hang") == [
+            *texts(1),
+            Finish("stop"),
+        ]
+        assert time.monotonic() - begun < 2
+    finally:
+        await providers.aclose()
 
 
 # ---- nothing

@@ -108,6 +108,11 @@ def test_only_the_first_of_several_answers_counts_wherever_it_stands(zero: objec
     assert list(answer.take({"choices": [other, first]})) == [Text("a")]
     assert list(answer.take({"choices": [first, other]})) == [Text("a")]
     assert list(answer.take({"choices": [other]})) == []
+    assert list(answer.take({"choices": [other], "usage": usage})) == []
+    assert list(answer.take({"choices": [other, first], "usage": usage})) == [
+        Text("a"),
+        Usage(9, 9),
+    ]
     assert answer.finish is None
     answer.take({"choices": [choice(2, "no"), other, choice(0, "", finish_reason="stop")]})
     assert answer.finish == "stop"

@@ -118,7 +118,9 @@ def error_object(said: bytes) -> dict[str, Any]:
     try:
         value = orjson.loads(bytes(said))
     except orjson.JSONDecodeError:
-        return {}
+        text = bytes(said).decode(errors="replace").strip()
+        # A page is a proxy's, and not what the provider says.
+        return {} if text.startswith("<") else {"message": text}
     if isinstance(value, list) and value:
         value = value[0]
     if isinstance(value, dict) and "error" in value:

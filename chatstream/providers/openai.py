@@ -114,6 +114,8 @@ class OpenAIAnswer:
             choice = choices[0]
             if choice.get("index"):
                 choice = first_of(choices)
+                if choice is None:
+                    return ()  # all of it is of answers that nobody asked for, the usage too
         if choice is not None:
             # Some answer with one whole message, although a stream was asked for.
             delta = choice["delta"] if "delta" in choice else choice.get("message")
