@@ -43,7 +43,7 @@ def raw(data: bytes) -> bytes:
 
 
 async def inflated(encoding: str, *parts: bytes) -> bytes:
-    body, whole = Inflated(Body(*parts), encoding), bytearray()
+    body, whole = Inflated(Body(*parts).read, encoding), bytearray()
     while data := await body.read():
         assert len(data) <= SLICE_BYTES
         whole += data
@@ -83,7 +83,9 @@ def test_an_empty_body_is_empty() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"no gzip", gzip.compress(b"x" * 99)[:-9], gzip.compress(b"x")[:5], b"\x1f"]
+    "body",
+    [b"no gzip", gzip.compress(b"x" * 99)[:-9], gzip.compress(b"x")[:5], b"\x1f"],
+    ids=["other bytes", "cut at its end", "cut in its head", "one byte"],
 )
 def test_what_is_broken_or_cut_is_unreadable(body: bytes) -> None:
     with pytest.raises(Unreadable):
@@ -101,7 +103,7 @@ def test_several_encodings_are_no_known_one() -> None:
     assert encoding_of("gzip, br") == "gzip, br"
     for encoding in ("br", "zstd", "gzip, gzip"):
         with pytest.raises(Unreadable):
-            Inflated(Body(), encoding)
+            Inflated(Body().read, encoding)
 
 
 # Over a socket

@@ -86,9 +86,7 @@ class AiohttpStream(httpx.AsyncByteStream):
         self._response = response
         self._content = response.content
         self._readany = response.content.readany
-        self._refused = ""
         self._left = b""  # read, and more than was to be returned at once
-        self._inflated = self._inflate(response.headers.get("Content-Encoding", ""))
         self._open_streams = open_streams
         open_streams.add(self)
         self._lost: asyncio.Future[None] | None = None
@@ -113,36 +111,15 @@ class AiohttpStream(httpx.AsyncByteStream):
         if not self._content.is_eof() and self._content.exception() is None:
             self._content.set_exception(aiohttp.ClientPayloadError())
 
-    def _inflate(self, header: str) -> Inflated | None:
-        encoding = encoding_of(header)
-        try:
-            return Inflated(_Raw(self), encoding) if encoding else None
-        except Unreadable:
-            shown = encoding if encoding.isalnum() and len(encoding) < 10 else "unknown"
-            self._refused = f"its encoding is {shown}, which was not asked for"
-            return None
-
     async def read(self) -> bytes:
         """
         Return the bytes that are there, `SLICE_BYTES` at most, as soon as there are any; empty at
         the end.
 
         Raises:
-            Undecodable: Its content encoding cannot be undone.
             httpx.TransportError: The body was cut, or the client closed. What had come before the
                 cut was returned.
         """
-        if self._refused:
-            raise Undecodable(self._refused)
-        if self._inflated is None:
-            return await self.read_raw()
-        try:
-            return await self._inflated.read()
-        except Unreadable:
-            raise Undecodable("what it holds is broken, or too much") from None
-
-    async def read_raw(self) -> bytes:
-        """Return bytes as they came; as `read` promises."""
         if self._left:
             return self._slice(self._left)
         try:
@@ -182,11 +159,34 @@ class AiohttpStream(httpx.AsyncByteStream):
         self.close()
 
 
-class _Raw:
-    """A body before its encoding is undone."""
+class InflatedStream(AiohttpStream):
+    """A compressed body, undone as it is read."""
 
-    def __init__(self, stream: AiohttpStream) -> None:
-        self.read = stream.read_raw
+    def __init__(
+        self, response: aiohttp.ClientResponse, open_streams: set[AiohttpStream], encoding: str
+    ) -> None:
+        super().__init__(response, open_streams)
+        self._encoding = encoding
+        self._inflated: Inflated | None = None
+
+    async def read(self) -> bytes:
+        """
+        Return bytes as they were meant; as `AiohttpStream.read` promises.
+
+        Raises:
+            Undecodable: The content encoding cannot be undone.
+        """
+        try:
+            if self._inflated is None:
+                self._inflated = Inflated(super().read, self._encoding)
+        except Unreadable:
+            named = self._encoding.isalnum() and len(self._encoding) < 10
+            shown = self._encoding if named else "unknown"
+            raise Undecodable(f"its encoding is {shown}, which was not asked for") from None
+        try:
+            return await self._inflated.read()
+        except Unreadable:
+            raise Undecodable("what it holds is broken, or too much") from None
 
 
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
@@ -240,7 +240,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             )
         except (aiohttp.ClientError, OSError) as error:
             raise as_httpx(error) from None
-        stream = AiohttpStream(response, self._streams)
+        encoding = encoding_of(response.headers.get("Content-Encoding", ""))
+        stream = (
+            InflatedStream(response, self._streams, encoding)
+            if encoding
+            else AiohttpStream(response, self._streams)
+        )
         answer = httpx.Response(
             response.status,
             headers=[

@@ -8,7 +8,8 @@ takes in a moment, and a body that goes on and on is refused.
 from __future__ import annotations
 
 import zlib
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 SLICE_BYTES: Final = 8192
 """The most that one read returns: what a reader does with it takes a few milliseconds at most."""
@@ -21,14 +22,6 @@ _AUTO = 32 + zlib.MAX_WBITS  # a header of gzip or of zlib
 
 class Unreadable(Exception):
     """A body's encoding is not one that is undone here, or what it holds is broken or too much."""
-
-
-class Readable(Protocol):
-    """A body; empty at its end."""
-
-    async def read(self) -> bytes:
-        """Return the next bytes."""
-        ...
 
 
 def encoding_of(header: str) -> str:
@@ -45,11 +38,11 @@ def encoding_of(header: str) -> str:
 class Inflated:
     """A compressed body, read as it was meant; by one task at a time."""
 
-    def __init__(self, body: Readable, encoding: str) -> None:
-        """Raises Unreadable for an encoding other than gzip and deflate."""
+    def __init__(self, read: Callable[[], Awaitable[bytes]], encoding: str) -> None:
+        """`read` returns the next bytes. Raises Unreadable for all but gzip and deflate."""
         if encoding not in (*_GZIP, "deflate"):
             raise Unreadable
-        self._body = body
+        self._read = read
         self._deflate = encoding == "deflate"
         self._member: zlib._Decompress | None = None
         self._left = b""  # compressed, and not looked at yet
@@ -66,7 +59,7 @@ class Inflated:
         """
         while True:
             if not self._full and (not self._left or (self._member is None and self._short())):
-                came = await self._body.read()
+                came = await self._read()
                 if not came:
                     return self._end()
                 self._left += came
