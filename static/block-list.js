@@ -81,9 +81,10 @@ function keeps(old, block) {
 
 function nodesOf({ kind, text, language }) {
   if (kind === "html") return dressed(safeFragment(text));
-  const holder = element(kind === "code" ? "code" : "div", { class: kind === "plain" && "verbatim" });
+  const isCode = kind === "code";
+  const holder = isCode ? element("code") : element("div", { class: "verbatim" });
   showPieces(holder, text);
-  return [kind === "code" ? codeBlock(element("pre", {}, holder), language) : holder];
+  return [isCode ? codeBlock(element("pre", {}, holder), language) : holder];
 }
 
 function dressed(fragment) {

@@ -10,8 +10,8 @@ const SPACE = /^\s$/u;
 const PUNCTUATION = /^[\p{P}\p{S}]$/u;
 const ASCII = /^[\0-\x7f]$/;
 const EAST_ASIAN = new RegExp(
-  "^[\\p{Script=Han}\\p{Script=Hiragana}\\p{Script=Katakana}\\p{Script=Hangul}\\p{Script=Bopomofo}" +
-    "\\u3000-\\u303f\\u30fb\\u30fc\\ufe10-\\ufe1f\\ufe30-\\ufe4f\\uff00-\\uffef]$",
+  "^[\\p{Script=Han}\\p{Script=Hiragana}\\p{Script=Katakana}\\p{Script=Hangul}" +
+    "\\p{Script=Bopomofo}\\u3000-\\u303f\\u30fb\\u30fc\\ufe10-\\ufe1f\\ufe30-\\ufe4f\\uff00-\\uffef]$",
   "u",
 );
 const RUNS = /\*+|_+|~+/g;

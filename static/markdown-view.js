@@ -6,7 +6,7 @@
  */
 
 import { BlockList } from "./block-list.js";
-import { blocks, completed, define, languageOf } from "./markdown.js";
+import { blocks, completed, define, defines, languageOf } from "./markdown.js";
 import { sections } from "./sections.js";
 import { isOver, later, never } from "./slices.js";
 
@@ -20,9 +20,9 @@ const CHEAP = 1 / 32;
 const PART = 4096;
 const PART_BLOCKS = 64;
 const NOTHING = { sections: 0, blocks: 0, part: { number: 0, place: 0, at: 0 } };
-/** So many reference links are looked for. */
+/** In so many sections, of so much text, reference links are looked for. */
 const MOST_LINKS = 500;
-const DEFINES = /^\s{0,9}\[/;
+const MOST_LINKS_TEXT = 65_536;
 
 export class MarkdownView {
   #target;
@@ -66,8 +66,12 @@ export class MarkdownView {
   /** Definitions in open sections may still change: only frozen ones are kept. */
   #linksOf(list) {
     const links = Object.assign(Object.create(null), this.#links);
-    const defining = list.filter(({ raw, code }) => !code && DEFINES.test(raw));
-    for (const { raw } of defining.slice(0, MOST_LINKS)) define(raw, links);
+    const defining = list.filter(({ raw, code }) => !code && defines(raw)).slice(0, MOST_LINKS);
+    let size = 0;
+    for (const { raw } of defining) {
+      size += raw.length;
+      if (size <= MOST_LINKS_TEXT) define(raw, links);
+    }
     return { links, linksKey: JSON.stringify(links) };
   }
 
@@ -101,13 +105,13 @@ export class MarkdownView {
     const key = section.raw.includes("[") ? linksKey : "";
     const isSame = known?.section.raw === section.raw && known.isLast === isLast;
     if (isSame && known.section.isRest === section.isRest && known.key === key) return known;
-    const blocks = made(section, links, isLast, known);
-    job.done += section.raw.length * (blocks[0]?.kind === "html" ? 1 : CHEAP);
-    return { section, isLast, key, made: blocks };
+    const found = made(section, links, isLast, known);
+    job.done += section.raw.length * (found[0]?.kind === "html" ? 1 : CHEAP);
+    return { section, isLast, key, made: found };
   }
 
   #freeze({ text, place, at, part }, { raw, code }) {
-    if (!code && DEFINES.test(raw)) define(raw, this.#links);
+    if (!code && defines(raw)) define(raw, this.#links);
     this.#frozenText = text.slice(0, place);
     this.#frozen = { sections: this.#frozen.sections + 1, blocks: at, part };
   }
@@ -122,7 +126,8 @@ function partFor({ part, place, at }) {
 /** The blocks of a section; see `BlockList`. */
 function made({ raw, code, isRest }, links, isLast, known) {
   if (code) {
-    return [{ kind: "code", language: languageOf(code.info), text: code.text.replace(/\n?$/, "\n") }];
+    const text = code.text.replace(/\n?$/, "\n");
+    return [{ kind: "code", language: languageOf(code.info), text }];
   }
   if (!raw.trim()) return [];
   const html = isRest || staysDear(raw, isLast, known) ? null : parsed(raw, links, isLast);
@@ -135,5 +140,6 @@ function parsed(raw, links, isLast) {
 
 /** While it grows, what is too dear to be parsed is not tried again and again. */
 function staysDear(raw, isLast, known) {
-  return isLast && known?.isLast && known.made[0]?.kind === "plain" && raw.startsWith(known.section.raw);
+  const wasDear = isLast && known?.isLast && known.made[0]?.kind === "plain";
+  return wasDear && raw.startsWith(known.section.raw);
 }

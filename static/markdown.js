@@ -33,7 +33,7 @@ const escape = (text) => text.replace(/[&<>"']/g, (character) => ENTITIES[charac
 const MOST_TAGS = 3000;
 /** marked looks at each character of such a run again and again. */
 const LONG_RUN = /[!-~]{1500}|[ \t]{1500}/;
-const DEFINITION = /^\s{0,9}\[[^\]\n]{1,999}\]:/;
+const DEFINITION = /^[ \t>*+\d.)-]{0,40}\[[^\]\n]{1,999}\]:/m;
 
 const renderer = {
   html: ({ text }) => escape(text),
@@ -93,7 +93,9 @@ export function blocks(text, links, isOpen) {
   const bare = text.trimEnd();
   if (bare.length > LONGEST || LONG_RUN.test(bare)) return null;
   try {
-    const tokens = new OurLexer(OPTIONS, links, isOpen).lex(bare);
+    // The lexer adds what it finds, and others are not to depend on that.
+    const known = bare.includes("[") ? Object.assign(Object.create(null), links) : links;
+    const tokens = new OurLexer(OPTIONS, known, isOpen).lex(bare);
     const made = tokens.filter(isVisible).map((token) => Parser.parse([token], OPTIONS));
     return tagsOf(made) > MOST_TAGS ? null : made;
   } catch {
@@ -107,16 +109,20 @@ function tagsOf(made) {
   return made.reduce((sum, html) => sum + html.split("<").length - 1, 0);
 }
 
-/** Add the reference links that a text begins with to `links`; the first of a name counts. */
+/** Whether a text looks as if it defined reference links. */
+export function defines(text) {
+  return text.length <= LONGEST && DEFINITION.test(text);
+}
+
+/** Add the reference links that a text defines to `links`; the first of a name counts. */
 export function define(text, links) {
-  if (!DEFINITION.test(text) || text.length > LONGEST) return;
-  const known = { ...links };
+  const found = Object.create(null);
   try {
-    new OurLexer(OPTIONS, links, false).blockTokens(text);
+    new OurLexer(OPTIONS, found, false).blockTokens(text);
   } catch {
     return;
   }
-  Object.assign(links, known);
+  for (const name of Object.keys(found)) links[name] ??= found[name];
 }
 
 /** Make safe DOM of one block's HTML. */
