@@ -342,6 +342,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._discarded += count
         if self._discarded > DISCARDED:
             self.transport.abort()
+        elif not self._paused and not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()  # else all that comes is read before anybody's turn
+            self._all.turns.add(self._read_on)
+
+    def _read_on(self) -> bool:
+        self._pause_or_resume()
+        return False
 
     def expire(self) -> None:
         """End it; half a head is told that it came too late."""
