@@ -11,7 +11,8 @@ Layers, imports point down only (`tests/test_layers.py`)::
     composition  app, cli, server (listener, descriptors), terminal, bench/, importing,
                  old_files, left_out, exporting, fsck, damage
     edge         http/ (a module per resource), websocket, subscription, frames,
-                 http_protocol and socket_protocol (connections, heads, cycles, overload, refusals)
+                 http_protocol and socket_protocol (connections, heads, cycles, flow, mailbox,
+                 overload, refusals)
     guards       auth, limits, services
     work         turns, starting, reply, deadlines, ending, admission, lag, versions,
                  subscriber, history, pulse, usage

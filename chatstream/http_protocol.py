@@ -12,11 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import urllib.parse
-from collections.abc import Callable
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from chatstream.connections import (
@@ -27,6 +25,7 @@ from chatstream.connections import (
     Place,
 )
 from chatstream.cycles import LastCycle
+from chatstream.flow import Flow, nothing
 from chatstream.heads import FRAMING, HEAD_BYTES, HEADERS, URL_BYTES, parse_target
 from chatstream.overload import BUSY, only_health
 from chatstream.refusals import Refusal, Refused, raw, request_id
@@ -73,7 +72,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a place, and wait for a head."""
         super().connection_made(transport)
-        self.flow = _Flow(transport, self._go_on)
+        self.flow = Flow(transport, self._go_on)
         self._place = self._all.enter(self, self.client[0] if self.client else "")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -92,8 +91,8 @@ class HttpProtocol(HttpToolsProtocol):
     def _part(self) -> None:
         """Undo what refers to this object, so that nobody has to look for circles."""
         self._data = b""
-        assert isinstance(self.flow, _Flow)
-        self.flow.go_on = _nothing
+        assert isinstance(self.flow, Flow)
+        self.flow.go_on = nothing
 
     # ---- what comes, in slices
 
@@ -342,6 +341,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._discarded += count
         if self._discarded > DISCARDED:
             self.transport.abort()
+        elif not self._paused and not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()  # else all that comes is read before anybody's turn
+            self._all.turns.add(self._read_on)
+
+    def _read_on(self) -> bool:
+        self._pause_or_resume()
+        return False
 
     def expire(self) -> None:
         """End it; half a head is told that it came too late."""
@@ -363,33 +370,6 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self._running.keep_alive = False
-
-
-class _Flow(FlowControl):
-    """Says when to go on, instead of reading on by itself."""
-
-    def __init__(self, transport: asyncio.Transport, go_on: Callable[[], None]) -> None:
-        super().__init__(transport)
-        self.go_on = go_on
-
-    def pause_reading(self) -> None:
-        """Take no more than has come: it is read, but not parsed."""
-        self.read_paused = True
-
-    def resume_reading(self) -> None:
-        """Take more."""
-        if self.read_paused:
-            self.read_paused = False
-            self.go_on()
-
-    def resume_writing(self) -> None:
-        """Write, and take more."""
-        super().resume_writing()
-        self.go_on()
-
-
-def _nothing() -> None:
-    return
 
 
 def _reason(error: httptools.HttpParserError) -> Refusal:

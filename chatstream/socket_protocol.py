@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import traceback
 from asyncio.transports import BaseTransport, Transport
-from collections import deque
 from functools import partial
 from typing import Any, cast
 
@@ -27,6 +26,7 @@ from websockets.protocol import Protocol
 
 from chatstream.connections import Place, Turns
 from chatstream.limits import Throttle
+from chatstream.mailbox import Gate, Mailbox
 from chatstream.refusals import handshake
 
 FRAMES = "chatstream.frames"
@@ -64,8 +64,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         # asyncio's queue and event take 4 KiB: four deques. One task waits at a time.
-        self.queue = _Mailbox(self.loop)  # type: ignore[assignment]
-        self.writable = _Gate(self.loop)  # type: ignore[assignment]
+        self.queue = Mailbox(self.loop)  # type: ignore[assignment]
+        self.writable = Gate(self.loop)  # type: ignore[assignment]
         self.place: Place | None = None
         self.turns: Turns | None = None
         self.rest = memoryview(b"")
@@ -262,65 +262,3 @@ def _is_extra(event: Request | Frame | Any) -> bool:
     if not isinstance(event, Frame):
         return False
     return not event.fin or event.opcode not in (Opcode.TEXT, Opcode.BINARY)
-
-
-class _Mailbox:
-    """What `asyncio.Queue` is used for, by one reader at a time."""
-
-    __slots__ = ("_loop", "_messages", "_reader")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._messages: deque[Any] | None = None
-        self._reader: asyncio.Future[None] | None = None
-
-    def put_nowait(self, message: Any) -> None:
-        """Append a message."""
-        if self._messages is None:
-            self._messages = deque()
-        self._messages.append(message)
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
-
-    def empty(self) -> bool:
-        """Say whether nothing waits."""
-        return not self._messages
-
-    async def get(self) -> Any:
-        """Take the oldest message, once there is one."""
-        while not self._messages:
-            self._messages = None
-            self._reader = self._loop.create_future()
-            await self._reader
-            self._reader = None
-        return self._messages.popleft()
-
-
-class _Gate:
-    """What `asyncio.Event` is used for: open nearly always, so that nobody waits."""
-
-    __slots__ = ("_loop", "_opened")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._opened: asyncio.Future[None] | None = None
-
-    def is_set(self) -> bool:
-        """Say whether it is open."""
-        return self._opened is None
-
-    def clear(self) -> None:
-        """Close."""
-        if self._opened is None:
-            self._opened = self._loop.create_future()
-
-    def set(self) -> None:
-        """Open; whoever waits goes on."""
-        if self._opened is not None:
-            self._opened.set_result(None)
-            self._opened = None
-
-    async def wait(self) -> None:
-        """Wait until it is open."""
-        while self._opened is not None:
-            await asyncio.shield(self._opened)

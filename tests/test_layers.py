@@ -11,7 +11,7 @@ LAYERS = [
     " subscriber history pulse usage",
     "auth limits services",
     "http websocket socket_protocol http_protocol frames subscription connections cycles heads"
-    " overload refusals",
+    " flow mailbox overload refusals",
     "app cli server listener descriptors terminal bench importing old_files left_out exporting fsck"
     " damage",
 ]

@@ -26,6 +26,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from chatstream import websocket
+from chatstream.mailbox import Gate, Mailbox
 from chatstream.providers.scripted import Scripted
 from chatstream.socket_protocol import (
     EXTRAS_AT_ONCE,
@@ -34,8 +35,6 @@ from chatstream.socket_protocol import (
     OWN,
     SLICE,
     SocketProtocol,
-    _Gate,
-    _Mailbox,
 )
 from tests.log_steps import until
 from tests.running import Running
@@ -148,7 +147,7 @@ async def test_uvicorn_s_protocol_has_exactly_the_attributes_that_are_given_slot
 
 def test_uvicorn_uses_no_more_of_its_queue_and_its_event_than_is_there() -> None:
     source = inspect.getsource(WebSocketsSansIOProtocol)
-    for name, ours in (("queue", _Mailbox), ("writable", _Gate)):
+    for name, ours in (("queue", Mailbox), ("writable", Gate)):
         used = set(re.findall(rf"self\.{name}\.(\w+)", source))
         assert used, f"uvicorn has no {name} any more: see socket_protocol"
         assert used <= set(dir(ours)), f"uvicorn asks more of its {name}: see socket_protocol"
@@ -434,7 +433,7 @@ async def test_a_message_as_long_as_it_may_be_is_taken_in_slices() -> None:
 
 @pytest.mark.anyio
 async def test_a_mailbox_gives_every_message_once_in_order_also_after_a_broken_off_wait() -> None:
-    mailbox = _Mailbox(asyncio.get_running_loop())
+    mailbox = Mailbox(asyncio.get_running_loop())
     assert mailbox.empty()
     for broken_off in (False, True):
         waiting = asyncio.ensure_future(mailbox.get())
@@ -455,7 +454,7 @@ async def test_a_mailbox_gives_every_message_once_in_order_also_after_a_broken_o
 
 @pytest.mark.anyio
 async def test_a_gate_is_open_at_first_and_lets_all_who_wait_go_on_together() -> None:
-    gate = _Gate(asyncio.get_running_loop())
+    gate = Gate(asyncio.get_running_loop())
     await gate.wait()
     gate.clear()
     gate.clear()
