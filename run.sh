@@ -50,15 +50,32 @@ prepare_model() {
     stamp >.venv/.installed-model
 }
 
-prepare_programs() { # the browser and the Redis that tests run: Debian's packages
-    local missing=()
-    command -v chromium >/dev/null 2>&1 || missing+=(chromium)
-    command -v redis-server >/dev/null 2>&1 || missing+=(redis-server)
+# Run a command while Debian's packages start no service: tests start what they need themselves.
+without_services() (
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod +x "$policy"
+    fi
+    "$@"
+)
+
+prepare_programs() { # the browser, the Redis and the proxies that tests run: Debian's packages
+    local missing=() program
+    for program in chromium redis-server nginx caddy; do
+        PATH="$PATH:/usr/sbin" command -v "$program" >/dev/null 2>&1 || missing+=("$program")
+    done
     [ ${#missing[@]} -gt 0 ] || return 0
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         say "installing ${missing[*]}"
-        apt-get update -q && DEBIAN_FRONTEND=noninteractive \
-            apt-get install -y -q --no-install-recommends "${missing[@]}" && return
+        if apt-get update -q && DEBIAN_FRONTEND=noninteractive without_services \
+            apt-get install -y -q --no-install-recommends "${missing[@]}"; then
+            for program in "${missing[@]}"; do # nor after the next boot, where one is a service
+                systemctl disable "$program" >/dev/null 2>&1 || true
+            done
+            return
+        fi
     fi
     say "some tests need what is not here; please install: ${missing[*]}"
 }

@@ -8,14 +8,18 @@ A conversation is a log, and everything else is a view of it. The flow, in readi
 
 Layers, imports point down only (`tests/test_layers.py`)::
 
-    composition  app, cli, server, terminal, bench/, importing, exporting, fsck, damage
-    edge         http/ (a module per resource), websocket, socket_protocol, subscription, frames
+    composition  app, cli, server (listener, descriptors), terminal, bench/, importing,
+                 old_files, left_out, exporting, fsck, damage
+    edge         http/ (a module per resource), websocket, subscription, frames,
+                 http_protocol and socket_protocol (connections, heads, cycles, flow, mailbox,
+                 overload, refusals)
     guards       auth, limits, services
-    work         turns, starting, reply, deadlines, ending, admission, versions, subscriber,
-                 history, pulse, usage
+    work         turns, starting, reply, deadlines, ending, admission, lag, versions,
+                 subscriber, history, pulse, usage
                  (writers and readers meet only at the log)
     parts        log/, providers/ (an adapter a module, routing, resilience)
-    values       events, wire, validation, errors, settings, metrics, logs, prices
+    values       events, wire, validation, patterns, errors, settings, metrics, logs, outlet,
+                 repeats, prices
 """
 
 from typing import TYPE_CHECKING, Any

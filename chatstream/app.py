@@ -21,14 +21,13 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount, Route, WebSocketRoute
 
 from chatstream import websocket
 from chatstream.auth import Origins
 from chatstream.errors import ChatstreamError
 from chatstream.http import conversations, events, page, service, turns, usage, versions
-from chatstream.http.middleware import Edge, Guard
+from chatstream.http.middleware import Edge, Guard, nothing_here
 from chatstream.http.problems import on_error
 from chatstream.limits import Limits
 from chatstream.log.jsonl import open_log
@@ -41,9 +40,6 @@ from chatstream.services import Services
 from chatstream.settings import Settings, load
 from chatstream.turns import TurnRunner
 
-ASKED = ["Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "X-Request-ID"]
-EXPOSED = ["Location", "X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy", "ETag"]
-
 
 class Chatstream(Starlette):
     """One chat server. Two in one process share nothing but their code."""
@@ -53,26 +49,19 @@ class Chatstream(Starlette):
         self._given = providers
         self._prices = load_prices(settings.prices) if settings.prices else None
         self._metrics = Metrics()
-        middleware = [
-            Middleware(Edge, metrics=self._metrics),
-            Middleware(Guard, origins=Origins(settings)),
-        ]
-        if settings.allowed_origins:
-            middleware.append(
-                Middleware(
-                    CORSMiddleware,
-                    allow_origins=list(settings.allowed_origins),
-                    allow_methods=["GET", "POST", "PATCH", "DELETE"],
-                    allow_headers=ASKED,
-                    expose_headers=EXPOSED,
-                )
-            )
+        origins = Origins(settings)
         super().__init__(
             routes=_routes(),
-            middleware=middleware,
+            middleware=[
+                Middleware(Edge, metrics=self._metrics, origins=origins),
+                Middleware(Guard, origins=origins),
+            ],
             exception_handlers={ChatstreamError: on_error, HTTPException: on_error},
             lifespan=self.lifespan,
         )
+        # A slash too much leads nowhere: the address of a redirect would be made of the Host.
+        self.router.redirect_slashes = False
+        self.router.default = nothing_here
 
     @property
     def services(self) -> Services:
@@ -161,9 +150,7 @@ def _routes() -> list[Route | Mount | WebSocketRoute]:
         Route("/history", conversations.history),
         Route("/history/clear", conversations.clear, methods=["POST"]),
         Route("/feedback", conversations.feedback, methods=["POST"]),
-        Route("/conversations", conversations.listed),
-        Route("/conversations", conversations.rename, methods=["PATCH"]),
-        Route("/conversations", conversations.erase, methods=["DELETE"]),
+        Route("/conversations", conversations.conversations, methods=conversations.METHODS),
         Route("/users", conversations.erase_user, methods=["DELETE"]),
         Route("/usage", usage.usage),
         Route("/providers", service.providers),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
@@ -17,9 +16,12 @@ from chatstream.errors import Forbidden, SettingsError
 from chatstream.settings import Settings
 
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
-_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:/@\s]+))(?::[0-9]{1,5})?", re.ASCII)
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:/@\s]+))(?::([0-9]{1,5}))?", re.ASCII)
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*@]+")
-_LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
+_MAX_PORT = 65_535
+_PORTS = {"http": ":80", "https": ":443"}
+# A proxy may end TLS: its https pages reach us over http.
+_SCHEMES = {"http": ("http", "https"), "https": ("https",), "ws": ("http", "https")}
 
 
 class Origins:
@@ -38,13 +40,21 @@ class Origins:
                     f"CHATSTREAM_ALLOWED_ORIGINS: {origin!r} is none; takes origins such as "
                     "https://example.org, without a path, with commas"
                 )
-        self._hosts = _LOOPBACK | {settings.host.lower()} | set(settings.allowed_hosts)
+        self._hosts = {"localhost", settings.host.lower(), *settings.allowed_hosts}
         self._origins = frozenset(settings.allowed_origins)
-        self._everywhere = not settings.on_loopback and not settings.allowed_hosts
+
+    @property
+    def has_friends(self) -> bool:
+        """Whether any foreign origin may call: answers then differ by who asks."""
+        return bool(self._origins)
+
+    def is_friend(self, origin: str | None) -> bool:
+        """Say whether an Origin is one of those that are allowed by name."""
+        return origin is not None and origin.lower() in self._origins
 
     def check_host(self, headers: Headers) -> None:
         """
-        Refuse a Host that is not this server's name.
+        Refuse a Host that is not this server's name; addresses are good, wherever it listens.
 
         Raises:
             Forbidden: Names the setting that allows it.
@@ -53,7 +63,7 @@ class Origins:
         if name in self._hosts or "*" in self._hosts:
             return
         # An address cannot be rebound: only names are looked up.
-        if _is_address(name) or (self._everywhere and name):
+        if _is_address(name):
             return
         raise Forbidden(
             "Host: this server does not go by that name; CHATSTREAM_ALLOWED_HOSTS lists those "
@@ -82,13 +92,14 @@ class Origins:
 
     def allows(self, origin: str, scheme: str, host: str) -> bool:
         """Say whether an Origin is this server's own, or one of the allowed."""
-        origin = origin.lower()
-        if origin in self._origins:
+        if self.is_friend(origin):
             return True
-        parts = urlsplit(origin)
-        # A proxy may end TLS: its https pages reach us over http.
-        secure = {"http": ("http", "https"), "https": ("https",), "ws": ("http", "https")}
-        return parts.scheme in secure.get(scheme, ("https",)) and parts.netloc == host.lower()
+        own, _, place = origin.lower().partition("://")
+        if own not in _SCHEMES.get(scheme, ("https",)) or not place:
+            return False
+        # Browsers leave the usual port out, and some proxies put it in again.
+        port = _PORTS[own]
+        return place.removesuffix(port) == host.lower().removesuffix(port)
 
 
 def host_name(host: str) -> str:
@@ -99,7 +110,9 @@ def host_name(host: str) -> str:
     ('localhost', '::1', '')
     """
     match = _HOST.fullmatch(host.strip().lower())
-    return (match[1] or match[2]) if match else ""
+    if match is None or int(match[3] or 0) > _MAX_PORT:
+        return ""
+    return match[1] or match[2]
 
 
 def _is_address(name: str) -> bool:

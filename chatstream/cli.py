@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from chatstream.app import create_app
-from chatstream.errors import ChatstreamError
+from chatstream.errors import ChatstreamError, InvalidRequest
 from chatstream.exporting import Format, export
 from chatstream.fsck import check, repair
 from chatstream.importing import import_files
@@ -56,7 +56,7 @@ def serve(**given: Any) -> None:
     """Serve chats; settings not given come from the environment and from .env."""
     try:
         settings = load(**given)
-        set_up(settings.log_level, settings.log_format)
+        set_up(settings.log_level, settings.log_format, settings.log_content)
         if settings.providers:
             # Last: a file that happens to lie there takes nothing's place.
             sys.path.append("")
@@ -99,18 +99,32 @@ def chat(message: str | None, url: str, user: str, conversation: str) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="the old application's feedback.json",
 )
+@click.option(
+    "--skip-bad",
+    "skipped",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="leave out entries that cannot be taken, and write them to FILE, a new one, as JSON lines",
+)
 @setting("data_dir", "--data-dir", type=click.Path(path_type=Path))
-def import_(history: Path, feedback: Path | None, **given: Any) -> None:
+def import_(history: Path, feedback: Path | None, skipped: Path | None, **given: Any) -> None:
     """
     Take over HISTORY, the old application's chat_history.json: whole or not at all.
+
+    What cannot be taken is named, entry by entry; with --skip-bad the rest is taken. With a
+    message that is left out its answers go too; without its answer a message stays, unanswered.
 
     No server may be running on the data folder.
     """
     try:
-        done = import_files(load(**given).data_dir, history, feedback)
+        done = import_files(load(**given).data_dir, history, feedback, skipped)
+    except InvalidRequest as error:
+        lines = [f"{e['field']}: {e['message']}" for e in error.errors]
+        few = len(lines) == 1
+        fail(lines[0] if few else "\n".join(["nothing was imported:", *lines]))
     except ChatstreamError as error:
         fail(error.message)
-    click.echo(f"chatstream: {done}")
+    click.echo(f"chatstream: {done}" + (f": see {skipped}" if done.left_out else ""))
 
 
 @main.command("export")

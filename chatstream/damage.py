@@ -6,7 +6,6 @@ A server may write the file meanwhile: what is found may be a change under way (
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from chatstream.events import TERMINAL_TYPES
 from chatstream.log import records
 from chatstream.log.folder import FEEDBACK
 from chatstream.log.names import file_name
+from chatstream.log.opening import opener
 from chatstream.log.records import Json
 
 TORN = "torn line: it was never acknowledged"
@@ -70,9 +70,8 @@ def check_live(path: Path, shown: str) -> Iterator[Problem]:
 
 def read_lines(path: Path) -> Iterator[bytes]:
     """Yield the lines of a file with their newlines; none where there is no file."""
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        file = open(path, "rb", opener=lambda name, _: os.open(name, flags))
+        file = open(path, "rb", opener=opener)
     except FileNotFoundError:
         return
     with file:

@@ -93,6 +93,12 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
 
+    def forget(self) -> None:
+        """Let go of what is watched, which keeps this clock too."""
+        self.close()
+        del self._way, self._stop, self._conversation
+        self._timer = None
+
     def _too_slow(self) -> ProviderTimeout:
         settings = self._settings
         if self._last_due <= self._due:

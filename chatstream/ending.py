@@ -9,7 +9,13 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-from chatstream.errors import ChatstreamError, ProviderTimeout, TurnEnded
+from chatstream.errors import (
+    ChatstreamError,
+    ProviderTimeout,
+    StorageFailed,
+    StorageFull,
+    TurnEnded,
+)
 from chatstream.events import TerminalType
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
@@ -84,7 +90,11 @@ class Ending:
                     return
                 kind, fields = self.cancelled()
             except (ChatstreamError, OSError) as error:
-                logger.error("end not written", extra={"error": type(error).__name__})
+                # Once a turn: the disk's refusals themselves are logged once a minute.
+                level = logging.ERROR if delay == FIRST_RETRY_SECONDS else logging.DEBUG
+                logger.log(level, "end not written", extra={"error": type(error).__name__})
+                if isinstance(error, StorageFull | StorageFailed):
+                    self._turn.refused = error
                 if self._why is not None and self._why.last:
                     self._turn.close(None)
                     return

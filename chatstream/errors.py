@@ -9,13 +9,14 @@ Every error that chatstream raises on purpose, in one tree.
     ├── Forbidden               403  a foreign Host or Origin
     ├── NotFound                404  no such turn, conversation or path, or not the caller's
     ├── Conflict                409  a turn_id used with another body
+    ├── BodyTooSlow             408
     ├── BodyTooLarge            413
     ├── NotJson                 415
     ├── TooManyRequests         429  with Retry-After
     ├── TurnEnded               409  the log refuses anything after a turn's terminal event
     ├── Unavailable             503  shedding load or draining, with Retry-After
     ├── StorageFull             507
-    ├── StorageFailed           500  the disk refused a write or a sync
+    ├── StorageFailed           503  the disk cannot be used, with Retry-After
     ├── ProviderError           502  the provider gave up
     │   └── ProviderTimeout     504
     ├── DataFolderError              the data folder cannot be used (at start)
@@ -104,6 +105,14 @@ class TurnEnded(ChatstreamError):
     title = "The turn has ended"
 
 
+class BodyTooSlow(ChatstreamError):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+    title = "Request timeout"
+
+
 class BodyTooLarge(ChatstreamError):
     """The body is over `MAX_BODY_BYTES`."""
 
@@ -149,6 +158,10 @@ class TooManyRequests(RetryLater):
         self.headers = headers or {}
 
 
+OVERLOADED = "overloaded"
+"""The code of what is refused since there is too much to do."""
+
+
 class Unavailable(RetryLater):
     """The server is starting, draining, or sheds load."""
 
@@ -165,13 +178,12 @@ class StorageFull(ChatstreamError):
     title = "Insufficient storage"
 
 
-class StorageFailed(ChatstreamError):
-    """The disk refused a write or a sync; nothing of it was acknowledged."""
+class StorageFailed(RetryLater):
+    """The disk refused to read, write or sync; nothing of it was acknowledged."""
 
-    status = 500
+    status = 503
     code = "storage_failed"
     title = "Storage failed"
-    retryable = True
 
 
 class ProviderError(ChatstreamError):

@@ -18,14 +18,15 @@ from chatstream.errors import NotFound, StorageFailed
 from chatstream.events import Address
 from chatstream.history import messages
 from chatstream.log import records
-from chatstream.log.folder import Folder, conversation_files
+from chatstream.log.copies import is_copy
+from chatstream.log.folder import Folder, conversation_files, is_folder
 from chatstream.log.lines import committed_size
 from chatstream.log.listing import read_entry
+from chatstream.log.opening import open_file, opener
 from chatstream.log.records import Json
 from chatstream.validation import Addressed, parse
 
 Format = Literal["jsonl", "markdown"]
-OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _LINE_END = re.compile(r"\r\n?|\n")
 
 
@@ -54,9 +55,11 @@ def _found(
     folder: Folder, user_id: str, conversation_id: str | None, format: Format
 ) -> Iterator[bytes]:
     if conversation_id is None:
-        paths = sorted(conversation_files(folder.user(user_id)), key=_created)
+        files = conversation_files(folder.user(user_id))
+        paths = sorted(filter(_is_own, files), key=_created)
     else:
-        paths = [folder.conversation(Address(user_id, conversation_id))]
+        path = folder.conversation(Address(user_id, conversation_id))
+        paths = [path] if is_folder(path.parent) and _is_own(path) else []
     feedback = folder.feedback(user_id)
     whole = conversation_id is None and format == "jsonl"
     if not any(path.exists() for path in [*paths, *([feedback] if whole else [])]):
@@ -81,9 +84,17 @@ def _readable() -> Iterator[None]:
         raise StorageFailed(f"{name} cannot be read: {error.strerror}") from error
 
 
+def _is_own(path: Path) -> bool:
+    """Say whether there is a file, and it is the conversation that its name says."""
+    try:
+        return not is_copy(path)
+    except FileNotFoundError:
+        return False
+
+
 def _created(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=opener) as file:
             record = records.parse(file.readline())
     except FileNotFoundError:
         record = None
@@ -93,7 +104,7 @@ def _created(path: Path) -> str:
 def _events(path: Path) -> Iterator[bytes]:
     """Yield the lines of a file without our bookkeeping; one that is not yet whole is left out."""
     try:
-        file = open(path, "rb", opener=lambda name, _: os.open(name, OPEN))
+        file = open(path, "rb", opener=opener)
     except FileNotFoundError:
         return
     with file:
@@ -105,7 +116,7 @@ def _events(path: Path) -> Iterator[bytes]:
 def _markdown(path: Path) -> Iterator[bytes]:
     try:
         entry = read_entry(path, path.stat().st_size)
-        fd = os.open(path, OPEN)
+        fd = open_file(path)
     except FileNotFoundError:
         return
     try:

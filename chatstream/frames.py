@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import orjson
 from pydantic import BaseModel
 
-from chatstream.errors import BadRequest, ChatstreamError, InvalidRequest, RetryLater
+from chatstream.errors import (
+    OVERLOADED,
+    BadRequest,
+    ChatstreamError,
+    InvalidRequest,
+    RetryLater,
+)
 from chatstream.events import EventId, before
 from chatstream.history import read_place
 from chatstream.http.conversations import history_page, keep_feedback
@@ -24,7 +30,6 @@ from chatstream.validation import (
     FeedbackRequest,
     HistoryQuery,
     ReplacingTurnRequest,
-    StreamQuery,
     TurnIdField,
     check_message,
     parse,
@@ -45,6 +50,12 @@ class CancelFrame(Addressed):
     """Stops a turn."""
 
     turn_id: TurnIdField
+
+
+class SubscribeFrame(Addressed):
+    """Follows a conversation; `after` is any id, or 0 for the beginning, and empty it is none."""
+
+    after: str | None = None
 
 
 class Frames:
@@ -68,9 +79,12 @@ class Frames:
                 about = _conversation(data)
             await handler(data, ref)
         except ChatstreamError as error:
+            if error.code == OVERLOADED:
+                await self._services.runner.pause()
             self._session.answer(problem(error) | about, ref)
         except Exception as error:
-            logger.exception("frame failed")
+            host = getattr(self._session.socket.client, "host", "")
+            logger.exception("frame failed", extra={"address": host})
             self._session.answer(problem(error) | about, ref)
 
     def _handler(self, data: Json) -> Handler:
@@ -86,6 +100,7 @@ class Frames:
         return parse(model, {**data, "user_id": self._session.user_id})
 
     async def _send(self, data: Json, ref: object) -> None:
+        await self._services.runner.enter()
         asked = self._parse(ReplacingTurnRequest, data)
         settings = self._services.settings
         check_message(
@@ -105,10 +120,10 @@ class Frames:
             session.release(name)
 
     async def _subscribe(self, data: Json, ref: object) -> None:
-        asked = self._parse(StreamQuery, data)
+        asked = self._parse(SubscribeFrame, data)
         log = self._services.log
         conversation = await log.conversation(asked.address)
-        where = start_of_conversation(conversation, asked.after, log.last_id)
+        where = start_of_conversation(conversation, asked.after or None, log.last_id)
         self._session.subscribe(conversation, where, ref)
 
     async def _unsubscribe(self, data: Json, ref: object) -> None:

@@ -86,8 +86,11 @@ def repair(root: Path) -> list[Problem]:
 
 def _parts(root: Path) -> list[str]:
     """Name what is checked at a time: the top (empty), and every user's folder."""
-    if not (root / "users").is_dir():
+    users = root / "users"
+    if not users.is_dir():
         raise DataFolderError(f"{root} is no data folder")
+    if users.is_symlink():
+        return [""]
     return ["", *sorted(entry.name for entry in _entries(root / "users") if _is_folder(entry))]
 
 
@@ -108,12 +111,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _check_top(root: Path) -> Iterator[Problem]:
+    links = set()
     for entry in _entries(root):
-        if entry.name not in AT_THE_TOP:
+        if entry.is_symlink():
+            links.add(entry.name)
+            yield Problem(entry.name, None, "symbolic link: it is not followed")
+        elif entry.name not in AT_THE_TOP:
             yield Problem(entry.name, None, "unknown file")
-    for entry in _entries(root / "intents"):
+    for entry in _entries(root / "intents") if "intents" not in links else ():
         yield Problem(f"intents/{entry.name}", None, "stale intent: the next start finishes it")
-    for entry in _entries(root / "users"):
+    for entry in _entries(root / "users") if "users" not in links else ():
         if not _is_folder(entry):
             yield Problem(f"users/{entry.name}", None, "unknown file")
 
@@ -128,10 +135,11 @@ def _check_user(folder: Path) -> Iterator[Problem]:
     running: dict[str, list[str]] = {}
     for name in names:
         shown = f"users/{folder.name}/{name}"
-        stem, _, kind = name.partition(".")
+        kind = name.partition(".")[2]
+        stem = name.removesuffix(".jsonl" if name.endswith(".jsonl") else f".{kind}")
         if name == FEEDBACK:
             yield from _told(check_lines(folder / name, shown, "feedback_log", []), shown)
-        elif kind == "jsonl":
+        elif name.endswith(".jsonl"):
             runs = running.setdefault(stem, [])
             yield from _told(check_lines(folder / name, shown, "log", runs), shown)
         elif kind == "aside":

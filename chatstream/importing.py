@@ -5,7 +5,8 @@ A user's messages become turns of his conversation `default`. A user's message a
 after it are one turn. A message without an answer is a turn that was interrupted without text.
 Of several assistant's messages in a row the later ones go on in the text of the first, after a
 blank line. One that nobody asked for (a greeting), or that would make a text too long, answers
-the message "…", and a blank message is "…" too: providers refuse empty ones.
+the message "…", and a blank message is "…" too: providers refuse empty ones. An answer without
+text completes its turn without text; where nobody asked for it, it is nothing.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ import orjson
 
 from chatstream.errors import Conflict, StorageFailed, StorageFull
 from chatstream.events import Address, EventId, event_id, place, timestamp
+from chatstream.left_out import LISTED, Report, refuse
 from chatstream.log import records
 from chatstream.log.clock import IdClock
 from chatstream.log.folder import Folder
 from chatstream.log.records import Json
 from chatstream.log.recovery import survey
-from chatstream.log.reserve import FULL
 from chatstream.log.staging import Staging
+from chatstream.log.trouble import FULL
 from chatstream.old_files import MAX_TEXT_BYTES, Message, read_feedback, read_history
 from chatstream.turn_ids import new_turn_id
 
@@ -53,37 +55,50 @@ class Imported(NamedTuple):
     turns: int
     ratings: int
     empty: int
+    left_out: int = 0
 
     def __str__(self) -> str:
         done = (
             f"imported {self.messages} messages of {self.users} users as {self.turns} turns "
             f"in their conversations {CONVERSATION!r}, and {self.ratings} ratings"
         )
-        return done + (f"; {self.empty} users had no messages" if self.empty else "")
+        done += f"; {self.empty} users had no messages" if self.empty else ""
+        return done + (f"; {self.left_out} entries were left out" if self.left_out else "")
 
 
-def import_files(root: Path, history: Path, feedback: Path | None) -> Imported:
+def import_files(
+    root: Path, history: Path, feedback: Path | None, skipped: Path | None = None
+) -> Imported:
     """
     Import both files into a data folder, whole or not at all; returns once that is durable.
 
     Dying in the middle leaves all of it or nothing, from the next start on. Nobody is asked, and
     nothing that exists is changed, except that ratings are appended to those that a user has.
+    With `skipped`, what cannot be taken is left out and written to that file (see `Report`), which
+    is there before anything of the import is.
 
     Raises:
-        InvalidRequest: A file is not of its form; the message names the place.
-        Conflict: A user has a conversation `default`, or one of the ratings, already.
+        InvalidRequest: A file is not of its form, or without `skipped` one of its entries; the
+            message names each by its place.
+        Conflict: A user has a conversation `default`, or one of the ratings, already; or the file
+            `skipped` exists.
         DataFolderError: Another process owns the data folder, or it cannot be written.
         StorageFull, StorageFailed: The disk refused.
     """
-    talks = read_history(history)
-    ratings = read_feedback(feedback) if feedback else {}
+    talks, flaws = read_history(history)
+    ratings, bad_ratings = read_feedback(feedback) if feedback else ({}, [])
+    flaws += bad_ratings
+    report = Report(skipped, flaws) if skipped else None
+    if report is None:
+        refuse(flaws)
     folder = Folder(root)
     folder.own()
     try:
         # An earlier import that died when it was decided is finished by this, and then is there.
         findings = survey(folder)
         _refuse_what_is_there(folder, talks, ratings)
-        return _write(folder, talks, ratings, event_id(findings.floor))
+        done = _write(folder, talks, ratings, event_id(findings.floor), report)
+        return done._replace(left_out=len(flaws))
     except OSError as error:
         kind = StorageFull if error.errno in FULL else StorageFailed
         raise kind(f"The import could not be written: {error.strerror}.") from error
@@ -102,6 +117,8 @@ def exchanges(messages: list[Message]) -> list[Exchange]:
             text = message.text if message.text.strip() else NO_MESSAGE
             found.append(Exchange(text, message.at))
             continue
+        if not found and not message.text:
+            continue
         size = len(orjson.dumps(message.text)) + len(r"\n\n")
         if not found or (found[-1].replies and found[-1].size + size > MAX_TEXT_BYTES):
             found.append(Exchange(NO_MESSAGE, message.at))
@@ -115,18 +132,22 @@ def exchanges(messages: list[Message]) -> list[Exchange]:
 def _refuse_what_is_there(
     folder: Folder, talks: dict[str, list[Message]], ratings: dict[str, list[Json]]
 ) -> None:
-    for user_id, messages in talks.items():
-        if messages and folder.conversation(Address(user_id, CONVERSATION)).exists():
-            raise Conflict(
-                f"The user {user_id!r} has a conversation {CONVERSATION!r} already; nothing was "
-                "imported. It can be erased first, or the user be taken out of the file."
-            )
+    told = [
+        f"The user {user_id!r} has a conversation {CONVERSATION!r} already; nothing was "
+        "imported. It can be erased first, or the user be taken out of the file."
+        for user_id, messages in talks.items()
+        if messages and folder.conversation(Address(user_id, CONVERSATION)).exists()
+    ]
     for user_id, new in ratings.items():
         known = {_rating_key(entry) for entry in _ratings_there(folder.feedback(user_id))}
         if known.intersection(map(_rating_key, new)):
-            raise Conflict(
+            told.append(
                 f"The user {user_id!r} has ratings of this file already; nothing was imported."
             )
+    if len(told) > LISTED:
+        told[LISTED:] = [f"And {len(told) - LISTED} more."]
+    if told:
+        raise Conflict("\n".join(told))
 
 
 def _ratings_there(path: Path) -> Iterator[Json]:
@@ -156,6 +177,7 @@ def _write(
     talks: dict[str, list[Message]],
     ratings: dict[str, list[Json]],
     floor: EventId,
+    report: Report | None,
 ) -> Imported:
     with ThreadPoolExecutor(1) as executor:
         clock = IdClock(folder.clock, executor, floor=floor)
@@ -170,15 +192,9 @@ def _write(
             for user_id, new in ratings.items():
                 path = folder.feedback(user_id)
                 staging.write(path, _feedback(user_id, _whole_lines(path), new, clock))
-            staging.commit()
-        except BaseException as error:
-            if isinstance(error, OSError) and staging.decided:
-                raise StorageFailed(
-                    "The import is written, but not in its place: the next start finishes it."
-                ) from error
-            staging.discard()
-            raise
+            _commit(staging, report)
         finally:
+            staging.discard()
             clock.close()
     return Imported(
         users=sum(1 for messages in talks.values() if messages),
@@ -187,6 +203,21 @@ def _write(
         ratings=sum(map(len, ratings.values())),
         empty=sum(1 for messages in talks.values() if not messages),
     )
+
+
+def _commit(staging: Staging, report: Report | None) -> None:
+    try:
+        if report:
+            report.write()
+        staging.commit()
+    except BaseException as error:
+        if staging.decided and isinstance(error, OSError):
+            raise StorageFailed(
+                "The import is written, but not in its place: the next start finishes it."
+            ) from error
+        if report and not staging.decided:
+            report.withdraw()
+        raise
 
 
 def _log(address: Address, joined: list[Exchange], clock: IdClock) -> Iterator[bytes]:
@@ -209,7 +240,7 @@ def _end(exchange: Exchange, turn: Json, started_id: EventId, own: EventId, now:
     kind = "turn.completed" if exchange.replies else "turn.interrupted"
     event = {"type": kind, "id": own, **turn, "started_id": started_id}
     event |= {
-        "text": "\n\n".join(exchange.replies),
+        "text": "\n\n".join(filter(None, exchange.replies)),
         "usage": None,
         "provider": None,
         "model": None,

@@ -73,7 +73,7 @@ class Limits:
         if window is None:
             return {}
         now = time.monotonic()
-        hits = self._recent((kind, _network(caller)), now)
+        hits = self._recent((kind, network(caller)), now)
         allowed = len(hits) < window.most
         if allowed:
             hits.append(now)
@@ -102,11 +102,11 @@ class Limits:
         return hits
 
 
-def _network(caller: str) -> str:
+def network(caller: str) -> str:
     """
     Return what counts as one caller: an IPv4 address, or the 64 bits of an IPv6 network.
 
-    >>> _network("2001:db8::1:2"), _network("::ffff:192.0.2.1"), _network("testclient")
+    >>> network("2001:db8::1:2"), network("::ffff:192.0.2.1"), network("testclient")
     ('2001:db8::/64', '192.0.2.1', 'testclient')
     """
     try:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import atexit
+import io
 import logging
 import sys
-from typing import Literal
+from typing import Final, Literal, TextIO
 
 import orjson
 
 from chatstream.events import timestamp
+from chatstream.outlet import Outlet, OutletStream
+from chatstream.repeats import Repeats
+
+CONTENT: Final = logging.getLogger("chatstream.content")
+"""What providers said, which may be users' text: off, unless the operator asks for it."""
+CONTENT.disabled = True
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+
+Form = Literal["text", "json"]
 
 
 class Lines(logging.Formatter):
     """One line a record; a traceback follows, in JSON as a field."""
 
-    def __init__(self, form: Literal["text", "json"]) -> None:
+    def __init__(self, form: Form) -> None:
         super().__init__()
         self._json = form == "json"
 
@@ -41,10 +51,84 @@ def _shown(value: object) -> str:
     return text if text.isprintable() and " " not in text else repr(text)
 
 
-def set_up(level: str, form: Literal["text", "json"]) -> None:
-    """Write everybody's records to standard error, from a level on."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Lines(form))
+class Handler(logging.Handler):
+    """Writes records to an outlet: no thread that logs waits for what reads the lines."""
+
+    def __init__(self, outlet: Outlet, form: Form) -> None:
+        super().__init__()
+        self.setFormatter(Lines(form))
+        self._outlet = outlet
+        self._repeats = Repeats()
+
+    @property
+    def dropped(self) -> int:
+        """How many lines were not written."""
+        return self._outlet.dropped
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have a record written, unless a client repeats it, and what is told of those."""
+        try:
+            for summary in self._repeats.over():
+                self._outlet.put(f"{self.format(summary)}\n")
+            if self._repeats.admits(record):
+                self._outlet.put(f"{self.format(record)}\n")
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait for the reader, within the bound of an exit: `logging.shutdown` asks for it."""
+        self._outlet.flush()
+
+
+def set_up(level: str, form: Form, content: bool = False) -> None:
+    """
+    Write everybody's records to standard error, from a level on; `content` as well, or not.
+
+    From now on nothing that the program prints, there or on standard output, waits for its reader;
+    an exit does, for a second.
+    """
+    sys.stdout, _ = _freed(sys.stdout, form)
+    sys.stderr, outlet = _freed(sys.stderr, form)
+    handler: logging.Handler
+    if outlet is None:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(Lines(form))
+    else:
+        handler = Handler(outlet, form)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # It logs every request with its address, which may hold a key.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    CONTENT.disabled = not content
+
+
+def dropped() -> int:
+    """Return how many lines were not written, since nothing read them."""
+    handlers = logging.getLogger().handlers
+    return sum(handler.dropped for handler in handlers if isinstance(handler, Handler))
+
+
+def _freed(stream: TextIO, form: Form) -> tuple[TextIO, Outlet | None]:
+    """Return what stands for a stream, and its outlet; the same where it has no descriptor."""
+    try:
+        fd = stream.fileno()
+    except (AttributeError, io.UnsupportedOperation):
+        return stream, None
+    stream.flush()
+    outlet = Outlet(fd, Told(form))
+    atexit.register(outlet.flush)
+    return OutletStream(outlet, fd, stream.encoding), outlet  # type: ignore[return-value]
+
+
+class Told:
+    """The line that stands where others were dropped."""
+
+    def __init__(self, form: Form) -> None:
+        self._lines = Lines(form)
+
+    def __call__(self, count: int) -> str:
+        """Return it, for so many."""
+        record = logging.LogRecord(
+            __name__, logging.WARNING, "", 0, "nobody read: lines dropped", None, None
+        )
+        vars(record)["count"] = count
+        return f"{self._lines.format(record)}\n"

@@ -10,7 +10,9 @@ _TTFT = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60)
 _DURATION = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 
 MAX_MODELS = 100
-"""Callers may name any model: tokens of more than so many are counted as `other`."""
+"""Tokens of more models than so many are counted as `other`."""
+OTHER_MODEL = "other"
+"""Where those of a model are counted that neither the settings nor its provider name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,12 @@ class Metrics:
             ["method", "status"],
             registry=registry,
         )
+        self._lines_dropped = Counter(
+            "chatstream_log_lines_dropped",
+            "Log lines that were not written, since nothing read them.",
+            registry=registry,
+        )
+        self._lines_told = 0
         self._streams = Gauge(
             "chatstream_streams_open", "Readers connected.", ["transport"], registry=registry
         )
@@ -134,7 +142,7 @@ class Metrics:
     def _count_tokens(self, outcome: Outcome) -> None:
         key = outcome.provider, outcome.model
         if key not in self._models and len(self._models) >= MAX_MODELS:
-            key = outcome.provider, "other"
+            key = outcome.provider, OTHER_MODEL
         else:
             self._models.add(key)
         self._tokens.labels(*key, "input").inc(outcome.input_tokens)
@@ -158,6 +166,11 @@ class Metrics:
         """Take the cache as it is now."""
         self._kept.set(kept)
         self._kept_bytes.set(size)
+
+    def lines_dropped(self, count: int) -> None:
+        """Take how many log lines were dropped so far."""
+        self._lines_dropped.inc(count - self._lines_told)
+        self._lines_told = count
 
     def request(self, method: str, status: int) -> None:
         """Count an answered request."""

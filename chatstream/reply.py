@@ -85,6 +85,9 @@ class Reply:
     def _over(self, done: Callable[[], None], task: asyncio.Task[None]) -> None:
         (self._share or self._route).leave()
         done()
+        # What knows each other here would stay for long, with the text: the collector comes seldom.
+        self.turn.on_clear = self.task = None
+        self._deadlines.forget()
 
     @property
     def way(self) -> Way:

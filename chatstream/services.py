@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
+from chatstream.lag import Turns
 from chatstream.limits import Limits
 from chatstream.log.jsonl import JsonlLog
 from chatstream.metrics import Metrics
@@ -16,10 +17,19 @@ from chatstream.pulse import Pulse
 from chatstream.settings import Settings
 from chatstream.turns import TurnRunner
 
+SHARE = 16
+"""Conversations of one connection that are seen to before everybody else has a round."""
+SHARES_A_ROUND = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts of one running application."""
+    """
+    The parts of one running application.
+
+    Attributes:
+        shares: What connections with many conversations wait for, before each `SHARE` of them.
+    """
 
     settings: Settings
     log: JsonlLog
@@ -30,6 +40,7 @@ class Services:
     limits: Limits
     prices: Prices | None = None
     answers: Answers | None = None
+    shares: Turns = field(default_factory=lambda: Turns(SHARES_A_ROUND))
 
 
 def services_of(connection: HTTPConnection) -> Services:

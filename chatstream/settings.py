@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     )
     auth: Literal["none"] = Field("none", description="how callers say who they are")
     allowed_hosts: Names = Field(
-        (), description="names that a Host header may carry besides loopback's, with commas"
+        (), description="names that a Host may be, besides localhost and any address; with commas"
     )
     allowed_origins: Names = Field(
         (), description="foreign origins whose pages may call, with commas"
@@ -92,6 +92,12 @@ class Settings(BaseSettings):
 
     rate_limit_chat: str = Field("60/minute", description="turns that a caller may start; 0 = off")
     rate_limit_default: str = Field("600/minute", description="other requests; 0 = off")
+    max_connections: int | None = Field(
+        None, ge=1, description="connections at once; unset: what the descriptors bear"
+    )
+    max_connections_per_address: int = Field(
+        1000, ge=0, description="connections of one address at once; 0 = none"
+    )
     max_turns: int = Field(500, ge=1, description="turns running at once")
     max_turns_per_user: int = Field(8, ge=1, description="turns of one user running at once")
     max_queued: int = Field(
@@ -127,6 +133,11 @@ class Settings(BaseSettings):
         "info", description="least severe record that is logged"
     )
     log_format: Literal["text", "json"] = Field("text", description="form of the log's lines")
+    log_content: bool = Field(
+        False,
+        description="log the beginning of what a provider sent that is no answer, to look for a "
+        "fault: it may quote messages and replies",
+    )
 
     openai_api_key: SecretStr | None = Field(
         None,
@@ -147,6 +158,11 @@ class Settings(BaseSettings):
         False,
         validation_alias="OPENAI_PREFILL",
         description="the server takes the beginning of an answer and goes on from it (vLLM)",
+    )
+    openai_finish_reason: Literal["required", "optional"] = Field(
+        "required",
+        validation_alias="OPENAI_FINISH_REASON",
+        description="optional: the server ends an answer with `[DONE]` alone; it counts as `other`",
     )
     gemini_api_key: SecretStr | None = Field(
         None, validation_alias="GEMINI_API_KEY", description="Gemini's key"
@@ -206,7 +222,14 @@ class Settings(BaseSettings):
         return _parts(value) if isinstance(value, str) else value
 
     @field_validator(
-        "log_level", "log_format", "fsync", "store", "auth", "cache_scope", mode="before"
+        "log_level",
+        "log_format",
+        "fsync",
+        "store",
+        "auth",
+        "cache_scope",
+        "openai_finish_reason",
+        mode="before",
     )
     @classmethod
     def _ignore_case(cls, value: Any) -> Any:
@@ -222,7 +245,8 @@ class Settings(BaseSettings):
     @field_validator("openai_base_url", "gemini_base_url", "anthropic_base_url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        if not re.match(r"https?://[^/\s]+", value):
+        value = value.strip()
+        if not re.match(r"https?://[^/?#\s]+", value, re.IGNORECASE):
             raise ValueError("takes an http or https address")
         return value.rstrip("/")
 

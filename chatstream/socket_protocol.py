@@ -1,27 +1,53 @@
 """
 uvicorn's WebSocket protocol, made light: many frames in one write, and little kept while idle.
 
+What comes is parsed in slices. Pings, pongs and fragments are read at the pace at which messages
+are: a burst, then so many a second. A ping that comes while the client does not take what it is
+sent is answered once it does, and of several the last (RFC 6455, 5.5.3).
+
 What it inherits is not promised by uvicorn: tests hold the version that is installed to it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import traceback
 from asyncio.transports import BaseTransport, Transport
-from collections import deque
+from functools import partial
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import Protocol
+
+from chatstream.connections import Place, Turns
+from chatstream.limits import Throttle
+from chatstream.mailbox import Gate, Mailbox
+from chatstream.refusals import handshake
 
 FRAMES = "chatstream.frames"
 """In `extensions` where a `websocket.send` may hold `frames`, a list of texts, instead of one."""
 
+SLICE = 2048
+"""Bytes that are parsed at once: some 340 frames, if they are empty."""
+EXTRAS_AT_ONCE, EXTRAS_PER_SECOND = 1000, 200
+"""Control frames and fragments that are read at once, and then in a second."""
+OWN = ("place", "turns", "rest", "queued", "stopped", "throttle", "throttled", "pong")
+_PONG = 0x80 | Opcode.PONG
+
 
 class SocketProtocol(WebSocketsSansIOProtocol):
-    """One WebSocket; sends the frames of one message in one write."""
+    """
+    One WebSocket; sends the frames of one message in one write.
+
+    Attributes:
+        place: Left when the connection is lost.
+        turns: Where it waits with what is more than a slice.
+    """
 
     # What the parent sets. So many attributes in a `__dict__` take 1.5 KiB, here 0.3.
     __slots__ = (
@@ -32,13 +58,21 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         *("ping_interval", "ping_timeout", "ping_timer", "pong_timer", "pending_ping_payload"),
         *("ping_sent_at", "last_ping_rtt", "frames", "curr_msg_data_type"),
         *("request", "response", "scope"),
+        *OWN,
     )
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         # asyncio's queue and event take 4 KiB: four deques. One task waits at a time.
-        self.queue = _Mailbox(self.loop)  # type: ignore[assignment]
-        self.writable = _Gate(self.loop)  # type: ignore[assignment]
+        self.queue = Mailbox(self.loop)  # type: ignore[assignment]
+        self.writable = Gate(self.loop)  # type: ignore[assignment]
+        self.place: Place | None = None
+        self.turns: Turns | None = None
+        self.rest = memoryview(b"")
+        self.queued = self.stopped = False
+        self.throttle: Throttle | None = None
+        self.throttled: asyncio.TimerHandle | None = None
+        self.pong: bytes | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Take the connection over."""
@@ -48,9 +82,135 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             before.parser = None  # type: ignore[assignment]
         super().connection_made(transport)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything."""
+        super().connection_lost(exc)
+        self.rest = memoryview(b"")
+        # They refer to what refers to them, until the collector comes by.
+        self.conn.parser_exc = self.conn.handshake_exc = None
+        del self.conn.parser
+        if self.throttled is not None:
+            self.throttled.cancel()
+        if self.place is not None:
+            self.place.leave()
+
+    # ---- what comes, in slices
+
+    def begin(self, head: bytes, name: str) -> None:
+        """Take a handshake's request, by its id; one that cannot be read is answered too."""
+        self.conn.reject = partial(handshake, name)  # type: ignore[method-assign]
+        self.conn.receive_data(head)
+        if self.conn.handshake_exc is None:
+            self.handle_events()
+            return
+        answered = b"".join(self.conn.data_to_send())
+        detail = "Failed to open a WebSocket connection: the request cannot be read."
+        self.transport.write(answered or self.conn.reject(400, detail).serialize())
+        self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Take the first slice at once; the others wait for their turn."""
+        self.rest = memoryview(bytes(self.rest) + data if self.rest else data)
+        if not self.queued and self.step():
+            self.go_on()
+        else:
+            self._stop_or_read()
+
+    def go_on(self) -> None:
+        """Take what has come, when it is this connection's turn."""
+        if self.rest and not self.queued:
+            self.queued = True
+            self.turns = self.turns or Turns(self.loop)
+            self.turns.add(self._turn)
+        self._stop_or_read()
+
+    def _turn(self) -> bool:
+        self.queued = self.step()
+        if not self.queued:
+            self._stop_or_read()
+        return self.queued
+
+    def step(self) -> bool:
+        """Take a slice of what has come, if it can be taken now; say whether that may go on."""
+        if self.transport.is_closing():
+            self.rest = memoryview(b"")
+        if not self.rest or self.read_paused or self.throttled is not None:
+            return False
+        piece, self.rest = self.rest[:SLICE], self.rest[SLICE:]
+        self.conn.receive_data(piece)  # type: ignore[arg-type]  # it appends it to a bytearray
+        if not self.writable.is_set():
+            self._keep_last_pong()
+        self._count_extras()
+        if self.conn.parser_exc is not None:
+            self.handle_parser_exception()
+        else:
+            self.handle_events()
+        return bool(self.rest)
+
+    def _stop_or_read(self) -> None:
+        """Read only while all has been taken that came, and more may be."""
+        stop = bool(self.rest) or self.read_paused or self.throttled is not None
+        self.stopped = self.stopped or self.read_paused  # what it inherits has stopped it then
+        if self.transport.is_closing() or stop == self.stopped:
+            return
+        self.stopped = stop
+        if stop:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    def _count_extras(self) -> None:
+        """Count what is no whole message; beyond the burst, wait before more is taken."""
+        extras = sum(map(_is_extra, self.conn.events))
+        if not extras:
+            return
+        self.throttle = self.throttle or Throttle(EXTRAS_AT_ONCE, EXTRAS_PER_SECOND)
+        now = self.loop.time()
+        delay = max([self.throttle.delay(now) for _ in range(extras)])
+        if delay and self.throttled is None:
+            self.throttled = self.loop.call_later(delay, self._unthrottle)
+
+    def _unthrottle(self) -> None:
+        self.throttled = None
+        self.go_on()
+
+    def _keep_last_pong(self) -> None:
+        """Hold pongs back while the client takes nothing, or they would pile up."""
+        pongs = [data for data in self.conn.writes if data[:1] == b"%c" % _PONG]
+        if pongs:
+            self.pong = pongs[-1]
+            self.conn.writes = [data for data in self.conn.writes if data not in pongs]
+
+    def resume_writing(self) -> None:
+        """Answer the last ping, then let the others write."""
+        if self.pong is not None and not self.close_sent:
+            self.transport.write(self.pong)
+        self.pong = None
+        super().resume_writing()
+
+    def handle_cont(self, event: Frame) -> None:
+        """Join a fragment to those before it: a list of bytes would take 60 times as much."""
+        (before,) = frames = cast(list[Any], self.frames)
+        if isinstance(before, bytes):
+            frames[0] = bytearray(before)
+        frames[0] += event.data
+        if event.fin:
+            frames[0] = bytes(frames[0])
+            self.send_receive_event_to_app()
+
+    async def receive(self) -> Any:
+        """Return the next message; more is read once it is the last."""
+        message = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            self.go_on()
+        return message
+
     def handle_connect(self, event: Any) -> None:
         """Say to the application what is possible here."""
         super().handle_connect(event)
+        if self.conn.handshake_exc is not None:
+            _forget(self.conn, event)
         if hasattr(self, "scope"):
             self.scope["extensions"][FRAMES] = {}
 
@@ -69,6 +229,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             await super().send(message)
             if message["type"] == "websocket.accept":
                 self._forget_handshake()
+            elif message["type"] == "websocket.close":
+                self.go_on()  # the answer to the close is among what comes
             return
         await self.writable.wait()  # before anything is prepared: a pong would take it along
         try:
@@ -85,61 +247,18 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         # The parser keeps the request, so that they are taken from it.
         self.request.headers.clear()
         del self.request, self.response
+        vars(self.conn).pop("reject", None)
 
 
-class _Mailbox:
-    """What `asyncio.Queue` is used for, by one reader at a time."""
-
-    __slots__ = ("_loop", "_messages", "_reader")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._messages: deque[Any] | None = None
-        self._reader: asyncio.Future[None] | None = None
-
-    def put_nowait(self, message: Any) -> None:
-        """Append a message."""
-        if self._messages is None:
-            self._messages = deque()
-        self._messages.append(message)
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
-
-    def empty(self) -> bool:
-        """Say whether nothing waits."""
-        return not self._messages
-
-    async def get(self) -> Any:
-        """Take the oldest message, once there is one."""
-        while not self._messages:
-            self._messages = None
-            self._reader = self._loop.create_future()
-            await self._reader
-            self._reader = None
-        return self._messages.popleft()
+def _forget(connection: Protocol, request: Request) -> None:
+    """Let go of a handshake's error: it keeps all that is here, until the collector comes by."""
+    assert connection.handshake_exc is not None
+    traceback.clear_frames(connection.handshake_exc.__traceback__)
+    connection.handshake_exc = request._exception = None
 
 
-class _Gate:
-    """What `asyncio.Event` is used for: open nearly always, so that nobody waits."""
-
-    __slots__ = ("_loop", "_opened")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._opened: asyncio.Future[None] | None = None
-
-    def clear(self) -> None:
-        """Close."""
-        if self._opened is None:
-            self._opened = self._loop.create_future()
-
-    def set(self) -> None:
-        """Open; whoever waits goes on."""
-        if self._opened is not None:
-            self._opened.set_result(None)
-            self._opened = None
-
-    async def wait(self) -> None:
-        """Wait until it is open."""
-        while self._opened is not None:
-            await asyncio.shield(self._opened)
+def _is_extra(event: Request | Frame | Any) -> bool:
+    """Say whether something that came is no whole message."""
+    if not isinstance(event, Frame):
+        return False
+    return not event.fin or event.opcode not in (Opcode.TEXT, Opcode.BINARY)

@@ -123,6 +123,7 @@ class Subscriber:
     def close(self) -> None:
         """Stop reading. The turn goes on."""
         self.conversation.unwatch(self._wake)
+        self._wake = _nobody  # what is woken keeps the reader: both would stay, with the log
 
     async def take(self, limit: int = PIECE) -> list[Encoded]:
         """
@@ -164,6 +165,10 @@ class Subscriber:
                     self.ended = True
                     return own
         return own
+
+
+def _nobody() -> None:
+    pass
 
 
 def _by_clear(event: Encoded) -> bool:

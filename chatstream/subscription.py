@@ -35,7 +35,7 @@ class Subscription:
         self.held = 0
         self._wake = wake
         self._told = False
-        self._waiting = [wire.ready(self.name, start.after, ref)]
+        self._waiting = [wire.ready(self.name, start.after, ref, reset=start.reset)]
         if start.reset:
             self._waiting.append(wire.reset(self.name))
         self._subscriber = Subscriber(conversation, start, self.wake)
@@ -45,8 +45,9 @@ class Subscription:
         self._wake(self.name)
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading; nothing is woken any more."""
         self._subscriber.close()
+        self._wake = _nobody
 
     async def frames(self) -> list[bytes]:
         """
@@ -66,3 +67,7 @@ class Subscription:
             return []  # an answer came up while the disk was read
         frames, self._waiting = self._waiting, []
         return frames
+
+
+def _nobody(name: str) -> None:
+    pass

@@ -136,7 +136,10 @@ class Turn:
     def _take(self, event: dict[str, Any]) -> int | None:
         kind, identifier = event["type"], event.get("id", "")
         if kind == "ready":
-            self._last = identifier
+            self._last = identifier or self._last
+        elif kind == "reset":
+            self._last = ""  # the whole turn follows
+            self._show("")
         elif identifier > self._last:
             self._last = identifier
             if kind == "turn.started":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import orjson
@@ -24,7 +25,7 @@ from chatstream.log.conversation import Conversation
 from chatstream.log.jsonl import JsonlLog
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
-from chatstream.metrics import Metrics
+from chatstream.metrics import OTHER_MODEL, Metrics
 from chatstream.providers import Message
 from chatstream.providers.answers import Answers
 from chatstream.providers.routing import Providers
@@ -37,6 +38,9 @@ from chatstream.validation import ReplacingTurnRequest, TurnRequest
 logger = logging.getLogger(__name__)
 
 __all__ = ["EndedTurn", "TurnRunner"]
+
+REFUSED_SECONDS = 1.0
+"""How long a stop waits for an end that the disk refuses, before it says so."""
 
 
 class TurnRunner:
@@ -69,6 +73,23 @@ class TurnRunner:
     def draining(self) -> bool:
         """Whether no turn may start any more."""
         return self._admission.draining
+
+    async def enter(self) -> None:
+        """
+        Let a start come in, before its request is read; those that come at once take turns.
+
+        Raises:
+            Unavailable: There is too much to do: nothing more begins.
+        """
+        try:
+            await self._admission.enter()
+        except Unavailable as error:
+            self._metrics.turn_refused(error.code)
+            raise
+
+    async def pause(self) -> None:
+        """Wait a little, as an answer does that says that there is too much to do."""
+        await self._admission.pause()
 
     async def start(self, request: TurnRequest) -> LiveTurn | EndedTurn:
         """
@@ -141,7 +162,11 @@ class TurnRunner:
     def _over(self, turn: LiveTurn, slot: Slot) -> None:
         reply = self.running.pop(turn)
         slot.give_back()
-        self._metrics.turn_ended(reply.outcome())
+        outcome = reply.outcome()
+        if not self._providers.knows(outcome.provider, outcome.model):
+            # Callers may name any model: a label is no place for what they write.
+            outcome = replace(outcome, model=OTHER_MODEL)
+        self._metrics.turn_ended(outcome)
 
     async def _replaced(
         self, conversation: Conversation, request: TurnRequest, turn_id: str, starting: Starting
@@ -184,19 +209,37 @@ class TurnRunner:
             raise NotFound("There is no such turn.")
         return ended(conversation, TurnId(turn_id), found)
 
+    async def known(self, request: TurnRequest) -> LiveTurn | EndedTurn:
+        """
+        Return the turn that this request has started before; it starts nothing.
+
+        Raises:
+            NotFound: There is none of its id, or it names none.
+            Conflict: The id was used with another body.
+        """
+        turn_id, body = TurnId(request.turn_id or ""), request.fingerprint()
+        turn = await self.get(request.address, turn_id)
+        if isinstance(turn, EndedTurn):
+            return await known(turn.conversation, turn_id, body)
+        if turn.body != body:
+            raise other_body(turn_id)
+        return turn
+
     async def cancel(self, address: Address, turn_id: str) -> LiveTurn | EndedTurn:
         """
         Stop a turn; returns once its end is durable. One that had ended is left as it is.
 
         Raises:
             NotFound: There is no such turn.
-            StorageFailed: The end could not be written.
+            StorageFull, StorageFailed: The end is not written yet; it is tried again.
         """
         turn = await self.get(address, turn_id)
         if isinstance(turn, LiveTurn):
             if (reply := self.running.get(turn)) is not None:
                 reply.stop(Why("turn.cancelled", "user"))
-            await asyncio.shield(turn.done)
+            while not (await asyncio.wait([turn.done], timeout=REFUSED_SECONDS))[0]:
+                if turn.refused is not None:
+                    raise turn.refused
             return await self.get(address, turn_id)
         return turn
 

@@ -16,6 +16,7 @@ import orjson
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -24,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from chatstream import patterns
 from chatstream.errors import BadRequest, InvalidRequest
 from chatstream.events import Address
 from chatstream.settings import MAX_SYSTEM_CHARS
@@ -49,6 +51,14 @@ def _check_id(value: str) -> str:
     return value
 
 
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""JSON has one kind of number: some clients write 3 as 3.0."""
+
+
 def _check_title(value: str) -> str:
     words = " ".join(value.split())
     if not words or any(unicodedata.category(character) == "Cc" for character in words):
@@ -56,14 +66,20 @@ def _check_title(value: str) -> str:
     return words
 
 
-Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS), AfterValidator(_check_id)]
+Id = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_ID_CHARS, json_schema_extra={"pattern": patterns.ID}),
+    AfterValidator(_check_id),
+]
 TurnIdField = Annotated[str, Field(pattern=TURN_ID)]
 
 
 class Body(BaseModel):
     """A JSON object. Unknown fields are ignored, and null is the same as absent."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="ignore", json_schema_extra=patterns.say_null
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -88,13 +104,18 @@ class Addressed(Body):
 class TurnRequest(Addressed):
     """The body that starts a turn."""
 
-    message: str = Field(description="what the user says; at most MAX_MESSAGE_CHARS code points")
-    turn_id: TurnIdField | None = None
+    message: str = Field(
+        description="what the user says; at most MAX_MESSAGE_CHARS code points",
+        json_schema_extra={"minLength": 1, "pattern": patterns.MESSAGE},
+    )
+    turn_id: TurnIdField | None = Field(
+        None, description="the client's own; the header Idempotency-Key is the same thing"
+    )
     provider: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     system: Annotated[str, Field(max_length=MAX_SYSTEM_CHARS)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = None
 
     def fingerprint(self) -> str:
         """Return the same for bodies that are the same: the fields as given, without the ids."""
@@ -114,7 +135,7 @@ class ReplacingTurnRequest(TurnRequest):
 class FeedbackRequest(Addressed):
     """What a user thinks of an answer, or of the whole."""
 
-    rating: Annotated[int, Field(ge=1, le=5)]
+    rating: Annotated[int, Field(ge=1, le=5), WHOLE]
     comments: Annotated[str, Field(max_length=MAX_COMMENT_CHARS)] | None = None
     turn_id: TurnIdField | None = None
 
@@ -123,18 +144,18 @@ class RenameRequest(Body):
     """A conversation's new title."""
 
     title: Annotated[
-        str, Field(min_length=1, max_length=MAX_TITLE_CHARS), AfterValidator(_check_title)
+        str,
+        Field(
+            min_length=1,
+            max_length=MAX_TITLE_CHARS,
+            json_schema_extra={"pattern": patterns.TITLE},
+        ),
+        AfterValidator(_check_title),
     ]
 
 
 class AddressQuery(Addressed):
     """The query of what is about a conversation."""
-
-
-class StreamQuery(Addressed):
-    """The query of a stream. `after` is any id, or 0 for the beginning."""
-
-    after: str | None = None
 
 
 class FollowQuery(Body):
@@ -169,8 +190,12 @@ class FollowQuery(Body):
 class HistoryQuery(Addressed):
     """The query of a page of history."""
 
-    limit: Annotated[int, Field(ge=1, le=1000)] = 1000
-    before: Annotated[str, Field(max_length=100)] | None = None
+    limit: Annotated[int, Field(ge=1, le=1000), WHOLE] = 1000
+    before: Annotated[str, Field(max_length=100)] | None = Field(
+        None,
+        description="what an earlier page gave",
+        json_schema_extra={"pattern": patterns.PLACE},
+    )
 
 
 class UserQuery(Body):
@@ -182,8 +207,12 @@ class UserQuery(Body):
 class ConversationsQuery(UserQuery):
     """The query of a list of conversations."""
 
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
-    before: Annotated[str, Field(max_length=100)] | None = None
+    limit: Annotated[int, Field(ge=1, le=1000), WHOLE] = 100
+    before: Annotated[str, Field(max_length=100)] | None = Field(
+        None,
+        description="what an earlier page gave",
+        json_schema_extra={"pattern": patterns.EVENT_ID},
+    )
 
 
 def parse(model: type[M], data: object, *, strict: bool = True) -> M:

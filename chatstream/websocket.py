@@ -22,7 +22,7 @@ from chatstream.http.requests import query
 from chatstream.limits import Throttle
 from chatstream.log.conversation import Conversation
 from chatstream.log.records import Json
-from chatstream.services import services_of
+from chatstream.services import SHARE, services_of
 from chatstream.socket_protocol import FRAMES
 from chatstream.subscriber import Signal, Start
 from chatstream.subscription import Subscription
@@ -117,16 +117,26 @@ class Session:
             try:
                 ends += await asyncio.gather(receiver, return_exceptions=True)
             finally:
-                for name in list(self.subscriptions):
-                    self.unsubscribe(name)
+                await self._unsubscribe_all()
         for end in ends:
             if isinstance(end, Exception) and not isinstance(end, WebSocketDisconnect):
-                logger.error("socket failed", exc_info=end)
+                told = {"address": self.socket.client.host if self.socket.client else ""}
+                logger.error("socket failed", exc_info=end, extra=told)
                 self._shut(FAILED, "internal")
         if self._close and self.socket.application_state is WebSocketState.CONNECTED:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await self.socket.close(*self._close)
+
+    async def _unsubscribe_all(self) -> None:
+        try:
+            for number, name in enumerate(list(self.subscriptions)):
+                if number % SHARE == 0:
+                    await self.services.shares.turn()
+                self.unsubscribe(name)
+        finally:
+            for name in list(self.subscriptions):
+                self.unsubscribe(name)
 
     # ---- sending
 

@@ -8,7 +8,7 @@ SSE follows the WHATWG HTML standard, section 9.2: an event is sent unnamed, so 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import orjson
 
@@ -28,17 +28,37 @@ def sse(identifier: str, json: bytes) -> bytes:
     >>> sse("1764000000000-0007", b"{}")
     b'id: 1764000000000-0007\ndata: {}\n\n'
     """
-    return b"id: %b\ndata: %b\n\n" % (identifier.encode(), json)
+    return _lines(b"id: %b\ndata: %b\n\n" % (identifier.encode(), json))
 
 
 def sse_all(events: Iterable[tuple[str, bytes]]) -> bytes:
     """Write several events, to leave in one piece."""
-    return b"".join([sse(identifier, json) for identifier, json in events])
+    return _lines(
+        b"".join([b"id: %b\ndata: %b\n\n" % (name.encode(), json) for name, json in events])
+    )
 
 
 def sse_control(json: bytes) -> bytes:
     """Write a control event without an id: the client's last one stays."""
-    return b"data: %b\n\n" % json
+    return _lines(b"data: %b\n\n" % json)
+
+
+def _lines(frames: bytes) -> bytes:
+    """
+    Escape what some readers take for the end of a line: U+0085, U+2028 and U+2029.
+
+    The standard knows only LF and CR, but `str.splitlines`, which httpx and older readers built
+    on it use, knows them too. They stand in JSON's strings alone.
+    """
+    if frames.isascii():
+        return frames
+    # Looked for by single bytes first, which costs a tenth: nearly no text has both of them.
+    if 0xC2 in frames and 0x85 in frames:
+        frames = frames.replace(b"\xc2\x85", b"\\u0085")
+    if 0xE2 in frames and (0xA8 in frames or 0xA9 in frames):
+        frames = frames.replace(b"\xe2\x80\xa8", b"\\u2028")
+        frames = frames.replace(b"\xe2\x80\xa9", b"\\u2029")
+    return frames
 
 
 def sse_retry() -> bytes:
@@ -46,27 +66,35 @@ def sse_retry() -> bytes:
     return b"retry: %d\n\n" % random.randint(RETRY_MS, 3 * RETRY_MS)
 
 
-def ready(conversation_id: str, last_id: EventId, ref: object = None) -> bytes:
-    """Open a stream: it starts just after `last_id`."""
-    event = {
-        "type": "ready",
-        "id": last_id,
-        "conversation_id": conversation_id,
-        "last_id": last_id,
-    }
-    return orjson.dumps(event if ref is None else {**event, "ref": ref})
+def ready(
+    conversation_id: str, last_id: EventId, ref: object = None, *, reset: bool = False
+) -> bytes:
+    """
+    Open a stream: it starts just after `last_id`.
+
+    Where a `reset` follows it has no id: who is cut off between the two comes back with the
+    cursor that was no good, and is reset then.
+    """
+    event: dict[str, object] = {"type": "ready"}
+    if not reset:
+        event["id"] = last_id
+    event |= {"conversation_id": conversation_id, "last_id": last_id}
+    return kept(event if ref is None else {**event, "ref": ref})
 
 
 def caught_up(conversation_id: str, last_id: EventId) -> bytes:
     """Say that everything up to `last_id` is sent."""
-    return orjson.dumps(
-        {"type": "caught_up", "conversation_id": conversation_id, "last_id": last_id}
-    )
+    return kept({"type": "caught_up", "conversation_id": conversation_id, "last_id": last_id})
 
 
 def reset(conversation_id: str) -> bytes:
     """Tell a client to drop what it shows and to load the history."""
-    return orjson.dumps({"type": "reset", "conversation_id": conversation_id})
+    return kept({"type": "reset", "conversation_id": conversation_id})
 
 
 HEARTBEAT = b'{"type":"heartbeat"}'
+
+
+def kept(event: Mapping[str, object]) -> bytes:
+    """Write an event that waits in memory: what `orjson` returns takes 4 KiB at least, or 64."""
+    return bytes(memoryview(orjson.dumps(event)))

@@ -24,7 +24,7 @@ export const EMPTY = Object.freeze({
 
 /** Take one event in. Unknown types, and events that were taken already, change nothing. */
 export function fold(state, event) {
-  if (event.type === "ready") return { ...state, lastId: event.id };
+  if (event.type === "ready") return { ...state, lastId: event.id ?? state.lastId };
   if (!event.id || (state.lastId !== undefined && event.id <= state.lastId)) return state;
   return take({ ...state, lastId: event.id }, event);
 }

@@ -1,9 +1,12 @@
 /**
  * Where a cursor stands after an event: what a follower at that place has not missed, and will
- * not get twice. `caught_up` tells that nothing lies between the last event and its `last_id`.
+ * not get twice. `caught_up` tells that nothing lies between the last event and its `last_id`. A
+ * cursor that is no good stays (`ready` has no id) until the `reset`, which goes on where the
+ * stream started: who is cut off between the two is reset again.
  */
-export function placeAfter(event, last) {
-  if (event.type === "ready") return event.id;
+export function placeAfter(event, last, start) {
+  if (event.type === "ready") return event.id ?? last;
+  if (event.type === "reset") return start;
   const place = event.type === "caught_up" ? event.last_id : event.id;
   return place === undefined || place <= last ? last : place;
 }
@@ -83,7 +86,7 @@ export class Leader {
     this.#wires.set(conversationId, wire);
     const take = (event) => {
       const before = wire.at;
-      wire.at = placeAfter(event, before);
+      wire.at = placeAfter(event, before, wire.ready?.last_id);
       if (event.type === "ready") wire.ready = event;
       if (event.type === "caught_up") wire.isLive = true;
       this.#tell(conversationId, { event, before, at: wire.at });

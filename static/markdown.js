@@ -5,15 +5,18 @@
  * Markup in the text is shown as text; images become links; links go to http, https and mailto.
  */
 
+import { mathIn } from "./math.js";
+import { blockMath, inlineMath, OurLexer, OurTokenizer } from "./parser.js";
+import { LONGEST } from "./sections.js";
+import { Marked, Parser } from "./vendor/marked.esm.js";
 import DOMPurify from "./vendor/purify.es.mjs";
-import { Lexer, Marked, Parser } from "./vendor/marked.esm.js";
 
 const ALLOWED_LINK = /^(?:https?:\/\/|mailto:)/i;
 
 const SAFE = Object.freeze({
   ALLOWED_TAGS: [
     ...["a", "blockquote", "br", "code", "del", "em", "h3", "h4", "h5", "h6", "hr", "li", "ol"],
-    ...["p", "pre", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"],
+    ...["p", "pre", "span", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"],
   ],
   ALLOWED_ATTR: ["align", "class", "href", "rel", "start", "target", "title"],
   ADD_URI_SAFE_ATTR: ["align", "rel", "start", "target"],
@@ -26,8 +29,11 @@ const SAFE = Object.freeze({
 const ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
 const escape = (text) => text.replace(/[&<>"']/g, (character) => ENTITIES[character]);
 
-/** Markup is no token of ours, so it stays text, and markdown works inside it. */
-const tokenizer = { html: () => undefined, tag: () => undefined };
+/** What makes more tags is shown as it is. */
+const MOST_TAGS = 3000;
+/** marked looks at each character of such a run again and again. */
+const LONG_RUN = /[!-~]{1500}|[ \t]{1500}/;
+const DEFINITION = /^[ \t>*+\d.)-]{0,40}\[[^\]\n]{1,999}\]:/m;
 
 const renderer = {
   html: ({ text }) => escape(text),
@@ -47,14 +53,21 @@ const renderer = {
     return anchor(href, this.parser.parseInline(tokens));
   },
   code({ text, lang }) {
-    const language = /^[\w+#.-]{1,30}/.exec(lang ?? "")?.[0];
+    const language = languageOf(lang);
     const name = language ? ` class="language-${escape(language)}"` : "";
     return `<pre><code${name}>${escape(text.replace(/\n$/, ""))}\n</code></pre>\n`;
   },
 };
 
+const shown = ({ raw }) => `<span class="math">${escape(raw.replace(/\n$/, ""))}</span>`;
+const extensions = [
+  { ...inlineMath, renderer: shown },
+  { ...blockMath, renderer: (token) => `<p>${shown(token)}</p>\n` },
+];
+
 /** `breaks`: what a model writes on a line of its own stays there. */
-const { defaults: OPTIONS } = new Marked({ gfm: true, breaks: true, renderer, tokenizer });
+const { defaults: OPTIONS } = new Marked({ gfm: true, breaks: true, renderer, extensions });
+OPTIONS.tokenizer = new OurTokenizer(OPTIONS);
 
 function anchor(href, content) {
   if (!ALLOWED_LINK.test(href)) return content;
@@ -63,28 +76,53 @@ function anchor(href, content) {
   return `<a href="${address}" title="${address}" ${guard}>${content}</a>`;
 }
 
+/** A code's language, as far as its fence names one. */
+export function languageOf(info) {
+  return /^[\w+#.-]{1,30}/.exec(info ?? "")?.[0] ?? "";
+}
+
 /**
- * Split markdown into its top-level blocks.
+ * Parse a text without fenced code into its top-level blocks.
  *
- * @param {string} text
- * @param {object} [links] reference links that stood in front of `text`; new ones are added
- * @returns {{raw: string, html: string}[]}
+ * @param {object} links reference links by their names
+ * @param {boolean} isOpen more text may come
+ * @returns {string[] | null} their HTML; null where the text is too long, too deep or too dear for
+ *   that, or fails, and is to be shown as it is
  */
-export function blocks(text, links = {}) {
-  const lexer = new Lexer(OPTIONS);
-  Object.assign(lexer.tokens.links, links);
-  const tokens = lexer.lex(text);
-  Object.assign(links, tokens.links);
-  const made = [];
-  for (const token of tokens) {
-    if (token.type === "space" || token.type === "def") {
-      if (made.length) made.at(-1).raw += token.raw;
-      else made.push({ raw: token.raw, html: "" });
-    } else {
-      made.push({ raw: token.raw, html: Parser.parse([token], OPTIONS) });
-    }
+export function blocks(text, links, isOpen) {
+  const bare = text.trimEnd();
+  if (bare.length > LONGEST || LONG_RUN.test(bare)) return null;
+  try {
+    // The lexer adds what it finds, and others are not to depend on that.
+    const known = bare.includes("[") ? Object.assign(Object.create(null), links) : links;
+    const tokens = new OurLexer(OPTIONS, known, isOpen).lex(bare);
+    const made = tokens.filter(isVisible).map((token) => Parser.parse([token], OPTIONS));
+    return tagsOf(made) > MOST_TAGS ? null : made;
+  } catch {
+    return null;
   }
-  return made;
+}
+
+const isVisible = ({ type }) => type !== "space" && type !== "def";
+
+function tagsOf(made) {
+  return made.reduce((sum, html) => sum + html.split("<").length - 1, 0);
+}
+
+/** Whether a text looks as if it defined reference links. */
+export function defines(text) {
+  return text.length <= LONGEST && DEFINITION.test(text);
+}
+
+/** Add the reference links that a text defines to `links`; the first of a name counts. */
+export function define(text, links) {
+  const found = Object.create(null);
+  try {
+    new OurLexer(OPTIONS, found, false).blockTokens(text);
+  } catch {
+    return;
+  }
+  for (const name of Object.keys(found)) links[name] ??= found[name];
 }
 
 /** Make safe DOM of one block's HTML. */
@@ -108,13 +146,17 @@ export function completed(text) {
     const justBegun = tail.endsWith(ticks.at(-1));
     return head + (justBegun ? tail.slice(0, -ticks.at(-1).length) : tail + ticks.at(-1));
   }
+  const math = mathIn(tail, true);
+  if (math.at(-1)?.end === tail.length) return head + tail;
   tail = tail.replace(/!?\[([^\][\n]*)(?:\]\([^)\n]*)?$/, "$1");
   for (const mark of ["**", "~~"]) tail = closed(tail, mark);
   return head + tail;
 }
 
 function closed(tail, mark) {
-  const prose = tail.replace(/(`+)[^`]*\1/g, "");
+  const math = mathIn(tail, true).reverse();
+  const bared = math.reduce((text, { start, end }) => text.slice(0, start) + text.slice(end), tail);
+  const prose = bared.replace(/(`+)[^`]*\1/g, "");
   if (prose.split(mark).length % 2) return tail;
   const bare = tail.trimEnd();
   return bare.endsWith(mark) ? bare.slice(0, -mark.length) : bare + mark;

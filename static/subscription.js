@@ -13,6 +13,8 @@ export class Subscription {
   #conversationId;
   #handlers;
   #last;
+  /** Where the stream started. */
+  #start;
   #stale;
   #state;
   #failures = 0;
@@ -111,12 +113,13 @@ export class Subscription {
 
   #take(event) {
     const last = this.#last;
-    this.#last = placeAfter(event, last);
+    this.#last = placeAfter(event, last, this.#start);
     if (event.type === "reset") {
       if (this.#handlers.load) this.reload();
     } else if (event.type === "caught_up") {
       this.#failures = 0;
     } else if (event.type === "ready") {
+      this.#start = event.last_id;
       this.#say("live");
       this.#pass(event);
     } else if (event.id && this.#last !== last) {

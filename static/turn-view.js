@@ -3,6 +3,7 @@
 import { isEdit } from "./again.js";
 import { button, element, icon, setText } from "./dom.js";
 import { MarkdownView } from "./markdown-view.js";
+import { showPieces } from "./pieces.js";
 import { RatingView } from "./rating-view.js";
 import { Toolbar } from "./toolbar.js";
 import { turnParts } from "./turn-parts.js";
@@ -10,6 +11,18 @@ import { isRunning, isWaiting, olderVersion } from "./turn.js";
 
 /** Shorter waits are not counted before the reader's eyes (ms). */
 const PATIENCE = 2500;
+
+/** How a reply that is not whole ended, by its finish reason. */
+const CUT = {
+  length: "Cut off: the answer reached its longest length.",
+  filter: "The provider's filter ended this answer.",
+};
+/** And one that has no text. */
+const NO_TEXT = {
+  length: "The model reached its longest length before it began its answer.",
+  filter: "The provider's filter kept this answer back.",
+  tool: "The model called a function instead of answering.",
+};
 
 export class TurnView {
   element;
@@ -37,8 +50,8 @@ export class TurnView {
     this.#actions = actions;
     const parts = this.#parts;
     this.element = element("li", { class: "turn" }, parts.question, parts.reply);
-    this.#answer = new MarkdownView(parts.answer);
-    this.#thoughts = new MarkdownView(parts.thoughtsText);
+    this.#answer = new MarkdownView(parts.answer, true);
+    this.#thoughts = new MarkdownView(parts.thoughtsText, true);
     this.#rating = new RatingView((feedback) => actions.rate(this.#turn, feedback));
     const handlers = {
       onAgain: (kind) => this.#again(kind),
@@ -109,7 +122,7 @@ export class TurnView {
     this.element.dataset.status = shown.status;
     this.element.classList.toggle("old", Boolean(this.#version));
     question.hidden = shown.message === undefined;
-    setText(message, shown.message ?? "");
+    showPieces(message, shown.message ?? "");
     const isUnsaid = isLocal && (!shown.again || isEdit(shown));
     this.element.classList.toggle("unsaid", isUnsaid);
     reply.hidden = isUnsaid;
@@ -151,7 +164,8 @@ export class TurnView {
     ending.hidden = !note || isUnsaid;
     setText(endingText, note);
     // With a text the row below it has "Regenerate".
-    const isBare = !shown.text && shown.status !== "completed" && !isRunning(shown);
+    const isBare = !shown.text && !isRunning(shown);
+    setText(endingRetry, shown.status === "completed" ? "Ask again" : "Retry");
     endingRetry.hidden = !isUnsent && !(this.#isLast && isBare);
     endingCancel.hidden = !isUnsent;
   }
@@ -205,9 +219,8 @@ function endingOf({ status, error, reason, finishReason, stopping, text }) {
     case "interrupted":
       return "The server stopped before the end of this answer.";
     case "completed":
-      if (finishReason === "length") return "Cut off: the answer reached its longest length.";
-      if (finishReason === "filter") return "The provider's filter ended this answer.";
-      return text ? "" : "The model gave an empty answer.";
+      if (text) return CUT[finishReason] ?? "";
+      return NO_TEXT[finishReason] ?? "The model ended without an answer.";
     default:
       return "";
   }

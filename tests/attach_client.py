@@ -168,8 +168,10 @@ class Client:
         assert self._ready == (kind != "ready"), f"{kind} where it does not belong"
         if kind == "ready":
             self._ready = True
-            self.last_id = self.since = event["id"]
+            self.since = event["last_id"]
+            self.last_id = event.get("id", self.last_id)
         elif kind == "reset":
+            self.last_id = self.since
             self.texts.clear()
             self.ended.clear()
         elif kind == "caught_up":

@@ -239,7 +239,10 @@ class Fold:
         """Take one frame."""
         event = frame.data
         if frame.type == "ready":
-            self.last_id = event["id"]
+            self.last_id = event.get("id", self.last_id)
+        if frame.type == "reset":
+            self.last_id = None
+            self.turns.clear()
         if "id" not in event or frame.type == "ready":
             return
         assert frame.id == event["id"]

@@ -390,7 +390,7 @@ def a_stream_reads_from_its_first_send_on(patch: pytest.MonkeyPatch) -> None:
 
     def broken(self: LogStream, *given: Any, **named: Any) -> None:
         begin(self, *given, **named)
-        self._subscriber.close()
+        self._subscriber.conversation.unwatch(self._signal.set)
 
     async def late(self: LogStream) -> bool:
         self._subscriber.conversation.watch(self._signal.set)

@@ -23,7 +23,7 @@ from tests.test_websocket import Socket
 TURN = "turn-0001"
 # {} stands for an id that would be good.
 MALFORMED = [
-    "", " ", "abc", "null", "-1", "00", "0.0", "0x0", "0-0", "1", "\0", "0\0", "😀", "9" * 20_000,
+    " ", "abc", "null", "-1", "00", "0.0", "0x0", "0-0", "1", "\0", "0\0", "😀", "9" * 20_000,
     "%00", "../../etc/passwd", "1764000000000", "1764000000000-", "1764000000000-7",
     "{} ", " {}", "{}\n", "{}\0", "+{}", "-{}", "{}0", "0{}", "{},{}", "{}٣", "３{}",
 ]  # fmt: skip
@@ -75,7 +75,8 @@ def test_a_cursor_that_leads_nowhere_is_answered_by_a_reset_on_every_stream(
 
     frames = follow(server, after=cursor)
     assert kinds(frames) == ["ready", "reset", "caught_up"]
-    assert frames[0].id == end
+    assert [(f.id, f.data.get("id")) for f in frames] == [(None, None)] * 3
+    assert frames[0].data["last_id"] == end
 
     query = {"user_id": "alice", "after": cursor}
     whole = server.events(f"/turns/{TURN}/events", params=query)
@@ -85,7 +86,8 @@ def test_a_cursor_that_leads_nowhere_is_answered_by_a_reset_on_every_stream(
         ws.send("subscribe", after=cursor)
         answered = ws.until("caught_up")
     assert [frame["type"] for frame in answered] == ["ready", "reset", "caught_up"]
-    assert answered[0]["id"] == end
+    assert "id" not in answered[0]
+    assert answered[0]["last_id"] == end
 
 
 @pytest.mark.parametrize(
@@ -201,7 +203,7 @@ def test_a_cursor_that_is_no_text_is_a_bad_frame_and_the_socket_goes_on(
         assert ws.ask("subscribe", after="0")["type"] == "ready"
 
 
-@pytest.mark.parametrize("query", ["after=%ff", "after=0&after=0", "after=0&user_id=%ed%a0%80"])
+@pytest.mark.parametrize("query", ["after=0&user_id=%ed%a0%80", "x=%ff", "%ff=x"])
 def test_a_query_that_cannot_be_read_is_422_not_a_guess(server: Running, query: str) -> None:
     assert server.http.get(f"/events?{query}").status_code == 422
 
@@ -290,7 +292,7 @@ def test_a_stream_that_cannot_begin_is_cut_so_that_the_client_comes_back(
             with pytest.raises(httpx.RemoteProtocolError):
                 list(stream)
         assert len(stream.retries) == 1
-    assert server.http.get(f"/turns/{TURN}?user_id=alice").status_code in (500, 507)
+    assert server.http.get(f"/turns/{TURN}?user_id=alice").status_code in (503, 507)
 
 
 def test_any_copy_of_a_history_is_fresh_enough_for_a_star(server: Running) -> None:

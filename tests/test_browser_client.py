@@ -244,3 +244,44 @@ def test_where_no_websocket_comes_through_events_come_over_sse(
 
         has_all(page, ("turn.completed", FIRST))
         assert sum(line.startswith("GET /ws") for line in doorman.seen) == 2
+
+
+NOWHERE = "8000000000000-0000"
+"""A cursor later than any id: it is answered by a reset."""
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_cursor_that_is_no_good_is_reset_and_what_comes_then_is_missed_by_nobody(
+    context: BrowserContext, tmp_path: Path, share: bool
+) -> None:
+    with Running(tmp_path, Scripted("Hello")) as server:
+        url = f"{server.base_url}/"
+        pages = [
+            follow(context, url, transport=transport, after=NOWHERE, share=share)
+            for transport in (*TRANSPORTS, *TRANSPORTS)
+        ]
+        for page in pages:
+            live(page)
+        start(server)
+
+        for page in pages:
+            has_all(page, ("turn.completed", "Hello"))
+
+
+def test_one_cut_off_between_ready_and_reset_keeps_its_cursor_and_is_reset_again(
+    context: BrowserContext, tmp_path: Path
+) -> None:
+    ready = b'data: {"type":"ready","conversation_id":"default","last_id":"0"}\n\n'
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nretry: 1\n\n"
+    cuts = [head + ready, head + ready]
+    with Running(tmp_path, Scripted("Hello")) as server, Doorman(server.port) as doorman:
+        doorman.answer = lambda asked: cuts.pop() if cuts and is_stream(asked) else None
+        page = follow(context, doorman.url, transport="sse", after=NOWHERE)
+        settles(lambda: not cuts)
+        page.wait_for_function("seen.readies >= 3")
+        start(server)
+        has_all(page, ("turn.completed", "Hello"))
+
+    asked = [line for line in doorman.seen if is_stream(line)]
+    assert len(asked) >= 3
+    assert all(f"after={NOWHERE}" in line for line in asked[:3])

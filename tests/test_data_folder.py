@@ -104,7 +104,7 @@ def test_where_no_user_can_be_made_the_others_are_served(data: Path) -> None:
         nobody = program.http.get("/history?user_id=new")
 
     for answer in (new, rated):
-        assert (answer.status_code, answer.json()["code"]) == (500, "storage_failed")
+        assert (answer.status_code, answer.json()["code"]) == (503, "storage_failed")
         assert str(data) not in answer.text
     assert old.status_code == 200
     assert (nobody.status_code, nobody.json()["history"]) == (200, [])
@@ -123,7 +123,7 @@ def test_a_user_whose_folder_cannot_be_read_does_not_keep_the_others_from_starti
             assert stream.status_code == 200  # cut, for EventSource to come back
         old = program.http.get("/history").json()["history"]
 
-    assert (sealed.status_code, sealed.json()["code"]) == (500, "storage_failed")
+    assert (sealed.status_code, sealed.json()["code"]) == (503, "storage_failed")
     assert [item["message"] for item in old] == ["one", "Hello"]
 
 

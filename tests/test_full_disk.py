@@ -236,7 +236,7 @@ def test_a_sync_that_the_disk_refuses_starts_nothing_and_the_next_one_does(
             fail(patch, "fdatasync", number, of_a_conversation)
             refused = server.http.post("/chat", json={"message": "two", "turn_id": "turn-0002"})
             unkept = server.http.post("/feedback", json={"rating": 3})
-        expected = (500, "storage_failed") if number == errno.EIO else FULL
+        expected = (503, "storage_failed") if number == errno.EIO else FULL
         assert status(refused) == status(unkept) == expected
         assert texts(server) == ["one", "Hello"]
         again = server.http.post("/chat", json={"message": "two", "turn_id": "turn-0002"})

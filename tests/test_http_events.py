@@ -207,7 +207,6 @@ def test_what_is_wrong_with_one_is_told_by_an_event_and_the_others_go_on(
         (path(*map(str, range(MAX_FOLLOWED + 1))), "conversation_id", f"most {MAX_FOLLOWED} items"),
         (path("a", "b") + "&user_id=x&user_id=y", "user_id", "given once"),
         (path("a", "b") + "&user_id=", "user_id", "at least 1"),
-        (path("a") + "&after=0&after=0", "after", "given once"),
     ],
 )
 def test_a_wrong_query_is_refused_by_name(

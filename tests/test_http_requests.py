@@ -181,6 +181,36 @@ def test_what_is_not_there_is_a_problem_too(server: Running) -> None:
     assert answer.headers["allow"] == "POST"
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/conversations", {"GET", "HEAD", "PATCH", "DELETE"}),
+        ("/history", {"GET", "HEAD"}),
+        ("/users", {"DELETE"}),
+        ("/static/app.js", {"GET", "HEAD"}),
+        ("/", {"GET", "HEAD"}),
+    ],
+)
+@pytest.mark.parametrize("method", ["PUT", "OPTIONS", "TRACE"])
+def test_a_405_names_all_that_is_for_its_path(
+    server: Running, path: str, methods: set[str], method: str
+) -> None:
+    answer = server.http.request(method, path)
+
+    check_problem(answer, 405, "method_not_allowed")
+    assert set(answer.headers["allow"].split(", ")) == methods
+
+
+def test_a_slash_too_much_is_404_and_no_address_made_of_the_host(tmp_path: Path) -> None:
+    headers = {"Host": "chat.example", "X-Forwarded-Proto": "https"}
+    with Running(tmp_path, allowed_hosts="chat.example") as server:
+        for path in ("/chat/", "/history/", "/ws/", "/static", "/nothing//", "/turns/turn-0001/"):
+            for method in ("GET", "POST", "PATCH"):
+                answer = server.http.request(method, path, headers=headers)
+                check_problem(answer, 404, "not_found")
+                assert "location" not in answer.headers
+
+
 def test_a_full_disk_is_507_and_attaching_still_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +245,51 @@ def test_too_many_requests_are_429_but_no_stream_is(tmp_path: Path) -> None:
         assert {"ratelimit", "ratelimit-policy"} <= set(answer.headers)
 
 
+COUNTED: list[tuple[str, str, Any, int]] = [
+    ("POST", "/chat", {"message": "q"}, 200), ("POST", "/chat", {}, 422),
+    ("POST", "/chat", {"message": ""}, 400), ("POST", "/turns", {"message": "q"}, 202),
+    ("POST", "/turns", {"message": "q", "provider": "x"}, 400),
+    ("GET", "/turns/turn-0001", None, 200), ("GET", "/turns/turn-9999", None, 404),
+    ("POST", "/turns/turn-0001/cancel", {}, 200), ("POST", "/turns/turn-9999/cancel", {}, 404),
+    ("POST", "/turns/turn-0001/regenerate", {}, 202), ("POST", "/turns/x/regenerate", {}, 404),
+    ("POST", "/turns/turn-0001/continue", {}, 202), ("POST", "/turns/x/continue", {}, 404),
+    ("GET", "/turns/turn-0001/versions", None, 200), ("GET", "/turns/x/versions", None, 404),
+    ("GET", "/history", None, 200), ("GET", "/history?before=x", None, 422),
+    ("POST", "/history/clear", {"conversation_id": "b"}, 200), ("POST", "/history/clear", [], 422),
+    ("POST", "/feedback", {"rating": 5}, 200), ("POST", "/feedback", {}, 422),
+    ("GET", "/conversations", None, 200), ("GET", "/conversations?limit=0", None, 422),
+    ("PATCH", "/conversations", {"title": "t"}, 200), ("PATCH", "/conversations", {}, 422),
+    ("DELETE", "/conversations?conversation_id=x", None, 404),
+    ("DELETE", "/users?user_id=x", None, 200), ("DELETE", "/users?user_id=", None, 422),
+    ("GET", "/usage", None, 200), ("GET", "/usage?from=x", None, 422),
+    ("GET", "/providers", None, 200),
+]  # fmt: skip
+
+
+def test_every_counted_answer_tells_what_is_left_and_nothing_else_does(tmp_path: Path) -> None:
+    rates = {"rate_limit_chat": "1000/hour", "rate_limit_default": "1000/hour"}
+    with Running(tmp_path, Scripted("x"), **rates) as server:
+        server.http.post("/chat", json={"message": "q", "turn_id": "turn-0001"})
+        left: dict[str, int] = {}
+        for method, path, body, status in COUNTED:
+            answer = server.http.request(method, path, json=body)
+            assert answer.status_code == status, (method, path, answer.text)
+            kind, _, rest = answer.headers["ratelimit"].partition(";r=")
+            now = int(rest.partition(";")[0])
+            assert now == left.get(kind, now + 1) - 1
+            left[kind] = now
+            assert answer.headers["ratelimit-policy"] == f"{kind};q=1000;w=3600"
+        paths = ("/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/static/app.js", "/x")
+        uncounted = [server.http.get(path) for path in paths]
+        uncounted.append(server.http.put("/history"))
+        for path in ("/events", "/turns/turn-0001/events"):
+            with server.stream("GET", path) as stream:
+                uncounted.append(stream.response)
+
+    assert set(left) == {'"chat"', '"default"'}
+    assert not any("ratelimit" in answer.headers for answer in uncounted)
+
+
 def test_a_defect_is_500_and_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*_: object) -> None:
         raise RuntimeError("/secret/path")
@@ -233,6 +308,8 @@ def test_a_defect_is_500_and_tells_nothing(tmp_path: Path, monkeypatch: pytest.M
 def test_every_answer_has_an_id_and_its_timing(server: Running) -> None:
     paths = ("/history", "/nothing", "/healthz", "/", "/history?limit=x", "/metrics")
     answers = [server.http.get(path) for path in paths]
+    for method in ("HEAD", "OPTIONS", "PUT"):
+        answers += [server.http.request(method, path) for path in (*paths, "/static/", "/chat/")]
     with server.stream("GET", "/events") as stream:
         answers.append(stream.response)
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import psutil
 import pytest
@@ -16,7 +17,7 @@ from chatstream.errors import StorageFailed
 from chatstream.events import Address
 from chatstream.log.conversation import Conversation
 from chatstream.providers.scripted import Scripted
-from tests.running import Gate, Running
+from tests.running import EVENT_STREAM, Gate, Running
 
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 NOBODY = Address("default", "default")
@@ -234,3 +235,46 @@ def test_many_readers_get_the_same_bytes_at_the_cost_of_one_write_each(tmp_path:
             raw.leave()
 
     assert len(answers) == 1
+
+
+def lines_of(server: Running, method: str, path: str, **given: Any) -> list[dict[str, Any]]:
+    """Read a stream as httpx cuts it into lines; returns the events until all but b's are there."""
+    found = []
+    with httpx.stream(method, server.base_url + path, trust_env=False, **given) as response:
+        for line in response.iter_lines():
+            if line.startswith("data: "):
+                found.append(orjson.loads(line[6:]))
+                about = found[-1]["conversation_id"]
+                if found[-1]["type"] in ("caught_up", "error") and about != "b":
+                    break
+            else:
+                assert line == "" or line.startswith(("id: ", "retry: ")), ascii(line)
+    return found
+
+
+def test_separators_that_some_readers_take_for_line_ends_leave_escaped(tmp_path: Path) -> None:
+    """httpx's `iter_lines`, and httpx-sse up to 0.4.1, end a line there."""
+    text, name = "a\u2028b\u2029c\x85d", "n\u2028n"
+    with Running(tmp_path, Scripted(text, gate := Gate())) as server:
+        body = {"message": text, "conversation_id": name, "turn_id": "turn-0001"}
+        server.http.post("/turns", json=body)
+        gate.reached()
+        several = "/events?conversation_id=b&after="
+        of_turn = f"/turns/turn-0001/events?conversation_id={name}"
+        running = lines_of(server, "GET", of_turn)
+        gate.open()
+        streams = [
+            lines_of(server, "POST", "/chat", json=body, headers=EVENT_STREAM),
+            lines_of(server, "GET", of_turn),
+            lines_of(server, "GET", f"/events?conversation_id={name}&after=0"),
+            lines_of(server, "GET", f"{several}&conversation_id={name}&after=0"),
+        ]
+        long = "x" * 300 + name
+        refused = lines_of(server, "GET", f"{several}&conversation_id={long}&after=0")
+
+    assert [e["text"] for e in running if e["type"] == "delta"] == [text]
+    for events in streams:
+        shown = [e for e in events if e.get("conversation_id") == name]
+        assert shown[1]["message"]["content"] == text
+        assert next(e["text"] for e in shown if e["type"] == "turn.completed") == text
+    assert refused[-1]["type"] == "error"

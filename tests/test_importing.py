@@ -56,15 +56,15 @@ class Old:
         self.history.write_bytes(orjson.dumps(history))
         self.feedback.write_bytes(orjson.dumps(feedback))
 
-    def run(self) -> str:
-        return str(import_files(self.data, self.history, self.feedback))
+    def run(self, skipped: Path | None = None) -> str:
+        return str(import_files(self.data, self.history, self.feedback, skipped))
 
-    def command(self) -> subprocess.CompletedProcess[str]:
+    def command(self, *more: str) -> subprocess.CompletedProcess[str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("CHATSTREAM_")}
         return subprocess.run(
             [
                 *(CHATSTREAM, "import", str(self.history), "--feedback", str(self.feedback)),
-                *("--data-dir", str(self.data)),
+                *("--data-dir", str(self.data), *more),
             ],
             env=clean,
             capture_output=True,
@@ -273,6 +273,238 @@ def test_broken_json_is_told_with_its_place_and_status_2(old: Old) -> None:
     assert done.stderr.startswith("chatstream: chat_history.json: is not JSON: ")
     assert "column 12" in done.stderr
     assert not old.data.exists()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_files_of_windows_editors_are_read(old: Old, encoding: str) -> None:
+    text = '{"alice": [{"role": "user", "message": "Grüße"}]}'
+    old.history.write_bytes(text.encode(encoding))
+    old.feedback.write_bytes(orjson.dumps(FEEDBACK).decode().encode(encoding))
+
+    assert old.run().startswith("imported 1 messages of 1 users as 1 turns")
+
+
+def test_a_file_of_another_encoding_is_told_as_that(old: Old) -> None:
+    old.history.write_bytes('{"é": []}'.encode("latin-1"))
+
+    with pytest.raises(InvalidRequest, match="is not UTF-8 at byte 2: save it as UTF-8"):
+        old.run()
+
+
+def test_half_a_surrogate_pair_and_a_nan_that_nobody_reads_fail_nothing(old: Old) -> None:
+    old.history.write_text(
+        r"""{"alice": [{"role": "user", "message": "a\ud83d b\ude42 c\ud83d\ude42", "score": NaN},
+        {"role": "assistant", "message": "\ud83d", "cost": [Infinity, -Infinity]}]}"""
+    )
+    old.feedback.write_text(
+        r"""[{"user_id": "alice", "rating": 5, "comments": "\ude42", "x": NaN,
+        "timestamp": "2024-05-01T12:00:00"}]"""
+    )
+    old.run()
+
+    with Running(old.data) as server:
+        found = [text for _, text, _ in shown(server, "alice")]
+    assert found == ["a\ufffd b\ufffd c\U0001f642", "\ufffd"]
+    assert check(old.data) == []
+
+
+def test_json_that_is_nested_too_deep_is_told(old: Old) -> None:
+    old.history.write_text("[" * 100_000)
+
+    with pytest.raises(InvalidRequest, match=r"chat_history\.json: .*nested too deep"):
+        old.run()
+
+
+def test_a_reply_without_text_completes_its_turn_in_its_place(old: Old) -> None:
+    def entry(role: str, text: str | None) -> dict[str, str | None]:
+        return {"role": role, "message": text}
+
+    nothing = entry("assistant", None)
+    old.write(
+        {
+            "alice": [
+                *(nothing, entry("user", "1"), nothing, entry("user", "2"), nothing),
+                *(entry("assistant", "b"), nothing, entry("assistant", "c"), entry("user", "3")),
+            ],
+            "bob": [nothing],
+        }
+    )
+    old.run()
+
+    with Running(old.data) as server:
+        assert shown(server, "alice") == [
+            ("user", "1", "completed"),
+            ("user", "2", "completed"),
+            ("assistant", "b\n\nc", "completed"),
+            ("user", "3", "interrupted"),
+        ]
+        assert shown(server, "bob") == []
+
+
+LONG = {"role": "assistant", "message": "x" * MAX_TEXT_BYTES}
+BAD: dict[str, Any] = {
+    "alice": [
+        {"role": "system", "message": "Be kind"},
+        {"role": "user", "message": "1"},
+        LONG,
+        {"role": "user"},
+        {"role": "assistant", "message": "to nothing"},
+        {"role": "assistant", "message": 5},
+        {"role": "user", "message": "2", "timestamp": "soon"},
+        "words",
+        {"role": "user", "message": "3"},
+        {"role": "system", "message": "Be brief"},
+        {"role": "assistant", "message": "c"},
+    ],
+    "": [{"role": "user", "message": "whose?"}],
+    "x" * 257: "no array",
+    "lost": [{"role": 7, "message": None, "timestamp": "x"}],
+    "bob": [{"role": "user", "message": "Hi"}, {"role": "assistant", "message": "Ho"}],
+}
+BAD_RATING = {"user_id": "alice", "rating": 9, "comments": "?", "timestamp": "never"}
+TOLD = [
+    ("alice", 0, ["'alice'[0].role: must be user or assistant, got \"system\""]),
+    ("alice", 2, ["'alice'[2].message: must be at most 524288 bytes of JSON, got 524290"]),
+    ("alice", 3, ["'alice'[3].message: must be a string, got null"]),
+    ("alice", 4, ["'alice'[4]: answers 'alice'[3], which is left out"]),
+    ("alice", 5, ["'alice'[5].message: must be a string, got 5"]),
+    (
+        *("alice", 6),
+        ["'alice'[6].timestamp: must be an ISO 8601 time, as 2024-05-01T12:00:00, got \"soon\""],
+    ),
+    ("alice", 7, ["'alice'[7]: must be an object, got \"words\""]),
+    ("alice", 9, ["'alice'[9].role: must be user or assistant, got \"system\""]),
+    ("", None, ["user_id: String should have at least 1 character (got 0 characters: '')"]),
+    (
+        *("x" * 257, None),
+        [
+            "user_id: String should have at most 256 characters "
+            f"(got 257 characters: '{'x' * 39}…')",
+            f"'{'x' * 257}': must be an array, got \"no array\"",
+        ],
+    ),
+    (
+        *("lost", 0),
+        [
+            "'lost'[0].role: must be user or assistant, got 7",
+            "'lost'[0].message: must be a string, got null",
+            "'lost'[0].timestamp: must be an ISO 8601 time, as 2024-05-01T12:00:00, got \"x\"",
+        ],
+    ),
+    (
+        *("alice", 1),
+        [
+            "feedback.json[1].rating: Input should be less than or equal to 5 (got 9)",
+            "feedback.json[1].timestamp: must be an ISO 8601 time, as 2024-05-01T12:00:00, "
+            'got "never"',
+        ],
+    ),
+]
+
+
+def test_all_that_is_wrong_is_named_and_nothing_taken(old: Old) -> None:
+    old.write(BAD, [FEEDBACK[0], BAD_RATING])
+
+    done = old.command()
+
+    wrong = [line for _, index, reasons in TOLD for line in reasons if index != 4]
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["chatstream: nothing was imported:", *wrong]
+    assert not old.data.exists()
+
+
+def test_of_very_much_that_is_wrong_the_first_are_named_and_the_others_counted(old: Old) -> None:
+    entries = [{"role": "system", "message": str(number)} for number in range(10_000)]
+    old.write({"alice": [*entries, USER]})
+
+    with pytest.raises(InvalidRequest) as refused:
+        old.run()
+
+    lines = [e["message"] for e in refused.value.errors]
+    assert len(lines) == 101
+    assert lines[-1] == "and 9900 more"
+
+
+def test_what_is_bad_is_left_out_and_written_with_its_reasons(old: Old, tmp_path: Path) -> None:
+    old.write(BAD, [FEEDBACK[0], BAD_RATING])
+    skipped = tmp_path / "skipped.jsonl"
+
+    done = old.command("--skip-bad", str(skipped))
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "chatstream: imported 5 messages of 2 users as 3 turns in their conversations 'default', "
+        f"and 1 ratings; 12 entries were left out: see {skipped}\n"
+    )
+    lines = [orjson.loads(line) for line in skipped.read_bytes().splitlines()]
+    assert [(e["user_id"], e["index"], e["reasons"]) for e in lines] == TOLD
+    assert [e["entry"] for e in lines[:11]] == [
+        *(BAD["alice"][i] for i in (0, 2, 3, 4, 5, 6, 7, 9)),
+        *(BAD[""], BAD["x" * 257], BAD["lost"][0]),
+    ]
+    assert (lines[11]["file"], lines[11]["entry"]) == ("feedback.json", BAD_RATING)
+    assert skipped.stat().st_mode & 0o777 == 0o600
+    with Running(old.data) as server:
+        assert shown(server, "alice") == [
+            ("user", "1", "interrupted"),
+            ("user", "3", "completed"),
+            ("assistant", "c", "completed"),
+        ]
+        assert len(shown(server, "bob")) == 2
+
+
+def test_no_file_is_overwritten_with_what_is_left_out(old: Old, tmp_path: Path) -> None:
+    (skipped := tmp_path / "skipped.jsonl").write_text("mine")
+    old.write(BAD)
+
+    done = old.command("--skip-bad", str(skipped))
+
+    assert done.returncode == 2
+    assert done.stderr == "chatstream: skipped.jsonl exists already; nothing was imported.\n"
+    assert skipped.read_text() == "mine"
+    assert not old.data.exists()
+
+
+def test_where_nothing_is_left_out_there_is_no_file(old: Old, tmp_path: Path) -> None:
+    old.run(tmp_path / "skipped.jsonl")
+
+    assert not (tmp_path / "skipped.jsonl").exists()
+
+
+def test_an_import_that_fails_leaves_no_file_of_what_is_left_out(
+    old: Old, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+    old.write(BAD)
+
+    def full(fd: int) -> None:
+        if next(left) == 0:
+            raise OSError(28, "No space left on device")
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", full)
+    for moment in range(50):
+        left = iter(range(moment, -50, -1))
+        try:
+            old.run(tmp_path / "skipped.jsonl")
+        except StorageFull:
+            assert not (tmp_path / "skipped.jsonl").exists()
+            assert old.files() == {}
+        except StorageFailed:
+            break  # decided: from here on it stands
+    assert moment > 5
+    assert (tmp_path / "skipped.jsonl").exists()
+
+
+def test_every_conversation_that_is_there_already_is_named(old: Old) -> None:
+    old.run()
+
+    with pytest.raises(Conflict) as refused:
+        old.run()
+
+    assert "The user 'alice' has a conversation" in refused.value.message
+    assert "The user 'Bob/..' has a conversation" in refused.value.message
+    assert "The user 'carol' has ratings" in refused.value.message
 
 
 def test_importing_twice_changes_nothing(old: Old) -> None:

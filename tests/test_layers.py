@@ -5,13 +5,15 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "chatstream"
 LAYERS = [
-    "errors events settings wire validation turn_ids metrics logs prices",
+    "errors events settings wire validation patterns turn_ids metrics logs outlet repeats prices",
     "log providers",
-    "turns starting reply deadlines ending admission ended_turn versions"
+    "turns starting reply deadlines ending admission lag ended_turn versions"
     " subscriber history pulse usage",
     "auth limits services",
-    "http websocket socket_protocol frames subscription",
-    "app cli server listener terminal bench importing old_files exporting fsck damage",
+    "http websocket socket_protocol http_protocol frames subscription connections cycles heads"
+    " flow mailbox overload refusals",
+    "app cli server listener descriptors terminal bench importing old_files left_out exporting fsck"
+    " damage",
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}
 APART = {("turns", "subscriber"), ("subscriber", "turns"), ("log", "providers")}

@@ -1,8 +1,13 @@
 """Tokens in `/metrics`: by provider and model, in a bounded number of series."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from chatstream.metrics import MAX_MODELS, Metrics, Outcome
+from chatstream.providers.routing import Providers
+from tests.asking import make
+from tests.running import Running
+from tests.upstream import MODELS, Upstream
 
 OUTCOME = Outcome(
     asked="p",
@@ -58,3 +63,18 @@ def test_models_beyond_the_bound_are_counted_as_other() -> None:
     assert len(found) == 2 * (MAX_MODELS + 1)
     assert found["p", "other", "input"] == 15
     assert found["p", "m0", "input"] == 6
+
+
+def test_only_a_model_that_is_set_or_listed_is_named(tmp_path: Path, upstream: Upstream) -> None:
+    providers = Providers({"openai": make("openai", upstream.url)}, "openai")
+    with Running(tmp_path, providers) as server:
+        for model in (None, MODELS[1], MODELS[1], 'evil"} 1', "x" * 200):
+            asked = {"message": "!wait=0.05 tokens=2", "model": model}
+            assert server.http.post("/chat", json=asked).status_code == 200
+        told = server.http.get("/metrics").text
+
+    lines = [line for line in told.splitlines() if line.startswith("chatstream_tokens_total")]
+    counted = {line.partition('model="')[2].partition('"')[0] for line in lines}
+    assert counted == {"m", MODELS[1], "other"}
+    assert "evil" not in told
+    assert "xxx" not in told

@@ -330,3 +330,31 @@ def test_the_page_forbids_markup_that_nobody_has_checked(
     assert refused == "TypeError"
     assert ["TrustedHTML" in complaint for complaint in complaints] == [True]
     complaints.clear()
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("end=stop", "The model ended without an answer."),
+        ("reason=3 end=stop", "The model ended without an answer."),
+        ("end=length", "The model reached its longest length before it began its answer."),
+        ("end=content_filter", "The provider's filter kept this answer back."),
+    ],
+)
+def test_an_answer_without_text_is_told_calmly_and_can_be_asked_again(
+    new_page: OpenPage, server: ServerProcess, upstream: Upstream, script: str, told: str
+) -> None:
+    page = new_page(server.url)
+    say(page, f"!{script}")
+    turn = turns(page, "completed")
+    ending = turn.locator(".ending")
+
+    expect(ending).to_contain_text(told)
+    quiet = ending.evaluate("(one) => getComputedStyle(one).backgroundColor")
+    assert quiet == "rgba(0, 0, 0, 0)"
+    page.get_by_role("button", name="Ask again").click()
+    expect(ending).to_contain_text(told)
+    page.wait_for_function("document.querySelector('.turn[data-status=completed]')")
+    assert asked(upstream) == 2
+    page.reload()
+    expect(page.get_by_role("button", name="Ask again")).to_be_visible()

@@ -133,6 +133,11 @@ def test_a_place_that_goes_back_is_taken(module_page: Page) -> None:
     state = fold(module_page, [*events, {"type": "ready", "id": ident(2)}])
 
     assert state["lastId"] == ident(2)
+    # Without an id a reset follows, until which the old place stands.
+    assert (
+        fold(module_page, [*events, {"type": "ready", "last_id": ident(2)}])["lastId"]
+        == (events[-1]["id"])
+    )
 
 
 def test_an_older_page_joins_a_turn_that_was_cut_in_two(module_page: Page) -> None:

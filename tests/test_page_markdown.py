@@ -1,5 +1,7 @@
 """Markdown of a model on the page: harmless, and the same however it arrives."""
 
+from typing import Any
+
 import pytest
 from playwright.sync_api import Page
 
@@ -105,6 +107,179 @@ def test_markdown_that_grew_equals_the_same_rendered_at_once(
     assert grown == whole
     assert "<p>" in whole
     assert kept, "a finished block was made anew, and the reader's selection with it"
+
+
+RENDERED = """
+const [text, step] = argument;
+const target = document.createElement("div");
+const view = new module.MarkdownView(target);
+for (let end = step; end < text.length; end += step) view.update(text.slice(0, end), false);
+view.update(text, true);
+const all = (name) => [...target.querySelectorAll(name)].map((one) => one.textContent);
+return {
+  text: target.innerText || target.textContent,
+  strong: all("strong"), em: all("em"), del: all("del"), code: all("code"), math: all(".math"),
+  pre: all("pre"), li: all("li"), p: all("p"),
+};
+"""
+STEPS = pytest.mark.parametrize("step", [1, 3, 10_000])
+
+
+def rendered(page: Page, text: str, step: int = 10_000) -> Any:
+    return run(page, "markdown-view.js", RENDERED, [text, step])
+
+
+MATH = [
+    r"\(a^2\)",
+    r"\[ a_1 \, b_2 \]",
+    r"$$\int x\,dx$$",
+    "$a_1 + b_1$",
+    r"$a*b*c$",
+    r"\(x * y * z\)",
+    r"$\{a\}$",
+]
+MATH_BLOCKS = [
+    "$$\na\n=\nb\n$$",
+    "\\[\n- a \\\\\n\n+ b_1 * c_1\n\\]",
+    "$$\n\\begin{aligned}\n a &= b \\\\\n # c\n\\end{aligned}\n$$",
+]
+
+
+@STEPS
+@pytest.mark.parametrize("math", MATH)
+def test_mathematics_is_shown_as_it_was_written(module_page: Page, math: str, step: int) -> None:
+    text = f"Be {math}, *so* and {math}.\n\n- in a list {math}\n\n| a |\n|---|\n| {math} |\n"
+
+    found = rendered(module_page, text, step)
+
+    assert found["math"] == [math] * 4
+    assert found["em"] == ["so"]
+
+
+@STEPS
+@pytest.mark.parametrize("math", MATH_BLOCKS)
+def test_mathematics_on_lines_of_its_own_is_no_markdown(
+    module_page: Page, math: str, step: int
+) -> None:
+    found = rendered(module_page, f"Before\n{math}\nafter *it*\n\n{math}\n\nEnd", step)
+
+    assert found["math"] == [math] * 2
+    assert found["em"] == ["it"]
+    assert found["li"] == []
+
+
+def test_no_backslash_of_mathematics_is_eaten_while_it_comes(module_page: Page) -> None:
+    text = r"So \(a_1 * b\,c * d\) is"
+
+    for end in range(5, len(text)):
+        shown = run(
+            module_page,
+            "markdown-view.js",
+            """
+            const target = document.createElement("div");
+            new module.MarkdownView(target).update(argument, false);
+            return target.textContent;
+            """,
+            text[:end],
+        )
+        assert shown.strip() == text[:end].strip()
+
+
+@STEPS
+def test_money_code_and_escapes_are_no_mathematics(module_page: Page, step: int) -> None:
+    text = (
+        r"$5 *and* $10, US$5 *or* A$6, `\(a\)`, `$a$` \\(x\\) \$a *b* c\$ $ x *y* $"
+        "\n\n```\n$$\n\\(a\\)\n```\n\n$$ never ended *d*"
+    )
+
+    found = rendered(module_page, text, step)
+
+    assert found["math"] == []
+    assert found["em"] == ["and", "or", "b", "y", "d"]
+    assert found["code"] == [r"\(a\)", "$a$", "$$\n\\(a\\)\n"]
+
+
+@STEPS
+def test_bold_beside_east_asian_punctuation(module_page: Page, step: int) -> None:
+    lines = {
+        "**注意：**请先保存": "注意：",
+        "这是**“术语”**的意思": "“术语”",
+        "含**「重点」**内容": "「重点」",
+        "**“문서”**는 원칙": "“문서”",
+        "**复现：**10 轮对话": "复现：",
+        "**これは（重要）**です": "これは（重要）",
+        "见**《红楼梦》**第一回": "《红楼梦》",
+        "前**𠮷。**𠮷后": "𠮷。",
+        "**Note:** and **bold**s": "Note:",
+    }
+
+    found = rendered(module_page, "\n".join(lines), step)
+
+    assert found["strong"] == [*lines.values(), "bold"]
+    assert "*" not in found["text"]
+
+
+@STEPS
+def test_beside_ascii_the_rule_is_commonmarks(module_page: Page, step: int) -> None:
+    kept = r"**Warning:**text, ** x **, snake_case_name, 2 * 3 * 4, \*\*否：\*\*是"
+
+    found = rendered(
+        module_page, f"{kept} `**注：**a` [x](https://a.example/**注：**b)\n\na**'b'**c", step
+    )
+
+    assert (found["strong"], found["em"]) == ([], [])
+    assert "**Warning:**text" in found["text"]
+    assert found["code"] == ["**注：**a"]
+
+
+def test_emphasis_in_emphasis_is_commonmarks(module_page: Page) -> None:
+    text = (
+        "***a** b* **c*d*e** *f **g*** *h [i*](https://x.example) **`j**` k** _l_ __m__ ~~n **o**~~"
+    )
+
+    found = rendered(module_page, text)
+
+    assert found["em"] == ["a b", "d", "f g", "l"]
+    assert found["strong"] == ["a", "cde", "g", "`j**` k".replace("`", ""), "m", "o"]
+    assert found["del"] == ["n o"]
+
+
+@STEPS
+def test_a_range_is_not_struck_out(module_page: Page, step: int) -> None:
+    ranges = "身高3~5米，体重8~10公斤\nage (1~3), height (80~100)\n~one~ ~~~three~~~ "
+
+    found = rendered(module_page, f"{ranges}\n~~gone~~ stays, ~~删除。~~后", step)
+
+    assert found["del"] == ["gone", "删除。"]
+    assert found["text"].count("~") == 12
+
+
+NESTED = "```markdown\n# t\n```js\nx\n```\nend\n```\n\n1. after\n2. all\n"
+
+
+@STEPS
+@pytest.mark.parametrize("name", ["markdown", "md", "MDX", "md title"])
+def test_markdown_that_holds_fences_is_one_block(module_page: Page, name: str, step: int) -> None:
+    found = rendered(module_page, NESTED.replace("markdown", name), step)
+
+    assert found["code"] == ["# t\n```js\nx\n```\nend\n"]
+    assert found["li"] == ["after", "all"]
+
+
+@STEPS
+def test_other_fences_end_where_they_did(module_page: Page, step: int) -> None:
+    texts = {
+        "```js\na\n```py\nb\n```\nc *d*": ["a\n```py\nb\n"],
+        "```markdown\na\n```\nb *d*\n```js\nc\n```": ["a\n", "c\n"],
+        "```markdown\na\n```js\nb\n```\nc *d*": ["a\n```js\nb\n"],
+        "````markdown\n```js\na\n```\n````\n*d*": ["```js\na\n```\n"],
+        "- x\n  ```md\n  ```js\n  a\n  ```\n  b\n  ```\n- *d*": ["```js\na\n```\nb\n"],
+    }
+
+    for text, blocks in texts.items():
+        found = rendered(module_page, text, step)
+        assert found["code"] == blocks, text
+        assert found["em"] == ["d"], text
 
 
 def test_hostile_markdown_becomes_nothing_but_text_and_honest_links(module_page: Page) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from chatstream.errors import ProviderError, ProviderTimeout
 from chatstream.providers import Finish, Piece, Text, Usage, failures
-from chatstream.providers.http_transport import AiohttpTransport, environment_proxy
+from chatstream.providers.http_transport import AiohttpTransport
+from chatstream.providers.proxies import environment_proxy
 from chatstream.providers.routing import Providers
 from chatstream.settings import Settings
 from tests.asking import FORMS, Adapter, answer, ask, failure, make

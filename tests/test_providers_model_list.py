@@ -1,13 +1,19 @@
 import asyncio
 import logging
+import socket
 from typing import Any
 
 import pytest
 
-from chatstream.errors import ProviderError
-from chatstream.providers.model_list import AGAIN_SECONDS, KEPT_SECONDS, ModelList
+from chatstream.errors import ProviderError, ProviderTimeout
+from chatstream.providers.model_list import AGAIN_SECONDS, KEPT_SECONDS, MAX_NAMES, ModelList
+from chatstream.providers.ollama import installed
+from chatstream.providers.openai import OpenAIProvider
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
+from tests.abuse import hostile
+from tests.asking import FORMS, make
+from tests.upstream import Upstream
 
 pytestmark = pytest.mark.anyio
 
@@ -175,3 +181,50 @@ async def test_a_list_that_hangs_for_ever_is_given_up(
     assert await models.names() == ["mine"]
     assert provider.running_lists == 0
     assert vars(caplog.records[-1])["error"] == "TimeoutError"
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "a\nb", "a\x00", "\ud83d", "a\u2028b", "\x1b[31m"])
+async def test_what_cannot_be_shown_is_no_name(name: str) -> None:
+    assert await ModelList(Listing([name, "é" * 200])).names() == ["mine", "é" * 200]
+
+
+async def test_so_many_names_and_no_more_are_kept() -> None:
+    names = await ModelList(Listing([str(n) for n in range(MAX_NAMES + 9)])).names()
+
+    assert len(names) == MAX_NAMES + 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_providers_list_leaves_out_what_is_no_name(
+    form: str, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.upstream.MODELS", ("good", "x" * 201, "a\nb"))
+    provider = make(form, upstream.url)
+    assert await provider.models() == ["good"]
+    await provider.aclose()
+
+
+@pytest.mark.parametrize("listing", ["names", "names-bomb", "header"])
+async def test_a_list_without_end_has_a_bound(listing: str) -> None:
+    with hostile.provider(listing) as url:
+        provider = OpenAIProvider(base_url=url, api_key="k", model="m", connect_timeout=5)
+        with pytest.raises(ProviderError):
+            await provider.models()
+        await provider.aclose()
+
+
+async def test_a_list_that_comes_byte_by_byte_has_a_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chatstream.providers.http.GET_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        provider = OpenAIProvider(base_url=url, api_key="k", model="m", connect_timeout=5)
+        with pytest.raises(ProviderTimeout):
+            await provider.models()
+        await provider.aclose()
+
+
+def test_an_ollama_whose_list_never_ends_is_none() -> None:
+    with hostile.provider("names") as url:
+        assert installed(url) is None

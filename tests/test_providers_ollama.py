@@ -76,7 +76,7 @@ async def test_done_reasons_are_ours(provider: Adapter, theirs: str, ours: str) 
 async def test_an_answer_is_whole_once_it_is_done(
     provider: Adapter, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.http.END_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.reading.END_SECONDS", 0.05)
     monkeypatch.setattr("chatstream.providers.http.DRAIN_SECONDS", 0.05)
     assert await answer(provider, f"!say=x {ending}") == [Text("x"), Finish("stop")]
 

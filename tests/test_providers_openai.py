@@ -176,7 +176,7 @@ async def test_finish_reasons_are_ours(provider: Adapter, theirs: str, ours: str
 async def test_an_answer_is_whole_once_its_finish_reason_was_seen(
     provider: Adapter, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.http.END_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.reading.END_SECONDS", 0.05)
     monkeypatch.setattr("chatstream.providers.http.DRAIN_SECONDS", 0.05)
     pieces = await answer(provider, f"!tokens=2 {ending}")
 
@@ -274,8 +274,7 @@ async def test_no_log_line_and_no_message_holds_the_key_or_the_prompt(
         _, error = await failure(provider, "!quote status=400")
 
     ours = [record for record in caplog.records if record.name.startswith("chatstream")]
-    assert [record.levelname for record in ours] == ["WARNING", "DEBUG"]
-    assert "[key]" in str(ours[1].__dict__)
+    assert [record.levelname for record in ours] == ["WARNING"]
     assert not any(KEY in str(record.__dict__) for record in caplog.records)
     assert "quote" not in str(ours[0].__dict__)
     assert KEY not in error.message

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import uvicorn
@@ -25,8 +26,16 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from chatstream import websocket
+from chatstream.mailbox import Gate, Mailbox
 from chatstream.providers.scripted import Scripted
-from chatstream.socket_protocol import FRAMES, SocketProtocol, _Gate, _Mailbox
+from chatstream.socket_protocol import (
+    EXTRAS_AT_ONCE,
+    EXTRAS_PER_SECOND,
+    FRAMES,
+    OWN,
+    SLICE,
+    SocketProtocol,
+)
 from tests.log_steps import until
 from tests.running import Running
 from tests.test_websocket import Socket, readers
@@ -131,12 +140,14 @@ async def test_uvicorn_s_protocol_has_exactly_the_attributes_that_are_given_slot
         found = set(vars(protocol))
         await client.close()
 
-    assert found == set(SocketProtocol.__slots__), "uvicorn has changed: see socket_protocol"
+    assert found | set(OWN) == set(SocketProtocol.__slots__), (
+        "uvicorn has changed: see socket_protocol"
+    )
 
 
 def test_uvicorn_uses_no_more_of_its_queue_and_its_event_than_is_there() -> None:
     source = inspect.getsource(WebSocketsSansIOProtocol)
-    for name, ours in (("queue", _Mailbox), ("writable", _Gate)):
+    for name, ours in (("queue", Mailbox), ("writable", Gate)):
         used = set(re.findall(rf"self\.{name}\.(\w+)", source))
         assert used, f"uvicorn has no {name} any more: see socket_protocol"
         assert used <= set(dir(ours)), f"uvicorn asks more of its {name}: see socket_protocol"
@@ -319,12 +330,110 @@ async def test_a_frame_that_is_too_big_closes_the_socket() -> None:
     assert closed.value.rcvd and closed.value.rcvd.code == 1009
 
 
+def masked(first: int, payload: bytes = b"") -> bytes:
+    """Return a client's frame of at most 125 bytes, as it is on the wire."""
+    return bytes((first, 0x80 | len(payload))) + bytes(4) + payload
+
+
+PING, PONG, TEXT_BEGUN, CONTINUED, ENDED = 0x89, 0x8A, 0x01, 0x00, 0x80
+FLOODS = {
+    "pings": masked(PING, b"p" * 125),
+    "empty pings": masked(PING),
+    "pongs": masked(PONG),
+    "empty fragments": masked(CONTINUED),
+    "fragments of one byte": masked(CONTINUED, b"x"),
+    "messages in two": masked(CONTINUED | ENDED) + masked(TEXT_BEGUN),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+async def test_control_frames_and_fragments_are_read_at_a_bounded_pace(flood: bytes) -> None:
+    served = Served(echo)
+    async with served.client() as client:
+        (protocol,) = served.protocols
+        taken = 0
+        counted = protocol._count_extras
+
+        def count() -> None:
+            nonlocal taken
+            taken += len(protocol.conn.events)
+            counted()
+
+        client.transport.write(masked(TEXT_BEGUN))
+        with patch.object(SocketProtocol, "_count_extras", lambda _: count()):
+            for _ in range(20):
+                client.transport.write(flood * 1000)
+            await until(lambda: protocol.throttled is not None)
+            await asyncio.sleep(0.2)
+        assert EXTRAS_AT_ONCE <= taken < EXTRAS_AT_ONCE + 2 * SLICE // 6 + EXTRAS_PER_SECOND
+        assert len(protocol.rest) <= 1 << 18
+        protocol.transport.abort()
+
+
+@pytest.mark.anyio
+async def test_while_a_client_takes_nothing_only_the_last_ping_waits_for_its_answer() -> None:
+    pongs: list[bytes] = []
+    served = Served(echo)
+    async with served.client() as client:
+        (protocol,) = served.protocols
+        protocol.pause_writing()
+        for number in range(50):
+            client.transport.write(masked(PING, b"%d" % number))
+        await until(lambda: protocol.pong == b"\x8a\x0249")
+        assert len(served.writes) == 1 + served.writes.count(b"")
+        protocol.resume_writing()
+        await client.send("Hi")
+        assert await client.recv() == "echo"
+        pongs += [data for data in served.writes if data.startswith(b"\x8a")]
+    assert pongs == [b"\x8a\x0249"]
+
+
+@pytest.mark.anyio
+async def test_a_close_is_answered_also_to_a_client_that_takes_nothing() -> None:
+    served = Served(echo)
+    async with served.client() as client:
+        (protocol,) = served.protocols
+        protocol.pause_writing()
+        client.transport.write(masked(PING, b"1") + masked(0x88, b"\x03\xe8"))
+        await until(lambda: b"\x88\x02\x03\xe8" in served.writes)
+
+
+@pytest.mark.anyio
+async def test_a_message_in_many_fragments_takes_what_it_is_long() -> None:
+    served = Served(echo)
+    async with served.client() as client:
+        (protocol,) = served.protocols
+        client.transport.write(masked(TEXT_BEGUN, b"a") + masked(CONTINUED, b"b") * 500)
+        await until(lambda: len(protocol.frames) == 1 and len(protocol.frames[0]) == 501)
+        client.transport.write(masked(CONTINUED | ENDED, b"c"))
+        assert [await client.recv(), await client.recv()] == ["echo", "a" + "b" * 500 + "c"]
+
+
+@pytest.mark.anyio
+async def test_many_messages_in_one_piece_come_one_by_one_and_all() -> None:
+    served = Served(echo)
+    async with served.client() as client:
+        client.transport.write(b"".join(masked(0x81, b"%d" % n) for n in range(3000)))
+        found = [await client.recv() for _ in range(6000)]
+    assert found == [text for n in range(3000) for text in ("echo", str(n))]
+
+
+@pytest.mark.anyio
+async def test_a_message_as_long_as_it_may_be_is_taken_in_slices() -> None:
+    served = Served(echo, ws_max_size=500_000)
+    async with served.client() as client:
+        text = "\u20ac" * 160_000
+        await client.send(text)
+        assert [await client.recv(), await client.recv()] == ["echo", text]
+
+
 # ---- mailbox and gate
 
 
 @pytest.mark.anyio
 async def test_a_mailbox_gives_every_message_once_in_order_also_after_a_broken_off_wait() -> None:
-    mailbox = _Mailbox(asyncio.get_running_loop())
+    mailbox = Mailbox(asyncio.get_running_loop())
     assert mailbox.empty()
     for broken_off in (False, True):
         waiting = asyncio.ensure_future(mailbox.get())
@@ -345,7 +454,7 @@ async def test_a_mailbox_gives_every_message_once_in_order_also_after_a_broken_o
 
 @pytest.mark.anyio
 async def test_a_gate_is_open_at_first_and_lets_all_who_wait_go_on_together() -> None:
-    gate = _Gate(asyncio.get_running_loop())
+    gate = Gate(asyncio.get_running_loop())
     await gate.wait()
     gate.clear()
     gate.clear()

@@ -236,6 +236,38 @@ def test_what_is_sent_anew_after_a_reset_is_not_written_twice() -> None:
     assert out.getvalue() == "abcde\n"
 
 
+def test_one_cut_off_between_ready_and_reset_comes_back_with_its_cursor_and_is_reset() -> None:
+    def event(kind: str, number: int, **more: str) -> dict[str, str]:
+        return {"type": kind, "id": f"1764000000000-000{number}", **more}
+
+    ready = {"type": "ready", "last_id": "1764000000000-0000"}
+    streams = iter(
+        [
+            sse(event("ready", 0), event("turn.started", 5), event("delta", 6, text="abc")),
+            sse(ready),
+            sse(ready, {"type": "reset"}),
+            sse(
+                *(event("ready", 0), event("turn.started", 1), event("delta", 2, text="abcd")),
+                event("turn.completed", 3, text="abcd"),
+            ),
+        ]
+    )
+    cursors: list[str | None] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return taken(request)
+        cursors.append(request.url.params.get("after"))
+        return next(streams)
+
+    out = io.StringIO()
+
+    assert asyncio.run(asked(handler, out).ask("q")) == 0
+    last = "1764000000000-0006"
+    assert cursors == [None, last, last, None]
+    assert out.getvalue() == "abcd\n"
+
+
 def test_an_interrupt_before_the_question_is_taken_stops_the_answer_all_the_same() -> None:
     paths: list[str] = []
 

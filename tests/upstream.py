@@ -14,7 +14,8 @@ in the model's name. Steps are separated by spaces or commas and played in order
 it is `tokens=8`. An answer that no step ended is ended by `end`.
 
 Content: `tokens=N` (`text_of(N)`, one frame a token), `reason=N` (the same as reasoning),
-`say=TEXT` (percent-encoded), `emoji` (`EMOJI`, with U+2028), `huge=BYTES` (one frame), `half-char`,
+`say=TEXT` (percent-encoded), `raw=PAYLOAD` (percent-encoded: one event or line as it stands),
+`emoji` (`EMOJI`, with U+2028), `huge=BYTES` (one frame), `half-char`,
 `refusal=TEXT`, `role`, `empty` (`choices: []`, no candidate), `comment`, `keepalive=N` (comments
 or pings at the pace; 0: for ever), `usage=IN:OUT`.
 
@@ -27,14 +28,17 @@ gateway's text), `broken` (no JSON), `bad-chunk` (broken HTTP framing).
 
 Instead of an answer: `drop` (closed unanswered), `hang`, `headers hang`, `status=N` (an error body;
 before it `retry-after=TEXT`, `retry-after=date+N`, `retry-after-ms=N`, `retry-info=3s` and
-`retry-text=3s` in the body, `code=WORD`, `quote` for a body that quotes key and message), `half=N`
-(an error body that never ends), `json` (an error body at 200), `html`. A script that cannot be
-played is answered by 418.
+`retry-text=3s` in the body, `code=WORD`, `quote` for a body that quotes key and message,
+`body=BODY` for a percent-encoded one), `half=N` (an error body that never ends), `json` (an error
+body at 200), `html`, `whole=N` (`text_of(N)` as one object, as
+where no stream was asked for). A script that cannot be played is answered by 418.
 
 Manner, for what follows: `pace=N` (tokens a second), `split=N` (N bytes a write), `drip=S` (a byte
 every S seconds), `split-at=N` (the body's first N bytes alone), `cut-at=N` (the connection ends
 after the body's first N bytes), `eof-at=N` (the body does, cleanly), `nl=crlf` or `cr`,
-`wait=SECONDS`, `gate` (until `open_gate`), `gzip`.
+`wait=SECONDS`, `gate` (until `open_gate`), `gzip`, `deflate` (`=raw`: without its header),
+`encoding=NAME` (only said), `type=NAME` (the content type; `none`: without), `taken=N` (the
+answer's status), `bytes=TEXT` (percent-encoded, as they are).
 
 `GET /__state` tells another process the counts and the requests.
 """

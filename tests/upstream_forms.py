@@ -43,6 +43,11 @@ class OpenAIForm:
     keep_alive = b": keep-alive\n\n"
 
     @staticmethod
+    def payload(value: str) -> bytes:
+        """Encode one event as it stands."""
+        return b"data: %s\n\n" % value.encode()
+
+    @staticmethod
     @lru_cache(100_000)
     def frame(kind: str, value: str) -> bytes:
         """Encode one frame; cached, so that a benchmark pays for bytes alone."""
@@ -83,6 +88,17 @@ class OpenAIForm:
         return b"data: [DONE]\n\n"
 
     @staticmethod
+    def whole(text: str, counts: tuple[int, int]) -> dict[str, Any]:
+        """Make the answer that is no stream."""
+        message = {"role": "assistant", "content": text}
+        return {
+            "id": "chatcmpl-0",
+            "object": "chat.completion",
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": counts[0], "completion_tokens": counts[1]},
+        }
+
+    @staticmethod
     def error_frame(status: int, asked: dict[str, Any]) -> bytes:
         """Encode an error in the stream."""
         body = OpenAIForm.error(status or 503, asked)
@@ -117,6 +133,11 @@ class GeminiForm:
     default_reason = "STOP"
     media_type = b"text/event-stream; charset=utf-8"
     keep_alive = b": keep-alive\n\n"
+
+    @staticmethod
+    def payload(value: str) -> bytes:
+        """Encode one event as it stands."""
+        return b"data: %s\n\n" % value.encode()
 
     @staticmethod
     @lru_cache(100_000)
@@ -159,6 +180,15 @@ class GeminiForm:
         return OpenAIForm.done()
 
     @staticmethod
+    def whole(text: str, counts: tuple[int, int]) -> dict[str, Any]:
+        """Make the answer that is no stream."""
+        content = {"parts": [{"text": text}], "role": "model"}
+        return {
+            "candidates": [{"index": 0, "content": content, "finishReason": "STOP"}],
+            "usageMetadata": {"promptTokenCount": counts[0], "candidatesTokenCount": counts[1]},
+        }
+
+    @staticmethod
     def error_frame(status: int, asked: dict[str, Any]) -> bytes:
         """Encode an error in the stream."""
         return b"data: %s\n\n" % orjson.dumps({"error": GeminiForm.error(status or 503, asked)})
@@ -179,6 +209,11 @@ class AnthropicForm:
     default_reason = "end_turn"
     media_type = b"text/event-stream; charset=utf-8"
     keep_alive = b'event: ping\ndata: {"type": "ping"}\n\n'
+
+    @staticmethod
+    def payload(value: str) -> bytes:
+        """Encode one event as it stands."""
+        return b"data: %s\n\n" % value.encode()
 
     @staticmethod
     @lru_cache(100_000)
@@ -236,6 +271,17 @@ class AnthropicForm:
         return {"type": kinds.get(status, "overloaded_error"), "message": "no", **asked}
 
     @staticmethod
+    def whole(text: str, counts: tuple[int, int]) -> dict[str, Any]:
+        """Make the answer that is no stream."""
+        return {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "text", "text": text}],
+            "stop_reason": "end_turn",
+            "usage": {"input_tokens": counts[0], "output_tokens": counts[1]},
+        }
+
+    @staticmethod
     def error_frame(status: int, asked: dict[str, Any]) -> bytes:
         """Encode an error in the stream."""
         return AnthropicForm._event("error", error=AnthropicForm.error(status, asked))
@@ -247,6 +293,11 @@ class OllamaForm:
     default_reason = "stop"
     media_type = b"application/x-ndjson"
     keep_alive = b"\n"
+
+    @staticmethod
+    def payload(value: str) -> bytes:
+        """Encode one line as it stands."""
+        return value.encode() + b"\n"
 
     @staticmethod
     @lru_cache(100_000)
@@ -288,6 +339,17 @@ class OllamaForm:
     def error(status: int, asked: dict[str, Any]) -> Any:
         """Make an error body: a sentence, or what a gateway before it says."""
         return {"message": "no", **asked} if asked else "no"
+
+    @staticmethod
+    def whole(text: str, counts: tuple[int, int]) -> dict[str, Any]:
+        """Make the answer that is no stream."""
+        return {
+            "message": {"role": "assistant", "content": text},
+            "done": True,
+            "done_reason": "stop",
+            "prompt_eval_count": counts[0],
+            "eval_count": counts[1],
+        }
 
     @staticmethod
     def error_frame(status: int, asked: dict[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from email.utils import formatdate
 from time import time
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 import orjson
 
@@ -94,7 +94,10 @@ class Player:
         self._headers: list[bytes] = []
         self._error: dict[str, Any] = {}
         self._counts = (7, 0)
+        self._body = b""
         self._gzip: zlib._Compress | None = None
+        self._status = 200
+        self._type = b"Content-Type: %s\r\n" % self._form.media_type
 
     async def play(self) -> None:
         """Answer the request."""
@@ -129,6 +132,9 @@ class Player:
 
     async def do_huge(self, value: str) -> None:
         await self._send(self._form.frame("text", "x" * int(value)))
+
+    async def do_raw(self, value: str) -> None:
+        await self._send(self._form.payload(unquote(value)))
 
     async def do_refusal(self, value: str) -> None:
         await self._send(self._form.frame("refusal", value))
@@ -219,6 +225,9 @@ class Player:
         await self._send(b"upstream connect error or disconnect/reset before headers\n")
         await self.do_eof("")
 
+    async def do_bytes(self, value: str) -> None:
+        await self._send(unquote_to_bytes(value))
+
     async def do_broken(self, _: str) -> None:
         await self._send(b'data: {"choices":[{"delta":\n\n')
 
@@ -243,10 +252,12 @@ class Player:
 
     async def do_quote(self, _: str) -> None:
         headers = self._asked.headers
-        key = next(
-            headers[n] for n in ("x-goog-api-key", "x-api-key", "authorization") if n in headers
-        )
+        names = ("x-goog-api-key", "x-api-key", "authorization")
+        key = next((headers[name] for name in names if name in headers), "")
         self._error["message"] = f"Wrong key {key} for {orjson.dumps(self._asked.body).decode()}"
+
+    async def do_body(self, value: str) -> None:
+        self._body = unquote(value).encode()
 
     async def do_status(self, value: str) -> None:
         self._whole(int(value), b"application/json", self._error_body(int(value)))
@@ -260,10 +271,18 @@ class Player:
         self._whole(200, b"application/json", self._error_body(int(value or 503)))
 
     async def do_html(self, _: str) -> None:
-        self._whole(200, b"text/html", b"<html>Welcome to the hotel's network</html>")
+        page = (
+            b"<!doctype html><html><head><title>The hotel &amp; its network</title></head></html>"
+        )
+        self._whole(200, b"text/html", page)
+
+    async def do_whole(self, value: str) -> None:
+        text = "".join(map(token, range(int(value or 3))))
+        await self._send(orjson.dumps(self._form.whole(text, (7, int(value or 3)))))
+        await self.do_eof("")
 
     def _error_body(self, status: int) -> bytes:
-        return orjson.dumps({"error": self._form.error(status, self._error)})
+        return self._body or orjson.dumps({"error": self._form.error(status, self._error)})
 
     def _whole(self, status: int, kind: bytes, body: bytes, claimed: int | None = None) -> None:
         self._transport.write(
@@ -281,9 +300,21 @@ class Player:
     async def do_nl(self, value: str) -> None:
         self._newline = {"crlf": b"\r\n", "cr": b"\r", "lf": b"\n"}[value]
 
-    async def do_gzip(self, _: str) -> None:
-        self._headers.append(b"Content-Encoding: gzip\r\n")
-        self._gzip = zlib.compressobj(wbits=31)
+    async def do_gzip(self, _: str, name: bytes = b"gzip", wbits: int = 31) -> None:
+        self._headers.append(b"Content-Encoding: %s\r\n" % name)
+        self._gzip = zlib.compressobj(wbits=wbits)
+
+    async def do_deflate(self, value: str) -> None:
+        await self.do_gzip("", b"deflate", -15 if value == "raw" else 15)
+
+    async def do_encoding(self, value: str) -> None:
+        self._headers.append(b"Content-Encoding: %s\r\n" % value.encode())
+
+    async def do_taken(self, value: str) -> None:
+        self._status = int(value)
+
+    async def do_type(self, value: str) -> None:
+        self._type = b"" if value == "none" else b"Content-Type: %s\r\n" % value.encode()
 
     async def do_wait(self, value: str) -> None:
         await asyncio.sleep(float(value))
@@ -309,9 +340,8 @@ class Player:
         if not self._begun:
             self._begun = True
             self._transport.write(
-                b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n"
-                b"Transfer-Encoding: chunked\r\nSet-Cookie: who=you\r\n%s\r\n"
-                % (self._form.media_type, b"".join(self._headers))
+                b"HTTP/1.1 %d OK\r\n%sTransfer-Encoding: chunked\r\nSet-Cookie: who=you\r\n%s\r\n"
+                % (self._status, self._type, b"".join(self._headers))
             )
 
     async def _send(self, frame: bytes) -> None:

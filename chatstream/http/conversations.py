@@ -27,7 +27,7 @@ SUCCESS = {"status": "success"}
 
 async def history(request: Request) -> Response:
     """`GET /history`: a page of messages, oldest first."""
-    limits = await count(request)
+    await count(request)
     asked = query(request, HistoryQuery)
     services = services_of(request)
     read_place(asked.before)
@@ -36,7 +36,7 @@ async def history(request: Request) -> Response:
     ratings = await services.log.feedback.ratings(asked.user_id)
     seen = f"{conversation.last_id} {conversation.created} {conversation.epoch} {ratings.last}"
     version = hashlib.sha256(f"{seen} {asked.limit} {asked.before}".encode()).hexdigest()[:24]
-    headers = {"ETag": f'W/"{version}"', **PRIVATE, **limits}
+    headers = {"ETag": f'W/"{version}"', **PRIVATE}
     known = request.headers.get("if-none-match", "")
     if version in known or known.strip() == "*":
         return Response(status_code=304, headers=headers)
@@ -141,6 +141,15 @@ async def erase(request: Request) -> Response:
     if not await log.erase(await log.conversation(asked.address)):
         raise NotFound("There is no such conversation.")
     return json(SUCCESS)
+
+
+_BY_METHOD = {"GET": listed, "HEAD": listed, "PATCH": rename, "DELETE": erase}
+METHODS = ("GET", "PATCH", "DELETE")
+
+
+async def conversations(request: Request) -> Response:
+    """`/conversations`, one route for all its methods: a 405 names them all."""
+    return await _BY_METHOD[request.method](request)
 
 
 async def erase_user(request: Request) -> Response:

@@ -13,44 +13,46 @@ import logging
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from chatstream import wire
-from chatstream.errors import ChatstreamError, StorageFailed, StorageFull
+from chatstream.errors import ChatstreamError, StorageFailed, StorageFull, Unavailable
 from chatstream.events import Address
 from chatstream.frames import problem
-from chatstream.http.requests import pairs, query
+from chatstream.http.requests import cursor, pairs, query
 from chatstream.http.sse import CutStream, EventStream, LogStream
 from chatstream.log.conversation import Conversation
-from chatstream.services import Services, services_of
+from chatstream.services import SHARE, Services, services_of
 from chatstream.subscriber import Start, start_of_conversation
 from chatstream.subscription import SLICE, Subscription
-from chatstream.validation import Addressed, FollowQuery, StreamQuery, parse
+from chatstream.validation import Addressed, FollowQuery, parse
 
 logger = logging.getLogger(__name__)
 
 
 async def follow(request: Request) -> Response:
     """`GET /events`: one conversation, or several where `conversation_id` is repeated."""
+    if request.scope["query_string"].count(b"&") > SHARE:
+        await services_of(request).shares.turn()
     if [name for name, _ in pairs(request)].count("conversation_id") > 1:
         return await _several(request)
-    asked = query(request, StreamQuery)
+    asked = query(request, Addressed)
     services = services_of(request)
     try:
         conversation = await services.log.conversation(asked.address)
-    except (StorageFailed, StorageFull):
+    except (StorageFailed, StorageFull, Unavailable):
         return CutStream(services)
-    cursor = request.headers.get("last-event-id") or asked.after
-    where = start_of_conversation(conversation, cursor, services.log.last_id)
+    where = start_of_conversation(conversation, cursor(request), services.log.last_id)
     return LogStream(services, conversation, where)
 
 
 async def _several(request: Request) -> Response:
     asked = query(request, FollowQuery, ("conversation_id", "after"))
     stream = SharedStream(services_of(request))
-    cursors = asked.after or [""] * len(asked.conversation_id)
+    afters = asked.after or [""] * len(asked.conversation_id)
     try:
-        for name, cursor in zip(asked.conversation_id, cursors, strict=True):
-            await stream.follow(Address(asked.user_id, name), cursor or None)
+        for name, after in zip(asked.conversation_id, afters, strict=True):
+            await stream.follow(Address(asked.user_id, name), after or None)
     except BaseException:
         stream.close()
         raise
@@ -71,7 +73,7 @@ class SharedStream(EventStream):
         self._ready: dict[str, None] = {}
         self._opening = wire.sse_retry()
 
-    async def follow(self, address: Address, cursor: str | None) -> None:
+    async def follow(self, address: Address, after: str | None) -> None:
         """Send a conversation too, from a cursor on; it is read from now on."""
         log = self._services.log
         try:
@@ -80,7 +82,7 @@ class SharedStream(EventStream):
         except (ChatstreamError, OSError) as error:
             self._opening += _failed(address.conversation_id, error)
             return
-        self._add(conversation, start_of_conversation(conversation, cursor, log.last_id))
+        self._add(conversation, start_of_conversation(conversation, after, log.last_id))
 
     def _add(self, conversation: Conversation, start: Start) -> None:
         subscription = Subscription(conversation, start, None, self._has_something)
@@ -90,6 +92,17 @@ class SharedStream(EventStream):
     def _has_something(self, name: str) -> None:
         self._ready[name] = None
         self._signal.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream, then let go by shares: of many streams that end at once none keeps others."""
+        try:
+            await self._answer(scope, receive, send)
+            while self._subscriptions:
+                await self._services.shares.turn()
+                for _ in range(min(SHARE, len(self._subscriptions))):
+                    self._subscriptions.popitem()[1].close()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Stop reading."""
@@ -114,7 +127,9 @@ class SharedStream(EventStream):
     async def _round(self) -> bytes:
         """Take what leaves in one send: some of each that has something, or one slice at least."""
         taken = b""
-        for name in list(self._ready):
+        for number, name in enumerate(list(self._ready)):
+            if number % SHARE == 0:
+                await self._services.shares.turn()
             del self._ready[name]
             if subscription := self._subscriptions.get(name):
                 taken += await self._take(subscription)

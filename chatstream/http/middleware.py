@@ -11,45 +11,48 @@ import time
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatstream.auth import SAFE_METHODS, Origins
-from chatstream.errors import ChatstreamError, Forbidden
+from chatstream.errors import ChatstreamError, Forbidden, NotFound
+from chatstream.http import cors
 from chatstream.http.problems import answer, unexpected
+from chatstream.http.requests import LIMITS
 from chatstream.metrics import Metrics
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
 
 class Edge:
-    """Names each request, times it, counts it, and turns a defect into a problem."""
+    """
+    Names each request, times it, counts it, and turns a defect into a problem.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    Every answer leaves through here, so that each has the headers that all have.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, origins: Origins) -> None:
         self._app = app
         self._metrics = metrics
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer every HTTP request exactly once."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
-        scope["chatstream.request_id"] = request_id
-        began = time.perf_counter()
+        scope["chatstream.request_id"] = _request_id(scope)
+        scope["chatstream.began"] = time.perf_counter()
+        if scope["type"] == "websocket":
+            await self._app(scope, receive, send)  # a frame must cost nothing more here
+            return
         started = False
 
         async def named(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                milliseconds = (time.perf_counter() - began) * 1000
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                headers["Server-Timing"] = f"app;dur={milliseconds:.1f}"
-                headers["X-Content-Type-Options"] = "nosniff"
-                self._metrics.request(scope["method"], message["status"])
+                self._complete(scope, message)
             await send(message)
 
         try:
@@ -59,9 +62,34 @@ class Edge:
                 raise
             await unexpected(Request(scope), error)(scope, receive, named)
 
+    def _complete(self, scope: Scope, message: Message) -> None:
+        """Give an answer the headers that all have."""
+        headers = MutableHeaders(scope=message)
+        headers.update(_told(scope))
+        headers.update(scope.get(LIMITS, {}))
+        if self._origins.has_friends:
+            origin = Headers(scope=scope).get("origin")
+            cors.let_read(headers, origin if self._origins.is_friend(origin) else None)
+        self._metrics.request(scope["method"], message["status"])
+
+
+def _told(scope: Scope) -> dict[str, str]:
+    """Return what every answer tells, a refused handshake's too."""
+    milliseconds = (time.perf_counter() - scope["chatstream.began"]) * 1000
+    return {
+        "X-Request-ID": scope["chatstream.request_id"],
+        "Server-Timing": f"app;dur={milliseconds:.1f}",
+        "X-Content-Type-Options": "nosniff",
+    }
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+
 
 class Guard:
-    """Refuses foreign Hosts, and foreign pages that want to change something or to listen."""
+    """Refuses foreign Hosts, and foreign pages; answers those that ask whether they may."""
 
     def __init__(self, app: ASGIApp, origins: Origins) -> None:
         self._app = app
@@ -75,7 +103,10 @@ class Guard:
         try:
             self._check(scope)
         except Forbidden as error:
-            await self._refuse(scope, receive, send, error)
+            await refuse(scope, receive, send, error)
+            return
+        if scope["type"] == "http" and (allowed := cors.preflight(scope)) is not None:
+            await allowed(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -83,12 +114,23 @@ class Guard:
         """Raise Forbidden. Apart, so that no stream keeps a copy of the headers while it lasts."""
         headers = Headers(scope=scope)
         self._origins.check_host(headers)
-        if scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS:
+        # A link from another page leads here without an Origin, and may.
+        changes = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
+        if changes or "origin" in headers:
             self._origins.check_origin(scope["scheme"], headers)
 
-    @staticmethod
-    async def _refuse(scope: Scope, receive: Receive, send: Send, error: ChatstreamError) -> None:
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008, "reason": error.code})
-        else:
-            await answer(Request(scope), error)(scope, receive, send)
+
+async def refuse(scope: Scope, receive: Receive, send: Send, error: ChatstreamError) -> None:
+    """Answer a request, or a handshake in its place, with a problem."""
+    if scope["type"] == "websocket" and "websocket.http.response" not in scope["extensions"]:
+        await send({"type": "websocket.close", "code": 1008, "reason": error.code})
+        return
+    response = answer(HTTPConnection(scope), error)
+    if scope["type"] == "websocket":
+        response.headers.update(_told(scope))
+    await response(scope, receive, send)
+
+
+async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer what no route is for. To be the router's last word."""
+    await refuse(scope, receive, send, NotFound("There is nothing at this path."))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
@@ -34,7 +35,9 @@ class Assets(StaticFiles):
     """The page's parts."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Return a file, or raise 404."""
+        """Return a file, or raise 404, or 405 with what may be done with it."""
+        if scope["method"] not in ("GET", "HEAD"):
+            raise HTTPException(405, headers={"Allow": "GET, HEAD"})
         response = await super().get_response(path, scope)
         response.headers.update(HEADERS)
         return response

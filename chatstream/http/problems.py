@@ -6,10 +6,11 @@ import logging
 
 import orjson
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from chatstream.errors import (
+    OVERLOADED,
     ChatstreamError,
     Conflict,
     InvalidRequest,
@@ -17,6 +18,7 @@ from chatstream.errors import (
     TooManyRequests,
 )
 from chatstream.log.records import Json
+from chatstream.services import services_of
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +27,7 @@ _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 
 def problem(
-    request: Request,
+    request: HTTPConnection,
     status: int,
     code: str,
     title: str,
@@ -35,19 +37,29 @@ def problem(
     more: Json | None = None,
 ) -> Response:
     """Return a problem; `more` are members of its own."""
-    body = {
-        "type": f"urn:chatstream:problem:{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "code": code,
-        "request_id": request.scope.get("chatstream.request_id", ""),
-        **(more or {}),
-    }
-    return Response(orjson.dumps(body), status, headers, MEDIA_TYPE)
+    name = request.scope.get("chatstream.request_id", "")
+    body = members(status, code, title, detail, name, more)
+    return Response(body, status, headers, MEDIA_TYPE)
 
 
-def answer(request: Request, error: ChatstreamError) -> Response:
+def members(
+    status: int, code: str, title: str, detail: str, request_id: str, more: Json | None = None
+) -> bytes:
+    """Return a problem's JSON."""
+    return orjson.dumps(
+        {
+            "type": f"urn:chatstream:problem:{code}",
+            "title": title,
+            "status": status,
+            "detail": detail,
+            "code": code,
+            "request_id": request_id,
+            **(more or {}),
+        }
+    )
+
+
+def answer(request: HTTPConnection, error: ChatstreamError) -> Response:
     """Return the answer to an error of ours."""
     headers: dict[str, str] = {}
     more: Json = {}
@@ -70,6 +82,8 @@ def answer(request: Request, error: ChatstreamError) -> Response:
 async def on_error(request: Request, error: Exception) -> Response:
     """Answer what a handler raised."""
     if isinstance(error, ChatstreamError):
+        if error.code == OVERLOADED:
+            await services_of(request).runner.pause()
         return answer(request, error)
     assert isinstance(error, HTTPException)
     code = _CODES.get(error.status_code, "http_error")
@@ -83,7 +97,8 @@ async def on_error(request: Request, error: Exception) -> Response:
 
 def unexpected(request: Request, error: Exception) -> Response:
     """Answer a defect of ours: the log has the story, the answer only its id."""
-    logger.error("request failed", exc_info=error)
+    address = request.client.host if request.client else ""
+    logger.error("request failed", exc_info=error, extra={"address": address})
     return problem(
         request, 500, "internal", "Internal error", "The server has failed; its log says more."
     )

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
-from chatstream.errors import BadRequest, BodyTooLarge, InvalidRequest, NotJson
+from chatstream.errors import BadRequest, BodyTooLarge, BodyTooSlow, InvalidRequest, NotJson
 from chatstream.events import Address
 from chatstream.limits import Kind
 from chatstream.services import services_of
@@ -23,6 +23,9 @@ T = TypeVar("T", bound=TurnRequest)
 
 PRIVATE = {"Cache-Control": "private, no-cache"}
 """Of what is a user's own: shared caches keep none of it, and others ask before they use it."""
+
+LIMITS = "chatstream.limits"
+"""In a counted request's scope: the headers that tell what is left, for its answer."""
 
 BODY_SECONDS = 30
 """A body that takes longer to arrive is not waited for: uvicorn has no deadline of its own."""
@@ -39,7 +42,8 @@ async def read_body(request: Request) -> bytes:
 
     Raises:
         BodyTooLarge: It is longer.
-        BadRequest: It did not arrive in time, or not whole.
+        BodyTooSlow: It did not arrive in time.
+        BadRequest: It did not arrive whole.
     """
     most = services_of(request).settings.max_body_bytes
     data = bytearray()
@@ -50,7 +54,7 @@ async def read_body(request: Request) -> bytes:
                 if len(data) > most:
                     raise BodyTooLarge(f"body: at most {most} bytes")
     except TimeoutError:
-        raise BadRequest(f"body: it must arrive within {BODY_SECONDS} s") from None
+        raise BodyTooSlow(f"body: it must arrive within {BODY_SECONDS} s") from None
     except ClientDisconnect:
         raise BadRequest("body: the connection ended before it was whole") from None
     return bytes(data)
@@ -61,7 +65,7 @@ async def read_json(request: Request) -> Any:
     Return a JSON body; one that is not there at all is an empty object.
 
     Raises:
-        NotJson, BadRequest, BodyTooLarge: It is none.
+        NotJson, BadRequest, BodyTooSlow, BodyTooLarge: It is none.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     data = await read_body(request)
@@ -94,6 +98,7 @@ async def keyed_body(request: Request, model: type[M]) -> M:
 
 async def turn_body(request: Request, model: type[T]) -> T:
     """Return the body that starts a turn, its message within the limits of the settings."""
+    await services_of(request).runner.enter()
     turn = await keyed_body(request, model)
     settings = services_of(request).settings
     check_message(
@@ -102,27 +107,41 @@ async def turn_body(request: Request, model: type[T]) -> T:
     return turn
 
 
+CURSORS = ("after", "lastEventId")
+"""Names under which a query may carry a cursor; the second is that of EventSource's polyfills."""
+
+
 def pairs(request: HTTPConnection) -> list[tuple[str, str]]:
     """
     Return a query's names and values, in order.
 
     Raises:
-        InvalidRequest: It is not UTF-8: two names must never become one.
+        InvalidRequest: It is not UTF-8: two names must never become one. A cursor may be anything.
     """
+    found = parse_qsl(
+        request.scope["query_string"].decode(errors="surrogateescape"),
+        keep_blank_values=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+    )
+    for name, value in found:
+        if name not in CURSORS and not (_is_utf8(name) and _is_utf8(value)):
+            raise InvalidRequest(("query", "must be percent-encoded UTF-8"))
+    return found
+
+
+def _is_utf8(text: str) -> bool:
     try:
-        return parse_qsl(
-            request.scope["query_string"].decode(),
-            keep_blank_values=True,
-            encoding="utf-8",
-            errors="strict",
-        )
-    except (UnicodeDecodeError, ValueError):
-        raise InvalidRequest(("query", "must be percent-encoded UTF-8")) from None
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def query(request: HTTPConnection, model: type[M], lists: Collection[str] = ()) -> M:
     """
-    Return a checked query; of the names in `lists`, with all their values.
+    Return a checked query; of the names in `lists`, with all their values. Cursors not listed are
+    left to `cursor`.
 
     Raises:
         InvalidRequest: A field is wrong, not UTF-8, or given twice: one name must never be two.
@@ -132,7 +151,7 @@ def query(request: HTTPConnection, model: type[M], lists: Collection[str] = ()) 
     for name, value in pairs(request):
         if name in lists:
             many.setdefault(name, []).append(value)
-        else:
+        elif name not in CURSORS:
             once.append((name, value))
     given = dict(once)
     if len(given) < len(once):
@@ -142,10 +161,25 @@ def query(request: HTTPConnection, model: type[M], lists: Collection[str] = ()) 
     return parse(model, given | many, strict=False)
 
 
-async def count(request: Request, kind: Kind = "default") -> dict[str, str]:
-    """Count a request against its caller's limit; returns headers for the answer."""
+def cursor(request: HTTPConnection) -> str | None:
+    """
+    Return the cursor that a request comes with: `Last-Event-ID`, else the query's; of several the
+    last one, an empty one being none. Whether it is any good is not checked.
+    """
+    headers = request.headers.getlist("last-event-id")
+    in_query = [value for name, value in pairs(request) if name in CURSORS]
+    return next(filter(None, reversed(in_query + headers)), None)
+
+
+async def count(request: Request, kind: Kind = "default") -> None:
+    """
+    Count a request against its caller's limit; whatever the answer, it tells what is left.
+
+    Raises:
+        TooManyRequests: It is over the limit.
+    """
     caller = request.client.host if request.client else "unknown"
-    return await services_of(request).limits.hit(kind, caller)
+    request.scope[LIMITS] = await services_of(request).limits.hit(kind, caller)
 
 
 def turn_path(request: Request, address: Address, turn_id: str, more: str = "") -> str:

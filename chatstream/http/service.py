@@ -7,6 +7,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
+from chatstream import logs
 from chatstream.http.openapi import document
 from chatstream.http.requests import count, json
 from chatstream.services import services_of
@@ -18,10 +19,14 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """`GET /readyz`: it takes turns; 503 while it does not."""
+    """`GET /readyz`: it takes turns; 503 while it does not, with the reason."""
     headers = {"Cache-Control": "no-store"}
-    if services_of(request).runner.draining:
+    services = services_of(request)
+    if services.runner.draining:
         return json({"status": "draining"}, 503, headers | {"Retry-After": "2"})
+    if (trouble := await services.log.trouble()) is not None:
+        told = {"status": "storage_failed", "reason": trouble}
+        return json(told, 503, headers | {"Retry-After": "5"})
     return json({"status": "ready"}, headers=headers)
 
 
@@ -34,6 +39,7 @@ async def metrics(request: Request) -> Response:
         services.metrics.concurrency(name, int(limiter.limit), limiter.in_use, limiter.queued)
     if (answers := services.answers) is not None:
         services.metrics.answers(len(answers), answers.size)
+    services.metrics.lines_dropped(logs.dropped())
     text = services.metrics.text()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -61,4 +67,6 @@ async def providers(request: Request) -> Response:
 
 async def openapi(request: Request) -> Response:
     """`GET /openapi.json`: OpenAPI 3.1, from the models that validate."""
-    return json(document(request.scope.get("root_path", "")))
+    services = services_of(request)
+    root, names = request.scope.get("root_path", ""), services.providers.by_name
+    return json(document(root, names, services.settings.max_message_chars))

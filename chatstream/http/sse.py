@@ -71,8 +71,8 @@ class EventStream(EventSourceResponse):
         try:
             complete = await self.stream()
         except (ChatstreamError, OSError) as error:
-            # The disk cannot be read: the client comes back.
-            logger.error("stream cut", extra={"error": type(error).__name__})
+            # The disk cannot be read, which is told where it is found: the client comes back.
+            logger.debug("stream cut", extra={"error": type(error).__name__})
         except asyncio.CancelledError:
             if not self._left:
                 raise
@@ -215,10 +215,12 @@ class CutStream(EventStream):
 
 def opened(conversation_id: str, start: Start) -> bytes:
     """Return what opens every stream: when to come back, where it starts, and a reset if any."""
-    frames = wire.sse_retry() + wire.sse(start.after, wire.ready(conversation_id, start.after))
+    ready = wire.ready(conversation_id, start.after, reset=start.reset)
     if start.reset:
-        frames += wire.sse_control(wire.reset(conversation_id))
-    return frames
+        told = wire.sse_control(ready) + wire.sse_control(wire.reset(conversation_id))
+    else:
+        told = wire.sse(start.after, ready)
+    return wire.sse_retry() + told
 
 
 async def _nothing() -> AsyncIterator[bytes]:

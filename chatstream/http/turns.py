@@ -8,32 +8,42 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from chatstream.ending import told
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull
 from chatstream.events import Address, EventId
 from chatstream.http import problems
-from chatstream.http.requests import body, count, json, query, turn_body, turn_path
+from chatstream.http.requests import body, count, cursor, json, query, turn_body, turn_path
 from chatstream.http.sse import CutStream, EndedStream, EventStream, LogStream
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
 from chatstream.services import Services, services_of
 from chatstream.subscriber import Start, start_of_turn
 from chatstream.turns import EndedTurn
-from chatstream.validation import Addressed, ReplacingTurnRequest, StreamQuery, TurnRequest
+from chatstream.validation import Addressed, ReplacingTurnRequest, TurnRequest
 
 Turn = LiveTurn | EndedTurn
 
+# What is the disk's is never told as the provider's.
+_STORAGE: dict[str, type[StorageFull | StorageFailed]] = {
+    "storage_full": StorageFull,
+    "storage_failed": StorageFailed,
+    "newer_version": StorageFailed,
+}
+
 
 async def chat(request: Request) -> Response:
-    """`POST /chat`: start a turn; stream it, or wait for its end."""
-    limits = await count(request, "chat")
+    """`POST /chat`: start a turn, or come back to it; stream it, or wait for its end."""
+    await count(request, "chat")
     asked = await turn_body(request, TurnRequest)
     services = services_of(request)
-    turn = await services.runner.start(asked)
-    headers = {"Location": turn_path(request, asked.address, turn.turn_id), **limits}
+    after = cursor(request)
+    # Who has seen events already comes back, and starts nothing: not even what is gone.
+    turn = await (services.runner.start(asked) if after is None else services.runner.known(asked))
+    headers = {"Location": turn_path(request, asked.address, turn.turn_id)}
     if "text/event-stream" in ",".join(request.headers.getlist("accept")).lower():
-        return await _stream(services, turn, None, headers)
+        return await _stream(services, turn, after, headers)
     if isinstance(turn, LiveTurn):
-        terminal = await _waited(request, turn)
+        terminal = await _waited(request, turn) or _unwritten(turn)
     else:
         terminal = turn.terminal
     return _reply(request, asked.address, turn.turn_id, terminal, headers)
@@ -51,16 +61,22 @@ async def _waited(request: Request, turn: LiveTurn) -> Json | None:
         leaving.cancel()
 
 
+def _unwritten(turn: LiveTurn) -> Json:
+    """Return what stands for the end of a turn that the disk has not taken."""
+    error = turn.refused or StorageFailed("The turn's end could not be written to disk.")
+    text = orjson.loads(b'"%b"' % turn.text())
+    return {"type": "turn.failed", "error": told(error), "text": text}
+
+
 def _reply(
     request: Request,
     address: Address,
     turn_id: str,
-    terminal: Json | None,
+    terminal: Json,
     headers: dict[str, str],
 ) -> Response:
     """Answer a JSON client: the reply, or a problem that carries the turn and what had come."""
-    kind = terminal["type"].removeprefix("turn.") if terminal else "interrupted"
-    terminal = terminal or {}
+    kind = terminal["type"].removeprefix("turn.")
     if kind == "completed" or (kind == "cancelled" and terminal.get("reason") == "user"):
         shown = ("provider", "model", "usage")
         return json(
@@ -96,6 +112,8 @@ def _failure(kind: str, terminal: Json) -> tuple[int, str, str, str]:
         error = terminal["error"]
         if error["code"] == "context_too_long":
             return 400, error["code"], "Bad request", error["message"]  # shorter, it would do
+        if (storage := _STORAGE.get(error["code"])) is not None:
+            return storage.status, error["code"], storage.title, error["message"]
         slow = error["code"].endswith("_timeout")
         title = "Provider timed out" if slow else "Provider failed"
         return 504 if slow else 502, error["code"], title, error["message"]
@@ -108,10 +126,10 @@ def _failure(kind: str, terminal: Json) -> tuple[int, str, str, str]:
 
 async def start(request: Request) -> Response:
     """`POST /turns`: start a turn, to be read at its `events`."""
-    limits = await count(request, "chat")
+    await count(request, "chat")
     asked = await turn_body(request, ReplacingTurnRequest)
     turn = await services_of(request).runner.start(asked)
-    headers = {"Location": turn_path(request, asked.address, turn.turn_id), **limits}
+    headers = {"Location": turn_path(request, asked.address, turn.turn_id)}
     return json(started(request, asked.address, turn.turn_id), 202, headers)
 
 
@@ -145,24 +163,25 @@ async def cancel(request: Request) -> Response:
 
 async def events(request: Request) -> Response:
     """`GET /turns/{turn_id}/events`: its events after a cursor; 204 where it has them all."""
-    asked = query(request, StreamQuery)
+    asked = query(request, Addressed)
     services = services_of(request)
-    cursor = request.headers.get("last-event-id") or asked.after
+    after = cursor(request)
     try:
         turn = await services.runner.get(asked.address, request.path_params["turn_id"])
-        return await _stream(services, turn, cursor)
+        return await _stream(services, turn, after)
     except (StorageFailed, StorageFull):
         return CutStream(services)
 
 
 async def _stream(
-    services: Services, turn: Turn, cursor: str | None, headers: dict[str, str] | None = None
+    services: Services, turn: Turn, after: str | None, headers: dict[str, str] | None = None
 ) -> Response:
+    """Stream a turn after a cursor; `headers` are those of a start's answer, which is no GET."""
     # Its own: to look it up again would be to wait for an erasure that takes the turn away.
     conversation = turn.conversation
     address = conversation.address
     started_id = turn.started_id if isinstance(turn, LiveTurn) else EventId(turn.started["id"])
-    where = start_of_turn(conversation, started_id, cursor, services.log.last_id)
+    where = start_of_turn(conversation, started_id, after, services.log.last_id)
     if isinstance(turn, LiveTurn):
         if not turn.done.done():
             return LogStream(services, conversation, where, turn, headers)
@@ -173,8 +192,8 @@ async def _stream(
         if isinstance(again, LiveTurn):
             return LogStream(services, conversation, where, again, headers)
         turn = again
-    if cursor is not None and not where.reset and where.after >= turn.terminal["id"]:
-        return Response(status_code=204)
+    if headers is None and after and not where.reset and where.after >= turn.terminal["id"]:
+        return Response(status_code=204)  # a browser's EventSource, and no other client, knows it
     pair = [(EventId(event["id"]), orjson.dumps(event)) for event in (turn.started, turn.terminal)]
     return EndedStream(services, address, where, pair, headers)
 

@@ -24,16 +24,17 @@ async def go_on(request: Request) -> Response:
 
 
 async def _again(request: Request, kind: AgainKind) -> Response:
-    limits = await count(request, "chat")
-    asked = await keyed_body(request, AgainBody)
+    await count(request, "chat")
     runner = services_of(request).runner
+    await runner.enter()
+    asked = await keyed_body(request, AgainBody)
     turn = await runner.get(asked.address, request.path_params["turn_id"])
     if isinstance(turn, LiveTurn):
         wanted = again(kind, asked, {}, None)
     else:
         wanted = again(kind, asked, turn.started, turn.terminal)
     new = await runner.start(wanted)
-    headers = {"Location": turn_path(request, asked.address, new.turn_id), **limits}
+    headers = {"Location": turn_path(request, asked.address, new.turn_id)}
     return json(started(request, asked.address, new.turn_id), 202, headers)
 
 

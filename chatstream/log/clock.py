@@ -15,6 +15,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from chatstream.events import PER_MILLISECOND, EventId, event_id, is_event_id, place
+from chatstream.log.opening import UPDATE, open_file
 
 LEASE_MS = 30_000
 """How far the ceiling lies ahead. After a crash ids begin there: at most this far in the future."""
@@ -35,9 +36,13 @@ class IdClock:
         *,
         floor: EventId,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Open the clock; no id at or below `floor`, nor below the ceiling on disk, is given again.
+
+        `check` is asked before the file is made again that somebody has removed: it raises where
+        it is not to be.
 
         Raises:
             OSError: The file can be neither read nor made.
@@ -45,7 +50,9 @@ class IdClock:
         self._executor = executor
         self._now_ms = now_ms
         self._write_lock = threading.Lock()
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._path = path
+        self._check = check
+        self._fd = open_file(path, UPDATE | os.O_CREAT)
         stored = os.pread(self._fd, 64, 0).split(b"\n", 1)[0].decode("ascii", "replace")
         floor_ms = int(stored) if is_event_id(f"{stored}-0000") else 0
         self._last = max(place(floor), floor_ms * PER_MILLISECOND)
@@ -79,13 +86,24 @@ class IdClock:
         """Give no id at or below this place any more: a file from elsewhere has it."""
         self._last = max(self._last, number)
 
+    def renew(self) -> None:
+        """
+        Move the ceiling a little, to see that the disk takes it.
+
+        Raises:
+            OSError: It does not.
+        """
+        self._raise_ceiling(max(self._ceiling_ms, self._last // PER_MILLISECOND) + 1)
+
     def close(self) -> None:
         """Write the exact place, so that the next start goes on from there, and let go."""
         with self._write_lock:
             if self._fd >= 0:
-                self._write(self._last // PER_MILLISECOND + 1)
-                os.close(self._fd)
-                self._fd = -1
+                try:
+                    self._write(self._last // PER_MILLISECOND + 1)
+                finally:
+                    os.close(self._fd)
+                    self._fd = -1
 
     def _renew(self, ceiling_ms: int) -> None:
         try:
@@ -100,6 +118,11 @@ class IdClock:
                 self._ceiling_ms = ceiling_ms
 
     def _write(self, milliseconds: int) -> None:
+        if os.fstat(self._fd).st_nlink == 0:
+            self._check()
+            fd = open_file(self._path, UPDATE | os.O_CREAT)
+            os.close(self._fd)
+            self._fd = fd
         # Fourteen bytes in the file's first sector: they reach the disk whole or not at all.
         os.pwrite(self._fd, b"%013d\n" % milliseconds, 0)
         os.fdatasync(self._fd)

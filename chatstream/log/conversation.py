@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import orjson
@@ -27,8 +28,9 @@ from chatstream.log.file_state import FileState, Orphan
 from chatstream.log.journal import Journal, Written
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.order import End
+from chatstream.log.outside import Opening, look_anew
 from chatstream.log.records import Encoded, Json
-from chatstream.log.reserve import refusal
+from chatstream.log.trouble import refusal
 
 RECENT_TURNS = 1000
 """For so many turns back a repeated `turn_id` is known (CONTRACT, promise 6)."""
@@ -42,12 +44,14 @@ class Conversation(Journal):
         running: The turns whose terminal event is not durable yet, by the place of their start.
         recent: The starts of the newest turns by their ids; None until they are read.
         orphans: Turns that another process left, and that have not been ended yet.
+        looking: The last look at a file that was changed from outside.
     """
 
     def __init__(self, disk: Disk, address: Address, state: FileState) -> None:
         self.running: dict[int, LiveTurn] = {}
         self.recent: dict[str, EventId] | None = None
         self.orphans: list[Orphan] = []
+        self.looking: asyncio.Task[None] | None = None
         super().__init__(disk, address, state)
 
     def adopt(self, state: FileState) -> None:
@@ -55,6 +59,14 @@ class Conversation(Journal):
         super().adopt(state)
         self.recent = None if state.turns else {}
         self.orphans = list(state.orphans)
+
+    def found_anew(self, state: FileState) -> None:
+        """Take over the file as somebody else has left it; places go on rising."""
+        self.epoch += 1
+        self.disk.clock.raise_to(state.last)
+        self.adopt(replace(state, last=max(state.last, self._last)))
+        if not self.running:
+            self.tail.clear(self._last)
 
     def resume_from(self) -> EventId:
         """Return the cursor from which a reader of the history misses nothing."""
@@ -110,7 +122,7 @@ class Conversation(Journal):
             StorageFull, StorageFailed: Nothing was started.
         """
         while True:
-            await self.settled()
+            await look_anew(self)
             recent = await self.load_recent()
             if self.gate is None and recent is self.recent:
                 if turn := self.live(turn_id):
@@ -141,17 +153,11 @@ class Conversation(Journal):
         if replaced is not None:
             own["replaced_id"] = replaced
         self.running[turn.started_place] = turn
-        event = {"turn_id": turn_id, **fields}
-        end = self.file.end
+        event = self._event(turn.started_id, "turn.started", {"turn_id": turn_id, **fields})
+        turn.opening = Opening(turn.started_id, event, own)
+        end = self.file.end._replace(turns=self.file.end.turns + 1)
         try:
-            self._record(
-                turn.started_id,
-                "turn.started",
-                event,
-                own,
-                end._replace(turns=end.turns + 1),
-                partial(self._began, turn),
-            )
+            self._record(event, own, end, partial(self._began, turn))
         except BaseException:
             del self.running[turn.started_place]
             turn.close(None)
@@ -176,7 +182,7 @@ class Conversation(Journal):
 
     async def end_turn(self, turn: LiveTurn, kind: TerminalType, fields: Json) -> Encoded:
         """Append a terminal event; see `LiveTurn.end`, which is what callers use."""
-        await self.settled()
+        await look_anew(self)
         if turn.ended:
             raise TurnEnded("The turn has ended.")
         event: Json = {"turn_id": turn.turn_id, "started_id": turn.started_id}
@@ -188,15 +194,9 @@ class Conversation(Journal):
         turn.ending = done
         turn.ended = True
         try:
-            self._record(
-                identifier,
-                kind,
-                event | fields,
-                {},
-                self.file.end,
-                partial(self._ended, turn, done),
-                may_use_reserve=True,
-            )
+            event = self._event(identifier, kind, event | fields)
+            ended = partial(self._ended, turn, done)
+            self._record(event, {}, self.file.end, ended, may_use_reserve=True)
         except BaseException:
             turn.ended = False
             raise
@@ -226,26 +226,23 @@ class Conversation(Journal):
         identifier = self.disk.next_id()
         end = self.file.end._replace(titled=identifier)
         done: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
-        self._record(identifier, "conversation.renamed", {"title": title}, {}, end, done.set_result)
+        event = self._event(identifier, "conversation.renamed", {"title": title})
+        self._record(event, {}, end, done.set_result)
         return _durable(await asyncio.shield(done), "The title could not be written to disk.")
+
+    def _event(self, identifier: EventId, kind: str, fields: Json) -> Json:
+        name = self.address.conversation_id
+        return {"type": kind, "id": identifier, "conversation_id": name, **fields}
 
     def _record(
         self,
-        identifier: EventId,
-        kind: str,
-        fields: Json,
+        event: Json,
         own: Json,
         end: End,
         done: Callable[[Written], None],
         *,
         may_use_reserve: bool = False,
     ) -> None:
-        event = {
-            "type": kind,
-            "id": identifier,
-            "conversation_id": self.address.conversation_id,
-            **fields,
-        }
         running = [turn.started_id for turn in self.running.values() if not turn.ended]
         running += [orphan.started["id"] for orphan in self.orphans]
         bookkeeping: Json = {"turns": end.turns, "running": running}

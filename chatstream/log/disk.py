@@ -7,6 +7,7 @@ For the loop's thread. Nothing here knows what a record says.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from collections import OrderedDict
@@ -14,12 +15,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, Protocol, TypeVar
 
-from chatstream.errors import StorageFailed, StorageFull
 from chatstream.events import EventId
 from chatstream.log.clock import IdClock
+from chatstream.log.copies import Copies
 from chatstream.log.folder import Folder
-from chatstream.log.reserve import FULL, Reserve, refusal
+from chatstream.log.reserve import Reserve
 from chatstream.log.syncer import Syncer
+from chatstream.log.trouble import FULL, Trouble, reason
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,8 @@ RETRY_SECONDS = 0.5
 """When deltas that the disk refused are tried again."""
 READERS = 4
 """Threads that read and rewrite. They are not those that sync: a reader slows no writer."""
+PROBE_SECONDS = 2.0
+"""How long a disk has to answer before it counts as unusable."""
 MAX_OPEN_FILES = 256
 """Conversations whose file stays open; live files of running turns come on top."""
 
@@ -57,11 +61,14 @@ class Disk:
         self.folder = folder
         self.fsync: Fsync = fsync
         self.syncer = Syncer()
+        self.trouble = Trouble()
+        self.copies = Copies()
         self.reserve = Reserve(folder.reserve)
         self.clock: IdClock
         self._loop = asyncio.get_running_loop()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="chatstream-read")
         self._flushes: list[Flushes] = []
+        self._probing: asyncio.Future[None] | None = None
         self._open: OrderedDict[Holds, None] = OrderedDict()
 
     async def run(self, job: Callable[[], T]) -> T:
@@ -92,7 +99,8 @@ class Disk:
         try:
             return self.clock.next()
         except OSError as error:
-            raise refusal(error, "The disk refused the clock of the data folder.") from error
+            message = "The disk refused the clock of the data folder."
+            raise self.trouble.refusal(error, message, self.folder.clock) from error
 
     def opened(self, holder: Holds) -> None:
         """Take note that a file is used; the ones unused for longest are closed beyond a bound."""
@@ -137,17 +145,15 @@ class Disk:
             self._write_whole(fd, data, offset)
         except OSError as error:
             cut_back(fd, offset)
-            if error.errno not in FULL:
-                logger.error("write failed", extra={"errno": error.errno})
-                raise StorageFailed("The message could not be written to disk.") from error
-            if not may_use_reserve:
-                raise StorageFull("The disk is full; nothing was started.") from error
-            self.reserve.release()
+            if error.errno not in FULL or not may_use_reserve:
+                message = "The message could not be written to disk; nothing was started."
+                raise self.trouble.refusal(error, message, _path_of(fd)) from error
             try:
+                self.reserve.release()
                 self._write_whole(fd, data, offset)
             except OSError as again:
                 cut_back(fd, offset)
-                raise StorageFull("The disk is full.") from again
+                raise self.trouble.refusal(again, "The disk is full.", _path_of(fd)) from again
 
     @staticmethod
     def _write_whole(fd: int, data: bytes, offset: int) -> None:
@@ -157,23 +163,73 @@ class Disk:
 
     def admit(self) -> None:
         """
-        Refuse what would begin something new while the disk is full.
+        Refuse what would begin something new while the disk is full, or cannot be used.
 
         Raises:
             StorageFull: The reserve cannot be held.
             StorageFailed: The disk refuses for another reason.
         """
+        self.check()
         try:
             held = self.reserve.hold()
         except OSError as error:
-            raise StorageFailed("The disk refused; nothing was started.") from error
+            message = "The disk refused; nothing was started."
+            raise self.trouble.refusal(error, message, self.folder.reserve) from error
         if not held:
-            raise StorageFull("The disk is full; nothing was started.")
+            no_room = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            message = "The disk is full; nothing was started."
+            raise self.trouble.refusal(no_room, message, self.folder.reserve)
+
+    def check(self, user_id: str | None = None) -> None:
+        """
+        Refuse where the data folder, or a user's in it, is not there as it was.
+
+        Raises:
+            StorageFailed: It is gone, is another one, or cannot be looked into.
+        """
+        try:
+            self.folder.check(user_id)
+        except OSError as error:
+            message = "The data folder cannot be used."
+            raise self.trouble.refusal(error, message, self.folder.root) from error
+
+    async def unusable(self) -> str | None:
+        """Return why the data folder cannot be used, for people; None where it can."""
+        if self._probing is None:
+            # Not one of the readers: that all of them read does not mean that the disk is away.
+            self._probing = asyncio.ensure_future(asyncio.to_thread(self._probe))
+        try:
+            await asyncio.wait_for(asyncio.shield(self._probing), PROBE_SECONDS)
+        except TimeoutError:
+            return "The disk does not answer."  # one look is under way, however many ask
+        except OSError as error:
+            self._probing = None
+            self.trouble.note(error, self.folder.root)
+            return f"The data folder cannot be used: {reason(error)}."
+        self._probing = None
+        return None
+
+    def _probe(self) -> None:
+        """Look whether the disk can be used; after a refusal by a small write. For a thread."""
+        self.folder.check_access()
+        if self.trouble.open:
+            self.clock.renew()
+            self.trouble.open = False
 
 
-def cut_back(fd: int, size: int) -> None:
-    """Drop what lies behind `size`; where even that fails, recovery does it."""
+def _path_of(fd: int) -> str | None:
+    """Return where an open file lies, where the system tells."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return None
+
+
+def cut_back(fd: int, size: int) -> bool:
+    """Drop what lies behind `size`; False where even that fails: the next look at it does it."""
     try:
         os.ftruncate(fd, size)
     except OSError as error:
         logger.error("cutting back failed", extra={"errno": error.errno})
+        return False
+    return True

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import orjson
-
-from chatstream.errors import ChatstreamError, StorageFailed
+from chatstream.errors import ChatstreamError, StorageFailed, StorageFull
 from chatstream.events import Address, EventId, place, timestamp
 from chatstream.log import records
 from chatstream.log.conversation import Conversation
@@ -36,7 +35,8 @@ from chatstream.log.intents import (
 )
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Encoded, Json
-from chatstream.log.reserve import FULL
+from chatstream.log.trouble import FULL
+from chatstream.wire import kept
 
 logger = logging.getLogger(__name__)
 
@@ -85,15 +85,22 @@ async def _erase(conversation: Conversation, scope: Scope, change: Change) -> bo
         state = await with_reserve(disk, partial(change, conversation, events[-1]))
         conversation.go_on(state, turns, events)
     except (OSError, ChatstreamError) as error:
-        logger.error("erasing failed", extra={"errno": getattr(error, "errno", None)})
         await _give_up(conversation, turns, events)
         await _withdraw(disk, intent, conversation.created is not None)
-        raise StorageFailed("The history could not be erased.") from error
+        raise _refused(disk, error, "The history could not be erased.") from error
     finally:
         if conversation.gate is not None:
             conversation.open_gate()
     await _finish(disk, intent)
     return True
+
+
+def _refused(
+    disk: Disk, error: OSError | ChatstreamError, message: str
+) -> StorageFull | StorageFailed:
+    if isinstance(error, OSError):
+        return disk.trouble.refusal(error, message, disk.folder.root)
+    return StorageFull(message) if isinstance(error, StorageFull) else StorageFailed(message)
 
 
 async def _finish(disk: Disk, intent: Intent) -> None:
@@ -119,13 +126,14 @@ async def _give_up(
     """Go on with whatever file is there now; where it is the old one, its turns are cancelled."""
     try:
         state = await conversation.disk.run(partial(load, conversation.path))
-    except ChatstreamError:
+    except (OSError, ChatstreamError):
         conversation.file.close_file()  # it is looked at again before the next write
         state = None
     if state is not None and events:
         last = place(events[-1].id)
         if state.created is None or state.last == last:
-            conversation.go_on(FileState(state.created, state.size, last), turns, events)
+            state = FileState(state.created, state.size, last, inode=state.inode)
+            conversation.go_on(state, turns, events)
             return
     conversation.file.close_file()
     conversation.open_gate()
@@ -183,7 +191,7 @@ def _encoded(conversation: Conversation, kind: str, fields: Json) -> Encoded:
     }
     if "ended_at" in event:
         event["ended_at"] = timestamp(place(identifier) // 10_000)
-    return Encoded(identifier, fields.get("turn_id"), kind, orjson.dumps(event))
+    return Encoded(identifier, fields.get("turn_id"), kind, kept(event))
 
 
 def _nothing_known() -> Json:
@@ -200,9 +208,11 @@ def _nothing_known() -> Json:
 async def _rewrite(conversation: Conversation, cleared: Encoded) -> FileState:
     created = conversation.created
     assert created is not None
-    size = await write_aside(conversation.path, conversation.address, created, cleared.json)
-    await conversation.disk.run(partial(remove_beside, conversation.path))
-    return FileState(created=created, size=size, last=place(cleared.id))
+    path = conversation.path
+    size = await write_aside(path, conversation.address, created, cleared.json)
+    await conversation.disk.run(partial(remove_beside, path))
+    inode = os.lstat(path).st_ino
+    return FileState(created=created, size=size, last=place(cleared.id), inode=inode)
 
 
 async def _remove(conversation: Conversation, cleared: Encoded) -> FileState:
@@ -241,11 +251,10 @@ async def erase_user(disk: Disk, user_id: str, conversations: list[Conversation]
             told = events[conversation]
             conversation.go_on(FileState(last=place(told[-1].id)), turns, told)
     except (OSError, ChatstreamError) as error:
-        logger.error("erasing failed", extra={"errno": getattr(error, "errno", None)})
         for conversation, turns in shut:
             await _give_up(conversation, turns, events.get(conversation, []))
         await _withdraw(disk, intent, disk.folder.user(user_id).exists())
-        raise StorageFailed("The user could not be erased.") from error
+        raise _refused(disk, error, "The user could not be erased.") from error
     finally:
         for conversation, _ in shut:
             if conversation.gate is not None:

@@ -19,12 +19,11 @@ from weakref import WeakValueDictionary
 import aiofiles
 import orjson
 
-from chatstream.errors import StorageFailed
 from chatstream.events import EventId, place, timestamp
 from chatstream.log.disk import Disk, cut_back
 from chatstream.log.lines import committed_size
+from chatstream.log.opening import UPDATE, open_file, opener
 from chatstream.log.records import VERSION, Json
-from chatstream.log.reserve import refusal
 from chatstream.log.syncer import sync_folder
 
 USERS_IN_MEMORY = 256
@@ -93,7 +92,9 @@ class Feedback:
             try:
                 await self._disk.run(partial(_append, self._disk, user_id, entry))
             except OSError as error:
-                raise refusal(error, "The feedback could not be written to disk.") from error
+                message = "The feedback could not be written to disk."
+                path = self._disk.folder.feedback(user_id)
+                raise self._disk.trouble.refusal(error, message, path) from error
             if ratings := self._users.get(user_id):
                 ratings.take(entry)
         return entry
@@ -115,7 +116,14 @@ class Feedback:
 
     async def _read(self, user_id: str) -> Ratings:
         ratings = Ratings()
-        for line in await _lines(self._disk.folder.feedback(user_id)):
+        path = self._disk.folder.feedback(user_id)
+        try:
+            lines = await _lines(path)
+        except OSError as error:
+            message = "The feedback cannot be read."
+            raise self._disk.trouble.refusal(error, message, path) from error
+        self._disk.check(user_id)  # that there is none may mean that the folder has gone
+        for line in lines:
             try:
                 entry = orjson.loads(line)
                 if entry["type"] == "feedback":
@@ -135,19 +143,17 @@ class Feedback:
 
 async def _lines(path: Path) -> list[bytes]:
     try:
-        async with aiofiles.open(path, "rb") as file:
+        async with aiofiles.open(path, "rb", opener=opener) as file:
             return (await file.read()).split(b"\n")[:-1]
     except FileNotFoundError:
         return []
-    except OSError as error:
-        raise StorageFailed("The feedback cannot be read.") from error
 
 
 def _append(disk: Disk, user_id: str, entry: Json) -> None:
     path = disk.folder.feedback(user_id)
     durable = disk.fsync != "never"
     disk.folder.make_user(path.parent, durable=durable)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = open_file(path, UPDATE | os.O_CREAT)
     try:
         size = committed_size(fd)
         cut_back(fd, size)

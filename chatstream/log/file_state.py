@@ -7,6 +7,7 @@ were running when the process died; their text is read from their live files.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from dataclasses import dataclass, field
@@ -15,8 +16,10 @@ from pathlib import Path
 from chatstream.errors import StorageFailed
 from chatstream.events import EventId, before, is_event_id, place
 from chatstream.log import records
+from chatstream.log.copies import first_record, is_foreign
 from chatstream.log.folder import live_files
 from chatstream.log.lines import committed_size, first_line
+from chatstream.log.opening import UPDATE, open_file, read_file
 from chatstream.log.records import Json
 
 logger = logging.getLogger(__name__)
@@ -38,7 +41,11 @@ class Orphan:
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What is known of a file without reading it whole. `created` is None where there is none."""
+    """
+    What is known of a file without reading it whole. `created` is None where there is none.
+
+    `foreign`: there is one of this name, and it is a copy of another conversation's.
+    """
 
     created: EventId | None = None
     size: int = 0
@@ -46,28 +53,29 @@ class FileState:
     turns: int = 0
     titled: EventId | None = None
     orphans: list[Orphan] = field(default_factory=list)
+    inode: int = 0
+    foreign: bool = False
 
 
-def load(path: Path) -> FileState:
+def load(path: Path, running: frozenset[EventId] = frozenset()) -> FileState:
     """
-    Read a conversation's file, repairing its end.
+    Read a conversation's file, repairing its end. Turns that are `running` here are no orphans.
 
     Raises:
-        StorageFailed: It cannot be read, or a newer version of chatstream wrote it.
+        OSError: It cannot be read.
+        StorageFailed: A newer version of chatstream wrote it.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = open_file(path, UPDATE)
     except FileNotFoundError:
         return FileState()
-    except OSError as error:
-        raise StorageFailed("The conversation's file cannot be opened.") from error
     try:
         size = committed_size(fd)
+        if size and is_foreign(first_record(fd, size), path):
+            return FileState(foreign=True, inode=os.fstat(fd).st_ino)
         created = _header(fd, size, path)
         _cut_torn_end(fd, size, path)
-        return _read(fd, size, path, created) if size else FileState()
-    except OSError as error:
-        raise StorageFailed("The conversation's file cannot be read.") from error
+        return _read(fd, size, path, created, running) if size else FileState()
     finally:
         os.close(fd)
 
@@ -100,10 +108,14 @@ def _header(fd: int, size: int, path: Path) -> EventId | None:
     return None
 
 
-def _read(fd: int, size: int, path: Path, created: EventId | None) -> FileState:
+def _read(
+    fd: int, size: int, path: Path, created: EventId | None, running: frozenset[EventId]
+) -> FileState:
+    inode = os.fstat(fd).st_ino
     last = next(records.records_back(fd, size), None)
     if last is None:
-        return FileState(created or EventId("0000000000000-0000"), size, place(created or "0"))
+        created = created or EventId("0000000000000-0000")
+        return FileState(created, size, place(created), inode=inode)
     data = last.data
     if last.end < size:
         logger.warning("bad line", extra={"file": path.name, "offset": last.end})
@@ -113,14 +125,21 @@ def _read(fd: int, size: int, path: Path, created: EventId | None) -> FileState:
         last=place(data["id"]),
         turns=int(data.get("turns", 0)),
         titled=data.get("titled"),
-        orphans=_orphans(fd, size, path, data.get("running") or []),
+        orphans=_orphans(fd, size, path, data.get("running") or [], running),
+        inode=inode,
     )
 
 
-def _orphans(fd: int, size: int, path: Path, running: list[EventId]) -> list[Orphan]:
+def _orphans(
+    fd: int, size: int, path: Path, open_turns: list[EventId], running: frozenset[EventId]
+) -> list[Orphan]:
     strays = {stray.name.split(".")[1]: stray for stray in live_files(path)}
+    for started_id in running:
+        strays.pop(started_id, None)
     found = []
-    for started_id in filter(is_event_id, running):
+    for started_id in filter(is_event_id, open_turns):
+        if started_id in running:
+            continue
         stray = strays.pop(started_id, path.with_suffix(f".{started_id}.live"))
         if (started := records.line_at(fd, size, started_id)) is not None:
             found.append(_orphan(fd, size, started, stray))
@@ -138,8 +157,13 @@ def _orphans(fd: int, size: int, path: Path, running: list[EventId]) -> list[Orp
 def _orphan(fd: int, size: int, started: Json, live_path: Path) -> Orphan:
     text, reasoning, answering = [], [], {}
     try:
-        data = live_path.read_bytes()
-    except FileNotFoundError:
+        data = read_file(live_path)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP, errno.EINVAL):
+            raise
+        if error.errno != errno.ENOENT:
+            extra = {"path": str(live_path), "cause": error.strerror}
+            logger.warning("live file passed over", extra=extra)
         data = b""
     # What follows the last newline was never shown to anybody.
     for line in data.split(b"\n")[:-1]:

@@ -8,21 +8,27 @@ reserve, the lock and the intents to erase.
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
+import re
+import stat
 import threading
 from pathlib import Path
 
-from chatstream.errors import DataFolderError
 from chatstream.events import Address
 from chatstream.log.names import file_name
+from chatstream.log.opening import REPLACE, open_file
+from chatstream.log.ownership import Ownership, unusable
 from chatstream.log.syncer import sync_folder
 
 FEEDBACK = "+feedback.jsonl"
+_LIVE = re.compile(r"\d{13}-\d{4}\.live", re.ASCII)
 
 
 class Folder:
-    """The paths of a data folder; it touches the disk only in `own` and `release`."""
+    """
+    The paths of a data folder. It touches the disk only where it is owned, checked or made.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -30,8 +36,7 @@ class Folder:
         self.intents = root / "intents"
         self.clock = root / "clock"
         self.reserve = root / "reserve"
-        self._lock_path = root / "lock"
-        self._lock = -1
+        self._ownership: Ownership | None = None
         self._making_user = threading.Lock()
 
     def user(self, user_id: str) -> Path:
@@ -55,7 +60,8 @@ class Folder:
             OSError: There is none.
         """
         with self._making_user:
-            if path.exists():
+            self.check()
+            if is_folder(path):
                 return
             path.mkdir(mode=0o700)
             if durable:
@@ -65,6 +71,31 @@ class Folder:
                     path.rmdir()
                     raise
 
+    def check(self, user_id: str | None = None) -> None:
+        """
+        Look whether the folder that was taken is still at its path, and a user's is a folder.
+
+        Raises:
+            OSError: It is not, or cannot be looked into.
+        """
+        if self._ownership is not None:
+            self._ownership.check()
+        if user_id is not None:
+            is_folder(self.user(user_id))
+
+    def check_access(self) -> None:
+        """
+        Look also whether all of it may be read and written.
+
+        Raises:
+            OSError: It may not.
+        """
+        self.check()
+        for path in (self.root, self.users, self.intents):
+            if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+                with os.scandir(path):  # this says why, where it cannot be read
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
     def own(self) -> None:
         """
         Make the folder where it is missing, and take it for this process.
@@ -73,34 +104,19 @@ class Folder:
             DataFolderError: Another process owns it, or it cannot be written.
         """
         try:
-            for path in (self.root, self.users, self.intents):
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            self._lock = os.open(self._lock_path, flags, 0o600)
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in (self.users, self.intents):
+                if not is_folder(path):
+                    path.mkdir(mode=0o700)
+            self._ownership = Ownership(self.root, (self.users, self.intents))
         except OSError as error:
-            raise DataFolderError(
-                f"CHATSTREAM_DATA_DIR: {self.root} cannot be used as data folder: {error.strerror}"
-            ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(self._lock)
-            self._lock = -1
-            raise DataFolderError(
-                f"CHATSTREAM_DATA_DIR: {self.root} is in use by the process {owner}; "
-                "one process owns a data folder"
-            ) from error
-        try:
-            os.ftruncate(self._lock, os.pwrite(self._lock, b"%d\n" % os.getpid(), 0))
-        except OSError:
-            pass  # a full disk: the lock holds all the same, only its owner's name is missing
+            raise unusable(self.root, error) from error
 
     def release(self) -> None:
         """Let another process have it."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self._ownership is not None:
+            self._ownership.release()
+            self._ownership = None
 
 
 def conversation_files(folder: Path) -> list[Path]:
@@ -111,6 +127,8 @@ def conversation_files(folder: Path) -> list[Path]:
 def conversation_names(folder: Path) -> list[str]:
     """Return the names of their files, in no order: of a thousand, a path each takes a while."""
     try:
+        if not is_folder(folder):
+            return []
         with os.scandir(folder) as entries:
             files = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
     except FileNotFoundError:
@@ -126,7 +144,7 @@ def live_files(conversation: Path) -> list[Path]:
             names = [e.name for e in entries if e.name.startswith(stem)]
     except FileNotFoundError:
         return []
-    return [conversation.with_name(name) for name in names if name.endswith(".live")]
+    return [conversation.with_name(name) for name in names if _LIVE.fullmatch(name, len(stem))]
 
 
 def put(path: Path, data: bytes, aside: Path) -> None:
@@ -136,8 +154,8 @@ def put(path: Path, data: bytes, aside: Path) -> None:
     Raises:
         OSError: It may be either.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(aside, flags, 0o600)
+    aside.unlink(missing_ok=True)
+    fd = open_file(aside, REPLACE)
     try:
         done = 0
         while done < len(data):
@@ -147,3 +165,21 @@ def put(path: Path, data: bytes, aside: Path) -> None:
         os.close(fd)
     os.replace(aside, path)
     sync_folder(path.parent)
+
+
+def is_folder(path: Path) -> bool:
+    """
+    Say whether there is a folder of this name.
+
+    Raises:
+        OSError: There is something else, which is not followed, or it cannot be looked at.
+    """
+    try:
+        found = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return False
+    if stat.S_ISLNK(found):
+        raise OSError(errno.ELOOP, "is a symbolic link, which is not followed", str(path))
+    if not stat.S_ISDIR(found):
+        raise OSError(errno.ENOTDIR, "is no folder", str(path))
+    return True

@@ -15,7 +15,8 @@ from typing import Literal, TypedDict
 import orjson
 
 from chatstream.events import EventId
-from chatstream.log.folder import Folder, live_files, put
+from chatstream.log.copies import remove_copies
+from chatstream.log.folder import Folder, is_folder, live_files, put
 from chatstream.log.syncer import sync_folder
 
 Scope = Literal["clear", "conversation", "user"]
@@ -37,6 +38,7 @@ def write_intent(folder: Folder, intent: Intent) -> None:
     Raises:
         OSError: It may be durable, or not.
     """
+    folder.check()
     path = folder.intents / f"{intent['id']}.json"
     put(path, orjson.dumps(intent), path.with_suffix(".new"))
 
@@ -58,7 +60,8 @@ def remove_beside(path: Path) -> None:
         live.unlink(missing_ok=True)
     for suffix in (".aside", ".corrupt"):
         path.with_suffix(suffix).unlink(missing_ok=True)
-    if path.parent.exists():
+    if is_folder(path.parent):
+        remove_copies(path)
         sync_folder(path.parent)
 
 
@@ -73,7 +76,7 @@ def remove_user(folder: Folder, intent: Intent) -> None:
     path = folder.user(intent["user_id"])
     aside = folder.intents / f"{intent['id']}.erased"
     # Renaming is at once: what is begun after it gets a folder of its own.
-    if path.exists():
+    if is_folder(path):
         os.replace(path, aside)
         sync_folder(folder.users)
     if aside.exists():

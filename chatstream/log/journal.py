@@ -8,13 +8,11 @@ For the loop's thread.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from chatstream.errors import StorageFailed
 from chatstream.events import BEGINNING, Address, EventId, TurnId, event_id, place
 from chatstream.log import records
 from chatstream.log.disk import Disk
@@ -22,10 +20,8 @@ from chatstream.log.file_state import FileState
 from chatstream.log.log_file import LogFile
 from chatstream.log.order import FOREVER, End, Order, Pending
 from chatstream.log.records import Encoded, Json
-from chatstream.log.reserve import FULL
 from chatstream.log.tail import PIECE, Tail
-
-logger = logging.getLogger(__name__)
+from chatstream.log.trouble import FULL
 
 T = TypeVar("T")
 TAIL_BYTES = 32 * 1024
@@ -50,15 +46,18 @@ class Journal:
         self.epoch = 0
         self.gate: asyncio.Future[None] | None = None
         self.tail = Tail(address.conversation_id, state.last)
-        self.order = Order(disk.syncer, self._undo, self._shown)
-        self.file = LogFile(disk, address, lambda: self.order.busy)
+        self.order = Order(disk.syncer)
+        self.file = LogFile(disk, address, self.order)
         self._watchers: dict[Callable[[], None], None] = {}
         self._farewell: list[Encoded] = []
         self.adopt(state)
 
     def adopt(self, state: FileState) -> None:
         """Take over the file as it was found, or as it was made anew."""
-        self.file.replaced(state.created, End(state.size, state.turns, state.titled))
+        if (fd := self.file.let_go()) >= 0:
+            self.order.close(fd)
+        end = End(state.size, state.turns, state.titled)
+        self.file.replaced(state.created, end, state.inode)
         self._last = state.last
 
     @property
@@ -148,7 +147,7 @@ class Journal:
         size is 0.
 
         Raises:
-            StorageFailed: The file cannot be read.
+            StorageFailed: The file cannot be read, or was changed from outside.
         """
         while True:
             await self.settled()
@@ -157,7 +156,8 @@ class Journal:
                 result = await self.file.read(self.shown_size, job)
             except OSError as error:
                 if epoch == self.epoch and self.gate is None:
-                    raise StorageFailed("The conversation's file cannot be read.") from error
+                    message = "The conversation's file cannot be read."
+                    raise self.file.refusal(error, message) from error
                 continue
             if epoch == self.epoch and self.gate is None:
                 return result
@@ -194,10 +194,10 @@ class Journal:
         self._last = place(encoded.id)
         if self.disk.fsync == "never":
             done(encoded)
-            self._shown()
+            self.shown()
         else:
             tell = partial(self._settle, encoded, done)
-            self.order.add(Pending(self._last, was, (fd,), tell))
+            self.order.add(Pending(self._last, was, (fd,), tell), self)
 
     def wrote_live(self, identifier: EventId, fd: int, failed: Callable[[], None]) -> None:
         """Take note of an event in a live file; it is shown once all before it is."""
@@ -208,7 +208,7 @@ class Journal:
                 if error is not None:
                     failed()
 
-            self.order.add(Pending(self._last, None, (fd, self.path.parent), tell))
+            self.order.add(Pending(self._last, None, (fd, self.path.parent), tell), self)
         elif not self.order.busy:
             self.notify()
 
@@ -219,14 +219,15 @@ class Journal:
             self.tail.remove(encoded.id)
         done(encoded if error is None else error)
 
-    def _undo(self, end: End | None, error: OSError) -> None:
+    def undo(self, end: End | None, error: OSError) -> None:
         """Take back what a failed sync leaves in doubt: it was never seen."""
-        logger.error("sync failed", extra={"errno": error.errno})
+        self.disk.trouble.note(error, self.path)
         if error.errno in FULL:
             self.disk.reserve.release()
         self.file.cut(end if end is not None else self.file.end)
 
-    def _shown(self) -> None:
+    def shown(self) -> None:
+        """Wake the readers for what may be visible now; keep of it what they may need."""
         self.tail.trim(self.order.next_place, TAIL_BYTES if self._watchers else 0)
         self.notify()
 

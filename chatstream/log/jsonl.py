@@ -16,17 +16,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from chatstream.errors import ChatstreamError, DataFolderError
+from chatstream.errors import OVERLOADED, ChatstreamError, Unavailable
 from chatstream.events import Address, EventId, event_id
 from chatstream.log import erase
 from chatstream.log.clock import IdClock
 from chatstream.log.conversation import Conversation
 from chatstream.log.disk import Disk, Fsync
 from chatstream.log.feedback import Feedback
-from chatstream.log.file_state import load
 from chatstream.log.folder import Folder
 from chatstream.log.listing import Entry, Listing
 from chatstream.log.orphans import end_orphans
+from chatstream.log.outside import first_look, look_anew
+from chatstream.log.ownership import unusable
 from chatstream.log.recovery import survey
 from chatstream.log.syncer import sync_folder
 from chatstream.log.usage import Usage
@@ -41,6 +42,8 @@ Entries = list[Entry]
 
 QUIET_CONVERSATIONS = 512
 """Conversations kept in memory that nobody reads or writes: opening one anew costs a file read."""
+MOST_CONVERSATIONS = 65_536
+"""Conversations that may be read or written at once: each takes some 2 KiB, its text besides."""
 RECOVERED_AT_ONCE = 64
 
 
@@ -75,8 +78,12 @@ class JsonlLog:
         return self._disk.clock.last
 
     def admit(self) -> None:
-        """Refuse what would begin something new while the disk is full: raises StorageFull."""
+        """Refuse what would begin something new: raises StorageFull or StorageFailed."""
         self._disk.admit()
+
+    async def trouble(self) -> str | None:
+        """Return why the data folder cannot be used, for people; None where it can."""
+        return await self._disk.unusable()
 
     async def conversation(self, address: Address) -> Conversation:
         """
@@ -86,6 +93,7 @@ class JsonlLog:
 
         Raises:
             StorageFailed: Its file cannot be read, or a newer release wrote it.
+            Unavailable: Too many others are in use.
         """
         while (erasing := self._erasing.get(address.user_id)) is not None:
             await asyncio.shield(erasing)
@@ -93,10 +101,18 @@ class JsonlLog:
             self._conversations[address] = found
             self._conversations.move_to_end(address)
             self._trim()
+            if not found.running:
+                # What runs is in memory, and can be read and stopped without the disk.
+                self._disk.check(address.user_id)
+            found.file.changed = found.file.changed or found.file.appeared()
+            await look_anew(found)
             if found.orphans:
                 await end_orphans(found)
             return found
+        self._disk.check(address.user_id)
         if (opening := self._opening.get(address)) is None:
+            if len(self._known) + len(self._opening) >= MOST_CONVERSATIONS:
+                raise Unavailable("Too many conversations are followed.", code=OVERLOADED)
             opening = asyncio.ensure_future(self._open(address))
             self._opening[address] = opening
             opening.add_done_callback(partial(self._opened, address))
@@ -108,7 +124,7 @@ class JsonlLog:
             opening.exception()  # its callers, if any are left, have it too
 
     async def _open(self, address: Address) -> Conversation:
-        state = await self._disk.run(partial(load, self._disk.folder.conversation(address)))
+        state = await first_look(self._disk, address)
         self._disk.clock.raise_to(state.last)
         conversation = Conversation(self._disk, address, state)
         try:
@@ -167,6 +183,7 @@ class JsonlLog:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._erasing[user_id] = done
         try:
+            self._disk.check(user_id)
             if opening := [f for a, f in self._opening.items() if a.user_id == user_id]:
                 await asyncio.wait(opening)
             conversations = self._known_of(user_id)
@@ -186,7 +203,7 @@ class JsonlLog:
             shown = {found.path: found.shown_size for found in mine if found.order.busy}
             return await self._listing.read(user_id, shown)
 
-        return await self._undisturbed(read)
+        return await self._undisturbed(read, user_id)
 
     async def usage(self, user_id: str, first: str, last: str) -> Counts:
         """
@@ -198,16 +215,24 @@ class JsonlLog:
         def shown() -> dict[str, int]:
             return {found.path.name: found.shown_size for found in self._known_of(user_id)}
 
-        return await self._undisturbed(partial(self._usage.read, user_id, shown, first, last))
+        read = partial(self._usage.read, user_id, shown, first, last)
+        return await self._undisturbed(read, user_id)
 
     def _known_of(self, user_id: str) -> Conversations:
         return [found for address, found in self._known.items() if address.user_id == user_id]
 
-    async def _undisturbed(self, read: Callable[[], Awaitable[T]]) -> T:
+    async def _undisturbed(self, read: Callable[[], Awaitable[T]], user_id: str) -> T:
         """Read, and again where an erasure ended meanwhile: what it took is not told of."""
         while True:
             erased = self._erased_count
-            found = await read()
+            self._disk.check(user_id)
+            try:
+                found = await read()
+            except OSError as error:
+                message = "The user's conversations cannot be read."
+                path = self._disk.folder.user(user_id)
+                raise self._disk.trouble.refusal(error, message, path) from error
+            self._disk.check(user_id)
             if erased == self._erased_count:
                 return found
 
@@ -249,9 +274,7 @@ async def open_log(root: Path, fsync: Fsync) -> AsyncIterator[JsonlLog]:
             try:
                 log = await _recovered(disk)
             except OSError as error:
-                raise DataFolderError(
-                    f"CHATSTREAM_DATA_DIR: {root} cannot be used as data folder: {error.strerror}"
-                ) from error
+                raise unusable(root, error) from error
             try:
                 yield log
             finally:
@@ -265,7 +288,8 @@ async def open_log(root: Path, fsync: Fsync) -> AsyncIterator[JsonlLog]:
 async def _recovered(disk: Disk) -> JsonlLog:
     folder = disk.folder
     findings = await disk.run(partial(survey, folder))
-    disk.clock = IdClock(folder.clock, disk.syncer.executor, floor=event_id(findings.floor))
+    floor = event_id(findings.floor)
+    disk.clock = IdClock(folder.clock, disk.syncer.executor, floor=floor, check=folder.check)
     await disk.run(disk.reserve.hold)
     # The names of the clock and of the folders: without them the ids would begin anew.
     await disk.run(partial(sync_folder, folder.root))

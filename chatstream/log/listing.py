@@ -13,13 +13,19 @@ from typing import NamedTuple
 
 from chatstream.events import EventId, place, timestamp
 from chatstream.log import records
+from chatstream.log.copies import Copies, first_record, is_foreign
 from chatstream.log.disk import Disk
 from chatstream.log.folder import conversation_files
-from chatstream.log.lines import committed_size, first_line
+from chatstream.log.lines import committed_size
+from chatstream.log.opening import open_file
 from chatstream.log.records import Json
 
 TITLE_CHARS = 60
 ENTRIES_IN_MEMORY = 20_000
+
+
+class Foreign(ValueError):
+    """A file is not the conversation that its name says."""
 
 
 class Entry(NamedTuple):
@@ -52,7 +58,7 @@ class Listing:
         """
         folder = self._disk.folder.user(user_id)
         known = {path: self._known[path] for path in list(self._known) if path.parent == folder}
-        found = await self._disk.run(partial(_read, folder, known, shown))
+        found = await self._disk.run(partial(_read, folder, known, shown, self._disk.copies))
         self._known.update(found)
         while len(self._known) > ENTRIES_IN_MEMORY:
             self._known.popitem(last=False)
@@ -60,30 +66,52 @@ class Listing:
         return sorted(entries, key=lambda entry: entry.last_id, reverse=True)
 
 
-def _read(folder: Path, known: Mapping[Path, _Known], shown: Mapping[Path, int]) -> _Found:
+def _read(
+    folder: Path, known: Mapping[Path, _Known], shown: Mapping[Path, int], copies: Copies
+) -> _Found:
     found: _Found = {}
+    foreign: list[Path] = []
+    refused: OSError | None = None
     for path in conversation_files(folder):
         try:
-            about = path.stat()
+            about = path.stat(follow_symlinks=False)
             size = min(about.st_size, shown.get(path, about.st_size))
             state = about.st_ino, about.st_mtime_ns, size
             before = known.get(path)
             found[path] = (
                 before if before and before[0] == state else (state, read_entry(path, size))
             )
-        except (OSError, LookupError, TypeError, ValueError):
+        except Foreign:
+            foreign.append(path)
+            found[path] = state, None
+        except FileNotFoundError:
             continue
+        except OSError as error:
+            refused = error
+        except (LookupError, TypeError, ValueError):
+            continue
+    copies.tell(foreign)
+    if refused is not None and not found:
+        raise refused  # that nothing can be read does not mean that there is nothing
     return found
 
 
 def read_entry(path: Path, upto: int | None = None) -> Entry | None:
-    """Return what a list says of a file (up to `upto`), from its first lines and its last."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    """
+    Return what a list says of a file (up to `upto`), from its first lines and its last.
+
+    Raises:
+        Foreign: It is a copy of another conversation's.
+        OSError: It cannot be read.
+    """
+    fd = open_file(path)
     try:
         size = committed_size(fd, upto)
-        header = records.parse(first_line(fd, size)) if size else None
+        first = first_record(fd, size) if size else None
+        if is_foreign(first, path):
+            raise Foreign(path.name)
         last = next(records.records_back(fd, size, 4096), None)
-        data: Json | None = last.data if last else header
+        data: Json | None = last.data if last else first
         if data is None:
             return None
         return Entry(

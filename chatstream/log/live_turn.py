@@ -11,21 +11,24 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
 
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull, TurnEnded
 from chatstream.events import DeltaKind, EventId, TerminalType, TurnId, place
+from chatstream.log.opening import open_file
+from chatstream.log.order import FOREVER
 from chatstream.log.records import Encoded, Json
-from chatstream.log.reserve import refusal
 from chatstream.log.tail import DeltaRun
+from chatstream.wire import kept
 
 if TYPE_CHECKING:
     from chatstream.log.conversation import Conversation
     from chatstream.log.file_state import Orphan
     from chatstream.log.journal import Written
+    from chatstream.log.outside import Opening
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +40,8 @@ class LiveTurn:
     Attributes:
         size: Bytes that the text and the reasoning take as JSON.
         started: Done once `turn.started` is durable: True, or False where the disk refused it.
-        refused: Why it was refused.
+        opening: What `turn.started` says; None where another process wrote it.
+        refused: Why its start, or its end, could not be written.
         ending: The last write of the terminal event that was begun: done with it, or with what
             went wrong.
         done: Done with the terminal event once that is durable; None where it never will be.
@@ -55,6 +59,7 @@ class LiveTurn:
         self.ended = False
         self.size = 0
         self.started: asyncio.Future[bool] = loop.create_future()
+        self.opening: Opening | None = None
         self.refused: StorageFull | StorageFailed | None = None
         self.ending: asyncio.Future[Written] | None = None
         self.done: asyncio.Future[Encoded | None] = loop.create_future()
@@ -143,7 +148,7 @@ class LiveTurn:
             json = run.encode(identifier, escaped)
             self._write_live(json + b"\n")
         except ChatstreamError as error:
-            logger.warning("delta not written", extra={"code": error.code})
+            logger.debug("delta not written", extra={"code": error.code})
             self._scheduled = True
             conversation.disk.flush_later(self)
             return False
@@ -166,7 +171,7 @@ class LiveTurn:
         self.flush()
         conversation = self.conversation
         identifier = conversation.disk.next_id()
-        json = orjson.dumps(
+        json = kept(
             {
                 "type": "turn.answering",
                 "id": identifier,
@@ -227,26 +232,51 @@ class LiveTurn:
             self.done.set_result(event)
 
     def _write_live(self, data: bytes) -> None:
+        disk = self.conversation.disk
         if self._fd < 0:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             try:
-                self._fd = os.open(self.live_path, flags, 0o600)
+                disk.folder.check()
+                self._fd = open_file(self.live_path, os.O_WRONLY | os.O_CREAT)
             except OSError as error:
-                raise refusal(error, "The reply cannot be written to disk.") from error
+                message = "The reply cannot be written to disk."
+                raise disk.trouble.refusal(error, message, self.live_path) from error
             self._has_file = True
-        self.conversation.disk.write(self._fd, data, self._written, may_use_reserve=True)
+        disk.write(self._fd, data, self._written, may_use_reserve=True)
         self._written += len(data)
+
+    def restore_live_file(self) -> None:
+        """Write the text again where the live file is gone: it was shown, and must outlive us."""
+        if self._fd < 0 or _is_at(self.live_path, self._fd):
+            return
+        self.conversation.order.close(self._fd)
+        self._fd, self._written = -1, 0
+        data = b"".join(e.json + b"\n" for run in self._runs for e in run.read(0, FOREVER)[0])
+        try:
+            self._write_live(data)
+        except ChatstreamError:
+            self._silence()  # what followed would be a text with a hole
 
     def remove_live_file(self) -> None:
         """Remove what the durable terminal event has; off the loop."""
         if self._has_file:
-            unlink = partial(self.live_path.unlink, missing_ok=True)
-            self.conversation.disk.syncer.submit(unlink, _report)
+            self.conversation.disk.syncer.submit(self._unlink, _report)
+
+    def _unlink(self) -> None:
+        self.conversation.disk.folder.check()
+        self.live_path.unlink(missing_ok=True)
 
     @property
     def started_place(self) -> int:
         """The place of `turn.started`."""
         return place(self.started_id)
+
+
+def _is_at(path: Path, fd: int) -> bool:
+    """Say whether an open file is the one at a path."""
+    try:
+        return os.lstat(path).st_ino == os.fstat(fd).st_ino
+    except OSError:
+        return False
 
 
 def _report(error: OSError | None) -> None:

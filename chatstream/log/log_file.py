@@ -7,22 +7,22 @@ For the loop's thread. What a record says is others' business.
 from __future__ import annotations
 
 import asyncio
-import logging
+import errno
 import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from chatstream.errors import StorageFailed
+from chatstream.errors import StorageFailed, StorageFull
 from chatstream.events import Address, EventId, place, timestamp
 from chatstream.log import records
+from chatstream.log.copies import is_copy, set_apart
 from chatstream.log.disk import Disk, cut_back
-from chatstream.log.order import End
-from chatstream.log.reserve import refusal
+from chatstream.log.opening import REPLACE, UPDATE, open_file
+from chatstream.log.order import End, Order
 from chatstream.log.syncer import sync_folder
-
-logger = logging.getLogger(__name__)
+from chatstream.log.trouble import Changed
 
 T = TypeVar("T")
 
@@ -34,16 +34,20 @@ class LogFile:
     Attributes:
         created: The id of the log's beginning; None while there is no file.
         end: Where it ends.
+        changed: Somebody else has changed it: it is to be looked at anew before it is used again.
     """
 
-    def __init__(self, disk: Disk, address: Address, in_use: Callable[[], bool]) -> None:
-        """`in_use` says whether a sync may need the open file."""
+    def __init__(self, disk: Disk, address: Address, order: Order) -> None:
+        """While something waits in `order`, a sync may need the open file."""
         self.path: Path = disk.folder.conversation(address)
         self.created: EventId | None = None
         self.end = End()
+        self.changed = False
+        self._inode = 0
+        self._longer = False
         self._disk = disk
         self._address = address
-        self._in_use = in_use
+        self._order = order
         self._fd = -1
         self._making: asyncio.Task[None] | None = None
 
@@ -54,36 +58,69 @@ class LogFile:
         Raises:
             StorageFull, StorageFailed: Nothing is written.
         """
-        if self._fd < 0:
-            try:
-                self._fd = reopen(self.path, self.end.size)
-            except OSError as error:
-                raise StorageFailed("The conversation's file cannot be opened.") from error
+        try:
+            self._look()
+        except OSError as error:
+            raise self.refusal(error, "The conversation's file cannot be used.") from error
         self._disk.opened(self)
-        self._disk.write(self._fd, line, self.end.size, may_use_reserve=may_use_reserve)
-        self.end = end
+        size, self._longer = self.end.size, True
+        self._disk.write(self._fd, line, size, may_use_reserve=may_use_reserve)
+        self.end, self._longer = end, False
         return self._fd
+
+    def _look(self) -> None:
+        """Open the file where it rests, and see that it is as it was left: one look by its path."""
+        if self._fd < 0:
+            self._disk.folder.check()
+            self._fd = reopen(self.path, self._inode, self.end.size, cut=self._longer)
+            return
+        try:
+            about = os.lstat(self.path)
+        except FileNotFoundError as error:
+            raise Changed("the file is gone", self.path) from error
+        refuse_changed(about, self._inode, self.end.size, self.path)
+        cut_behind(self._fd, about.st_size, self.end.size, self.path, ours=self._longer)
+
+    def refusal(self, error: OSError, message: str) -> StorageFull | StorageFailed:
+        """Take note of a refusal; where the file was changed, it is looked at before the next."""
+        if isinstance(error, Changed | FileNotFoundError | FileExistsError):
+            self.changed = True
+        return self._disk.trouble.refusal(error, message, self.path)
 
     def cut(self, end: End) -> None:
         """Take back what is behind `end`. The file is opened anew, and looked at, for the next."""
         if self._fd >= 0:
-            cut_back(self._fd, end.size)
+            self._longer = not cut_back(self._fd, end.size)
         self.end = end
         self.close_file()
 
-    def replaced(self, created: EventId | None, end: End) -> None:
-        """Go on with another file of this name, or with none."""
-        self.close_file()
-        self.created, self.end = created, end
+    def replaced(self, created: EventId | None, end: End, inode: int) -> None:
+        """Go on with another file of this name, or with none; the open one was let go of."""
+        self.created, self.end, self._inode = created, end, inode
+        self.changed = self._longer = False
+
+    def let_go(self) -> int:
+        """Return the open file, which is the caller's to close from now on; -1 for none."""
+        fd, self._fd = self._fd, -1
+        return fd
 
     def close_file(self) -> bool:
         """Let go of the file, where nothing waits for it; it is opened again when needed."""
-        if self._in_use():
+        if self._order.busy:
             return False
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
         return True
+
+    def appeared(self) -> bool:
+        """Say whether somebody has put a file where this process knows of none."""
+        if self.created is not None or self._making is not None:
+            return False
+        try:
+            return os.lstat(self.path).st_ino != self._inode
+        except OSError:
+            return False
 
     async def make(self) -> None:
         """
@@ -107,12 +144,10 @@ class LogFile:
         durable = self._disk.fsync != "never"
         job = partial(create, self._disk, self.path, self._address, identifier, durable=durable)
         try:
-            size = await self._disk.run(job)
+            size, inode = await self._disk.run(job)
         except OSError as error:
-            logger.error("file not made", extra={"errno": error.errno})
-            raise refusal(error, "The conversation's file cannot be made.") from error
-        self.end = End(size)
-        self.created = identifier
+            raise self.refusal(error, "The conversation's file cannot be made.") from error
+        self.replaced(identifier, End(size), inode)
 
     def _made(self, making: asyncio.Task[None]) -> None:
         self._making = None
@@ -126,62 +161,88 @@ class LogFile:
         Raises:
             OSError: It is not there, or cannot be read.
         """
-        return await self._disk.run(partial(_with_path, self.path, size, job))
+        return await self._disk.run(partial(_with_path, self.path, self._inode, size, job))
 
 
-def create(disk: Disk, path: Path, address: Address, identifier: EventId, *, durable: bool) -> int:
+def create(
+    disk: Disk, path: Path, address: Address, identifier: EventId, *, durable: bool
+) -> tuple[int, int]:
     """
-    Make a new file with its header; returns its size. Its name is durable, if asked; its content
-    is with the first record that is: until then nothing in it was acknowledged.
+    Make a new file with its header; returns its size and its inode. Its name is durable, if asked;
+    its content is with the first record that is: until then nothing in it was acknowledged.
 
     Raises:
         OSError: It could not be made, and is not there.
     """
     disk.folder.make_user(path.parent, durable=durable)
     header = records.header(address, identifier, timestamp(place(identifier) // 10_000))
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(path, flags, 0o600)
+    try:
+        fd = open_file(path, REPLACE)
+    except FileExistsError:
+        if not is_copy(path):
+            raise
+        set_apart(path)
+        fd = open_file(path, REPLACE)
     try:
         if os.pwrite(fd, header, 0) < len(header):
-            raise OSError(28, "no space for a new file")
+            raise OSError(errno.ENOSPC, "no space for a new file")
         if durable:
             sync_folder(path.parent)
+        return len(header), os.fstat(fd).st_ino
     except OSError:
         path.unlink()
         raise
     finally:
         os.close(fd)
-    return len(header)
 
 
-def reopen(path: Path, size: int) -> int:
+def reopen(path: Path, inode: int, size: int, *, cut: bool) -> int:
     """
-    Open a file for appending at `size`; what lies behind it was never acknowledged, and is cut.
+    Open a file for appending at `size`; with `cut`, what lies behind it goes: a write that failed.
 
     Raises:
-        OSError: It cannot be opened, or has lost what was acknowledged.
+        Changed: It is not as it was left.
+        OSError: It cannot be opened.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        found = os.fstat(fd).st_size
-        if found < size:
-            raise OSError(5, f"{found} bytes where {size} were written")
+        fd = open_file(path, UPDATE)
+    except FileNotFoundError as error:
+        raise Changed("the file is gone", path) from error
+    try:
+        about = os.fstat(fd)
+        refuse_changed(about, inode, size, path)
         if os.pread(fd, 1, size - 1) != b"\n":
-            raise OSError(5, "the last record's newline is gone")
-        if found > size:
-            os.ftruncate(fd, size)
+            raise Changed("the last record's newline is gone", path)
+        cut_behind(fd, about.st_size, size, path, ours=cut)
     except OSError:
         os.close(fd)
         raise
     return fd
 
 
-def _with_path(path: Path, size: int, job: Callable[[int, int], T]) -> T:
+def cut_behind(fd: int, found: int, size: int, path: Path, *, ours: bool) -> None:
+    """Cut what a failed write of ours left behind `size`; raise Changed where it is not ours."""
+    if found > size and not ours:
+        raise Changed("somebody else has written in the file", path)
+    if found > size:
+        os.ftruncate(fd, size)
+
+
+def refuse_changed(about: os.stat_result, inode: int, size: int, path: Path) -> None:
+    """Raise Changed where a file is another one, or has lost what was acknowledged."""
+    if about.st_ino != inode or about.st_nlink == 0:
+        raise Changed("another file is in its place", path)
+    if about.st_size < size:
+        raise Changed(f"the file has {about.st_size} bytes where {size} were written", path)
+
+
+def _with_path(path: Path, inode: int, size: int, job: Callable[[int, int], T]) -> T:
     if size == 0:
         return job(-1, 0)
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    fd = open_file(path)
     try:
-        # A clear may have put a shorter file here meanwhile; the caller finds that out.
-        return job(fd, min(size, os.fstat(fd).st_size))
+        # A clear may have put another file here meanwhile; the caller finds that out.
+        refuse_changed(os.fstat(fd), inode, size, path)
+        return job(fd, size)
     finally:
         os.close(fd)

@@ -15,6 +15,8 @@ MAX_NAME = 160
 """Bytes of a name, leaving room in the usual 255 for what is put behind it."""
 
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-")
+# Most ids: lists and usage compare one for each file.
+_UNCHANGED = re.compile(rf"[a-z0-9_][a-z0-9_-]{{0,{MAX_NAME - 1}}}", re.ASCII)
 # Windows opens devices under these names, whatever the extension.
 _DEVICES = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]")
 
@@ -26,6 +28,8 @@ def file_name(identifier: str) -> str:
     >>> file_name("alice"), file_name("A/..%2e"), file_name("con")
     ('alice', '%41%2f%2e%2e%252e', '%63on')
     """
+    if _UNCHANGED.fullmatch(identifier) and not _DEVICES.fullmatch(identifier):
+        return identifier
     data = identifier.encode()
     if len(data) <= MAX_NAME:
         name = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02x}" for byte in data)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from chatstream.events import EventId
 from chatstream.log.syncer import Syncer, sync_folder
@@ -49,20 +49,30 @@ class Pending:
     tell: Callable[[OSError | None], None]
 
 
+class Owner(Protocol):
+    """Whose events are in order: a journal."""
+
+    def undo(self, end: End | None, error: OSError) -> None:
+        """Take back what a failed sync leaves in doubt; `end` is the file's end before it."""
+        ...
+
+    def shown(self) -> None:
+        """See what may be visible now."""
+        ...
+
+
 class Order:
     """
     Holds back what is not durable, and syncs it: all that waits at once, one sync at a time.
 
-    A failed sync fails everything that waits: `undo` is called first, with the file's end before
-    it, then each `tell`. `shown` is called after each sync, when more may be visible.
+    A failed sync fails everything that waits: the owner's `undo` is called first, then each `tell`.
+    `shown` is called after each sync. The owner is known while something waits, and not longer: a
+    conversation that is forgotten is freed at once, not when the collector comes by.
     """
 
-    def __init__(
-        self, syncer: Syncer, undo: Callable[[End | None, OSError], None], shown: Callable[[], None]
-    ) -> None:
+    def __init__(self, syncer: Syncer) -> None:
         self._syncer = syncer
-        self._undo = undo
-        self._shown = shown
+        self._owner: Owner | None = None
         self._pending: list[Pending] = []  # empty, a deque takes 0.7 KiB
         self._syncing = False
         self._retired: list[int] = []
@@ -82,8 +92,9 @@ class Order:
         """Return how much may be shown of a file of this size."""
         return next((p.before.size for p in self._pending if p.before is not None), size)
 
-    def add(self, pending: Pending) -> None:
+    def add(self, pending: Pending, owner: Owner) -> None:
         """Hold an event back until it is synced."""
+        self._owner = owner
         self._pending.append(pending)
         self._sync()
 
@@ -109,11 +120,13 @@ class Order:
 
     def _synced(self, count: int, error: OSError | None) -> None:
         self._syncing = False
+        owner = self._owner
+        assert owner is not None  # it is known as long as something waits
         if error is not None:
             count = len(self._pending)
         done, self._pending = self._pending[:count], self._pending[count:]
         if error is not None:
-            self._undo(next((p.before for p in done if p.before is not None), None), error)
+            owner.undo(next((p.before for p in done if p.before is not None), None), error)
         for pending in done:
             pending.tell(error)
         self._close_retired()
@@ -121,7 +134,9 @@ class Order:
         if self._drained is not None and not self._pending:
             self._drained.set_result(None)
             self._drained = None
-        self._shown()
+        if not self._pending:
+            self._owner = None
+        owner.shown()
 
     def _close_retired(self) -> None:
         for fd in self._retired:

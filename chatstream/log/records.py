@@ -19,6 +19,7 @@ import orjson
 
 from chatstream.events import TERMINAL_TYPES, Address, EventId, TurnId, before, is_event_id
 from chatstream.log.lines import BLOCK, line_around, lines_back
+from chatstream.wire import kept
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def header(address: Address, identifier: EventId, created_at: str) -> bytes:
 
 def line(event: Json, bookkeeping: Json) -> tuple[bytes, bytes]:
     """Return an event's JSON for clients, and its line for the file (`turns` comes first)."""
-    public = orjson.dumps(event)
+    public = kept(event)
     return public, public[:-1] + b"," + orjson.dumps(bookkeeping)[1:] + b"\n"
 
 

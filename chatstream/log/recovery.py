@@ -20,14 +20,16 @@ import orjson
 from chatstream.errors import DataFolderError
 from chatstream.events import Address, EventId, is_event_id, place
 from chatstream.log import records, staging
-from chatstream.log.folder import FEEDBACK, Folder, live_files, put
+from chatstream.log.copies import remove_copies
+from chatstream.log.folder import FEEDBACK, Folder, is_folder, live_files, put
 from chatstream.log.intents import Intent, Scope, finish_intent, remove_conversation, remove_user
 from chatstream.log.lines import committed_size, first_line
+from chatstream.log.opening import open_file, opener, read_file
+from chatstream.log.ownership import OTHERS_WRITE
 from chatstream.log.records import Json, Record
 
 logger = logging.getLogger(__name__)
 
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _HEADERS = ("log", "feedback_log")
 _LOG_HEADER, _FEEDBACK_HEADER = (
     b'{"type":"%b","version":%d,' % (kind.encode(), records.VERSION) for kind in _HEADERS
@@ -60,12 +62,20 @@ def survey(folder: Folder) -> Findings:
                 raise  # nobody may write where the rest of an import is to go
             # It was never answered: better the other conversations now, and this at the next start.
             logger.error("erasure not finished", extra={"file": path.name, "errno": error.errno})
+    others_write: list[str] = []
     for user in _entries(folder.users):
         if user.is_dir(follow_symlinks=False):
+            if user.stat(follow_symlinks=False).st_mode & OTHERS_WRITE:
+                others_write.append(user.path)
             try:
                 _survey_user(Path(user.path), findings)
             except OSError as error:
                 logger.error("unreadable folder", extra={"file": user.name, "errno": error.errno})
+        elif user.is_symlink():
+            logger.warning("symbolic link passed over", extra={"path": user.path})
+    if others_write:
+        extra = {"path": others_write[0], "count": len(others_write)}
+        logger.warning("others may write in users' folders: chmod 700 them", extra=extra)
     return findings
 
 
@@ -89,7 +99,7 @@ def refuse_newer(folder: Folder) -> None:
 
 
 def _refuse_newer(folder: Folder, path: Path) -> None:
-    fd = os.open(path, _READ)
+    fd = open_file(path)
     try:
         beginning = os.pread(fd, len(_FEEDBACK_HEADER), 0)
         if beginning.startswith((_LOG_HEADER, _FEEDBACK_HEADER)) or not beginning:
@@ -112,6 +122,9 @@ def _entries(path: Path) -> list[os.DirEntry[str]]:
 
 
 def _finish(folder: Folder, path: Path, findings: Findings) -> None:
+    if path.is_symlink():
+        logger.warning("symbolic link passed over", extra={"path": str(path)})
+        return
     if path.suffix in (".erased", staging.STAGED):
         shutil.rmtree(path)
         return
@@ -123,7 +136,7 @@ def _finish(folder: Folder, path: Path, findings: Findings) -> None:
         path.unlink()  # an intent that was never durable: nothing was promised
         return
     try:
-        intent: Intent = orjson.loads(path.read_bytes())
+        intent: Intent = orjson.loads(read_file(path))
         address = Address(intent["user_id"], intent["conversation_id"])
         scope, identifier = intent["scope"], intent["id"]
         is_whole = scope in get_args(Scope) and is_event_id(identifier)
@@ -149,7 +162,7 @@ def _finish(folder: Folder, path: Path, findings: Findings) -> None:
 
 def _older(user: Path, identifier: EventId) -> bool:
     """Say whether a user's folder is the one that the intent means, not one made after it."""
-    if not user.exists():
+    if not is_folder(user):
         return False
     created = [_created(Path(entry.path)) for entry in _entries(user)]
     return all(first is None or first <= identifier for first in created)
@@ -158,7 +171,7 @@ def _older(user: Path, identifier: EventId) -> bool:
 def _created(path: Path) -> EventId | None:
     """Return a log's beginning; None where there is none that says."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=opener) as file:
             record = records.parse(file.readline())
     except FileNotFoundError:
         return None
@@ -171,8 +184,10 @@ def _clear(path: Path, address: Address, upto: EventId) -> None:
             live.unlink(missing_ok=True)
     for name in (".aside", ".corrupt"):
         path.with_suffix(name).unlink(missing_ok=True)
+    if is_folder(path.parent):
+        remove_copies(path)
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
+        lines = read_file(path).split(b"\n")[:-1]
     except FileNotFoundError:
         return
     parsed = [(line, records.parse(line)) for line in lines]
@@ -214,11 +229,12 @@ def _survey_user(folder: Path, findings: Findings) -> None:
         try:
             _survey_file(Path(entry.path), name.removesuffix(".jsonl") in live, findings)
         except OSError as error:
-            logger.error("unreadable file", extra={"file": name, "errno": error.errno})
+            told = {"file": name, "path": entry.path, "errno": error.errno}
+            logger.error("unreadable file", extra=told | {"cause": error.strerror})
 
 
 def _survey_file(path: Path, has_live: bool, findings: Findings) -> None:
-    fd = os.open(path, _READ)
+    fd = open_file(path)
     try:
         needs, last = _look(fd)
         if last is not None:

@@ -4,16 +4,18 @@ Room kept for a full disk: running turns can still end when nothing new may star
 
 from __future__ import annotations
 
-import errno
+import logging
 import os
+import stat
 from pathlib import Path
 
-from chatstream.errors import StorageFailed, StorageFull
+from chatstream.log.opening import REPLACE, open_file
+from chatstream.log.trouble import FULL
+
+logger = logging.getLogger(__name__)
 
 RESERVE_BYTES = 16 * 1024 * 1024
 """Some sixty of the longest replies, or thousands of usual ones."""
-
-FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 class Reserve:
@@ -22,22 +24,35 @@ class Reserve:
     def __init__(self, path: Path, size: int = RESERVE_BYTES) -> None:
         self._path = path
         self._size = size
+        self._held = 0
 
     def hold(self) -> bool:
         """
         Say whether the room is held, taking it first where needed. False: the disk is full.
 
+        What lies in its place and is none goes: it is never written to, nor followed.
+
         Raises:
             OSError: The disk refuses for another reason.
         """
         try:
-            if self._path.stat().st_size == self._size:
-                return True
+            found = os.lstat(self._path)
         except FileNotFoundError:
             pass
+        else:
+            if stat.S_ISREG(found.st_mode) and found.st_size == self._size:
+                self._held = found.st_ino
+                return True
+            self._path.unlink()
+            if not stat.S_ISREG(found.st_mode):
+                logger.warning("no regular file, removed", extra={"path": str(self._path)})
+        return self._take()
+
+    def _take(self) -> bool:
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = open_file(self._path, REPLACE)
             try:
+                self._held = os.fstat(fd).st_ino
                 os.posix_fallocate(fd, 0, self._size)
             finally:
                 os.close(fd)
@@ -49,10 +64,9 @@ class Reserve:
         return True
 
     def release(self) -> None:
-        """Give the room up, for turns that must end."""
-        self._path.unlink(missing_ok=True)
-
-
-def refusal(error: OSError, message: str) -> StorageFull | StorageFailed:
-    """Return what a refusal of the disk is to the caller."""
-    return StorageFull(message) if error.errno in FULL else StorageFailed(message)
+        """Give the room up, for turns that must end; another folder's reserve is not ours."""
+        try:
+            if os.lstat(self._path).st_ino == self._held:
+                self._path.unlink()
+        except FileNotFoundError:
+            pass

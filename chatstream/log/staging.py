@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from chatstream.events import EventId
-from chatstream.log.folder import Folder
+from chatstream.log.folder import Folder, is_folder
 from chatstream.log.syncer import sync_folder
 
 STAGED = ".staged"
@@ -89,7 +89,8 @@ def finish(folder: Folder, decided: Path) -> None:
     users = sorted(decided.iterdir())
     for user in users:
         target = folder.users / user.name
-        target.mkdir(mode=0o700, exist_ok=True)
+        if not is_folder(target):
+            target.mkdir(mode=0o700)
         for file in sorted(user.iterdir()):
             os.replace(file, target / file.name)
         sync_folder(target)

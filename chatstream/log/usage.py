@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from chatstream.log.copies import Copies
 from chatstream.log.disk import Disk
 from chatstream.log.folder import conversation_names
 from chatstream.log.usage_file import SLICE, Count, Counts, UsageFile
@@ -80,13 +81,20 @@ class Usage:
     ) -> _Found | None:
         folder = self._disk.folder.user(user_id)
         async with self._reading:
-            return await self._disk.run(partial(_count, folder, files, shown(), first, last))
+            job = partial(_count, folder, files, shown(), first, last, self._disk.copies)
+            return await self._disk.run(job)
 
 
 def _count(
-    folder: Path, files: _Files, shown: Mapping[str, int], first: str, last: str
+    folder: Path,
+    files: _Files,
+    shown: Mapping[str, int],
+    first: str,
+    last: str,
+    copies: Copies,
 ) -> _Found | None:
     """Count on, for a slice; returns the sum, or None where there is more to read."""
+    refused: OSError | None = None
     names = conversation_names(folder)
     for gone in files.keys() - set(names):
         del files[gone]
@@ -103,11 +111,15 @@ def _count(
             elif file.state == state:
                 continue
             room -= file.read_on(path, state)
-        except OSError:
+        except OSError as error:
             files.pop(name, None)
+            refused = None if isinstance(error, FileNotFoundError) else error
             continue
         if file.state is None or room <= 0:
             return None
+    copies.tell(folder / name for name, file in files.items() if file.foreign)
+    if refused is not None and not files:
+        raise refused  # that nothing can be read does not mean that there is nothing
     weight = sum(1 + len(file.counts) for file in files.values())
     return _Found(_sum(files.values(), first, last), weight)
 

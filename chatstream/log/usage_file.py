@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from sys import intern
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ import orjson
 
 from chatstream.events import TERMINAL_TYPES, place, timestamp
 from chatstream.log import records
+from chatstream.log.copies import first_record, is_foreign
+from chatstream.log.opening import open_file
 from chatstream.log.records import Json
 
 BLOCK = 256 * 1024
@@ -80,6 +83,7 @@ class UsageFile:
         offset: Up to where it was counted.
         last: Where the last line that was counted begins.
         mark: How that line begins: with its id, which is never given twice.
+        foreign: It is a copy of another conversation's: it counts for nothing.
     """
 
     state: State | None = None
@@ -87,14 +91,19 @@ class UsageFile:
     last: int = 0
     mark: bytes = b""
     counts: Counts = field(default_factory=dict)
+    foreign: bool = False
 
     def read_on(self, path: str, state: State) -> int:
         """Count what follows, as far as a slice goes; returns how many bytes that were."""
         size = state[2]
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = open_file(path)
         try:
             if not self._is_same(fd, size):
                 self.offset, self.mark, self.counts = 0, b"", {}
+                self.foreign = is_foreign(first_record(fd, size), Path(path))
+            if self.foreign:
+                self.state = state
+                return 0
             began = self.offset
             stop = min(size, began + SLICE)
             self._read(fd, stop)

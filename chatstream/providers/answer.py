@@ -1,24 +1,25 @@
-"""What an adapter adds to `ProviderClient`: how payloads come, and how what is in them is read."""
+"""What an adapter adds to `ProviderClient`: the form it asks for, and how payloads are read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from chatstream.providers import FinishReason, Piece
-from chatstream.providers.ndjson_decoder import LineDecoder
-from chatstream.providers.sse_decoder import EventDecoder
+from chatstream.providers import Piece, Usage
+from chatstream.providers.reasons import Mark
 
+SSE: Final = "text/event-stream"
+NDJSON: Final = "application/x-ndjson"
+"""Forms that an answer is asked for in; whatever form comes is read."""
 
-class Wire(NamedTuple):
-    """How an answer's payloads come: under which content type, and what finds them in the bytes."""
-
-    media_type: str
-    decoder: type[EventDecoder] | type[LineDecoder]
-
-
-SSE: Final = Wire("text/event-stream", EventDecoder)
-NDJSON: Final = Wire("application/x-ndjson", LineDecoder)
+MAX_NAME_CHARS: Final = 200
+MOST_TOKENS: Final = 1_000_000_000
+"""A count above it is none."""
+MOST_NESTED: Final = 8
+"""How deep the lists of a content may lie in one another."""
+_FIRST: Final = (None, 0, "", "0")
+_TEXT_PARTS: Final = frozenset(("text", "output_text"))
+_THOUGHT_PARTS: Final = frozenset(("thinking", "reasoning", "reasoning_text", "thought"))
 
 
 class Answer(Protocol):
@@ -26,10 +27,11 @@ class Answer(Protocol):
     One answer, told event by event. The pure part of an adapter.
 
     Attributes:
-        finish: Set once the provider's own end mark was seen.
+        finish: The provider's own end mark, once it was seen; the last one that was. What stands
+            beside it, or comes after it, counts all the same.
     """
 
-    finish: FinishReason | None
+    finish: Mark | None
 
     def take(self, chunk: dict[str, Any]) -> Sequence[Piece]:
         """
@@ -39,6 +41,20 @@ class Answer(Protocol):
         """
         ...
 
+    def end(self) -> Sequence[Piece]:
+        """Say that no event comes any more; return what was held of those that came."""
+        ...
+
+
+class Asking(NamedTuple):
+    """One request to a provider, and what reads the answer to it."""
+
+    path: str
+    body: dict[str, Any]
+    answer: Answer
+    unsaid: Mark | None = None
+    """What `[DONE]` means where no finish reason came before it; None: a cut."""
+
 
 def text_in(value: object) -> str:
     """Return what must be a text. Raises TypeError."""
@@ -47,15 +63,91 @@ def text_in(value: object) -> str:
     return value
 
 
+def first_of(listed: Sequence[dict[str, Any]] | None) -> dict[str, Any] | None:
+    """
+    Return the one answer that counts among several, the one of index 0, wherever it stands.
+
+    May raise AttributeError or LookupError for what is no list of objects.
+    """
+    if not listed:
+        return None
+    first = listed[0]
+    if not first.get("index"):
+        return first
+    return next((choice for choice in listed if choice.get("index") in _FIRST), None)
+
+
+def parts_in(content: object, kind: str = "text", depth: int = 0) -> Iterator[tuple[str, str]]:
+    """
+    Yield what a content says, as ("text" or "reasoning", a text that is not empty).
+
+    A content is a text, or a list of parts, which may hold lists themselves, as Mistral's thoughts
+    do. Parts of a kind that is not known here say nothing. Raises TypeError or ValueError for what
+    is no part, or lies too deep.
+    """
+    if isinstance(content, str):
+        if content:
+            yield kind, content
+    elif isinstance(content, list):
+        if depth > MOST_NESTED:
+            raise ValueError
+        for part in content:
+            yield from parts_in(part, kind, depth + 1)
+    elif isinstance(content, dict) and isinstance(named := content.get("type"), str):
+        if named in _THOUGHT_PARTS:
+            thought = content.get("thinking") or content.get("reasoning") or content.get("text")
+            yield from parts_in(thought, "reasoning", depth + 1)
+        elif named in _TEXT_PARTS:
+            yield from parts_in(content.get("text"), kind, depth + 1)
+    elif content is not None:
+        raise TypeError
+
+
+def count_in(value: object) -> int | None:
+    """
+    Read a number of tokens, in whichever form it is written; None where it cannot be one.
+
+    >>> count_in(3.0), count_in("3"), count_in(None), count_in(-3), count_in(True)
+    (3, 3, None, None, None)
+    """
+    if isinstance(value, str) and value.isascii() and len(value) <= 12:
+        value = value.strip().removesuffix(".0")
+        value = int(value) if value.isdigit() else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS:
+        return value
+    return None
+
+
+def usage_of(read: Sequence[object], written: Sequence[object]) -> Sequence[Usage]:
+    """Return the usage that these counts add up to; none where one of them cannot be a count."""
+    counts = [[count_in(value) for value in values] for values in (read, written)]
+    if any(count is None for values in counts for count in values):
+        return ()
+    return (Usage(*(sum(filter(None, values)) for values in counts)),)
+
+
+def is_a_name(name: str) -> bool:
+    """
+    Say whether a model can be shown and asked for by what its provider calls it.
+
+    >>> is_a_name("llama 3.2:1b"), is_a_name("a" + chr(10)), is_a_name(""), is_a_name("x" * 201)
+    (True, False, False, False)
+    """
+    return 0 < len(name) <= MAX_NAME_CHARS and name.isprintable()
+
+
 def names_in(
     value: object, within: str, key: str, where: Callable[[dict[str, Any]], bool] | None = None
 ) -> list[str]:
-    """Read the names in a list of models; entries of another form are passed over."""
+    """Read the names in a list of models; what is none is passed over."""
     listed = value.get(within) if isinstance(value, dict) else None
     return [
         entry[key]
         for entry in (listed if isinstance(listed, list) else [])
         if isinstance(entry, dict)
         and isinstance(entry.get(key), str)
+        and is_a_name(entry[key])
         and (where is None or where(entry))
     ]

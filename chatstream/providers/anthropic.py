@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from math import inf
 from os.path import commonprefix
 from typing import Any, Final
 
-from chatstream.providers import (
-    FinishReason,
-    Message,
-    Piece,
-    ProviderRequest,
-    Reasoning,
-    Text,
-    Usage,
-)
-from chatstream.providers.answer import names_in, text_in
+from chatstream.providers import Message, Piece, ProviderRequest, Reasoning, Text
+from chatstream.providers.answer import Asking, names_in, text_in, usage_of
 from chatstream.providers.http import ProviderClient
+from chatstream.providers.reasons import Mark, mark_of
+from chatstream.providers.ways import Ways
 
-FINISH: Final[dict[str, FinishReason]] = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "refusal": "filter",
-    "tool_use": "tool",
-}
 DEFAULT_MAX_TOKENS: Final = 4096
 """Anthropic answers no request that does not say how long the answer may be."""
 
@@ -40,6 +27,7 @@ class AnthropicProvider:
         api_key: str,
         model: str,
         connect_timeout: float,
+        token_timeout: float = inf,
         version: str = "2023-06-01",
         name: str = "anthropic",
     ) -> None:
@@ -52,12 +40,12 @@ class AnthropicProvider:
             key_header="x-api-key",
             headers={"anthropic-version": version},
             connect_timeout=connect_timeout,
+            token_timeout=token_timeout,
         )
 
     def reply(self, request: ProviderRequest) -> AsyncGenerator[Piece, None]:
         """Yield the answer's pieces; as `Provider.reply` promises."""
-        messages, tail = _messages(request.messages)
-        return self._client.reply("v1/messages", _body(request, messages), AnthropicAnswer(tail))
+        return self._client.reply(request, _asking)
 
     async def models(self) -> list[str]:
         """Return the names of its models."""
@@ -76,8 +64,8 @@ class AnthropicAnswer:
     """
 
     def __init__(self, tail: str = "") -> None:
-        self.finish: FinishReason | None = None
-        self._reason: FinishReason = "other"
+        self.finish: Mark | None = None
+        self._reason: Mark = "other"
         self._input_tokens = 0
         self._tail = tail
 
@@ -91,12 +79,19 @@ class AnthropicAnswer:
             case "message_start":
                 return self._usage(chunk["message"].get("usage"))
             case "message_delta":
-                if reason := chunk["delta"].get("stop_reason"):
-                    self._reason = FINISH.get(reason, "other")
+                self._reason = mark_of(chunk["delta"].get("stop_reason")) or self._reason
                 return self._usage(chunk.get("usage"))
             case "message_stop":
                 self.finish = self._reason
+            case "message":
+                return self._whole(chunk)
         return ()
+
+    def _whole(self, message: dict[str, Any]) -> Sequence[Piece]:
+        """Read a whole message, which some send although a stream was asked for."""
+        pieces = [piece for block in message["content"] for piece in self._delta(block)]
+        self.finish = mark_of(message.get("stop_reason"))
+        return [*pieces, *self._usage(message.get("usage"))]
 
     def _delta(self, delta: dict[str, Any]) -> Sequence[Piece]:
         """Read a delta, or the block that begins: each names what it holds."""
@@ -122,8 +117,21 @@ class AnthropicAnswer:
             for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
         ]
         # Counts are of the whole message so far; the last event may leave the input's out.
-        self._input_tokens = sum(read) or self._input_tokens
-        return [Usage(self._input_tokens, usage.get("output_tokens") or 0)]
+        if not any(read):
+            read = [self._input_tokens]
+        told = usage_of(read, (usage.get("output_tokens") or 0,))
+        for piece in told:
+            self._input_tokens = piece.input_tokens
+        return told
+
+    def end(self) -> Sequence[Piece]:
+        """Return what was held: nothing."""
+        return ()
+
+
+def _asking(request: ProviderRequest, _: Ways) -> Asking:
+    messages, tail = _messages(request.messages)
+    return Asking("v1/messages", _body(request, messages), AnthropicAnswer(tail))
 
 
 def _messages(messages: Sequence[Message]) -> tuple[list[dict[str, str]], str]:

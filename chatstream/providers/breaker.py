@@ -24,6 +24,8 @@ SHORTEST_OPEN: Final = 5.0
 LONGEST_OPEN: Final = 120.0
 DEFAULT_PARKED: Final = 5.0
 """Seconds, where a provider that is asked too often does not say how long to wait."""
+EMPTY_SECONDS: Final = 300.0
+"""How long a provider is not asked whose account is empty: that takes somebody who pays."""
 SLACK: Final = 0.01
 """Timers of an event loop may fire this early."""
 
@@ -41,9 +43,59 @@ class Change(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Of one who was let in. `probe`: half-open, alone; what this one meets decides."""
+    """
+    Of one who was let in. `probe`: half-open, alone; what this one meets decides. `trial`: so for
+    the account.
+    """
 
     probe: bool
+    trial: bool = False
+
+
+class Account:
+    """
+    The credit that all models of a provider share. Empty, nobody asks for a while; then one tries.
+
+    Attributes:
+        empty: It was, when it was last asked.
+    """
+
+    def __init__(self, clock: Callable[[], float], changed: Callable[[bool], None]) -> None:
+        """`changed` is told, once, that it is empty (True), or is not any more."""
+        self._clock = clock
+        self._changed = changed
+        self.empty = False
+        self._until = 0.0
+        self._trying = False
+
+    def wait(self) -> float:
+        """Return the seconds until it is worth asking."""
+        if not self.empty:
+            return 0.0
+        wait = self._until - self._clock() - SLACK
+        return wait if wait > 0 else float(self._trying)
+
+    def enter(self) -> bool:
+        """Let one ask for whom `wait` said that he may; says whether it is on trial."""
+        self._trying = self.empty
+        return self.empty
+
+    def left(self) -> None:
+        """The trial decided nothing."""
+        self._trying = False
+
+    def refused(self) -> None:
+        """It has nothing left."""
+        self._until = self._clock() + EMPTY_SECONDS
+        if not self.empty:
+            self.empty = True
+            self._changed(True)
+
+    def began(self) -> None:
+        """An answer began: somebody paid."""
+        if self.empty:
+            self.empty = self._trying = False
+            self._changed(False)
 
 
 class Breaker:
@@ -54,6 +106,7 @@ class Breaker:
         clock: Monotonic seconds.
         jitter: From 0 to 1; so that many servers do not come back at once.
         changed: Told of each change, once. Of one that time alone brings, when it is next entered.
+        account: The one that it shares with its provider's other models.
     """
 
     def __init__(
@@ -61,7 +114,9 @@ class Breaker:
         clock: Callable[[], float],
         jitter: Callable[[], float],
         changed: Callable[[Change], None],
+        account: Account | None = None,
     ) -> None:
+        self.account = account or Account(clock, lambda _: None)
         self._clock = clock
         self._jitter = jitter
         self._changed = changed
@@ -78,16 +133,16 @@ class Breaker:
     def state(self) -> State:
         """As `GET /providers` shows it; a target that is parked is open."""
         now = self._clock()
-        if now + SLACK < self._parked_until:
+        if now + SLACK < self._parked_until or self.account.wait() > 1:
             return "open"
         if self._closed_at is None:
-            return "closed"
+            return "half-open" if self.account.empty else "closed"
         return "half-open" if now + SLACK >= self._closed_at else "open"
 
     def wait(self) -> float:
         """Return the seconds until it is worth asking; infinite until a restart."""
         until = max(self._parked_until, self._closed_at or 0.0)
-        wait = until - self._clock() - SLACK
+        wait = max(until - self._clock() - SLACK, self.account.wait())
         if wait > 0:
             return wait
         return 1.0 if self._probing else 0.0
@@ -98,10 +153,11 @@ class Breaker:
             return None
         self._probing = self._closed_at is not None
         self._tell("probe" if self._probing else "pause_over")
-        return Entry(self._probing)
+        return Entry(self._probing, self.account.enter())
 
     def began(self, entry: Entry) -> None:
         """The first content came: it works."""
+        self.account.began()
         self._note(1, 0.0)
         self._in_a_row = 0
         if entry.probe:
@@ -115,19 +171,25 @@ class Breaker:
         """The caller went before anything was decided: it counts as nothing."""
         if entry.probe:
             self._probing = False
+        if entry.trial:
+            self.account.left()
 
     def failed(self, entry: Entry, error: ProviderError) -> None:
         """
         No content came.
 
         What the provider refuses of one request says nothing of the next; what it refuses of our
-        key says everything, until the server starts again.
+        key says everything, until the server starts again; and what it refuses for an empty account
+        says it of all its models.
         """
         self.left(entry)
         if error.code == "provider_auth":
             told = self._closed_at == math.inf
             self._closed_at = math.inf
             self._tell(error.code, again=not told)
+        elif error.code == "provider_quota":
+            self.account.refused()
+            self._tell(error.code)
         elif error.code == "provider_rate_limited":
             wait = DEFAULT_PARKED if error.retry_after is None else error.retry_after
             self._parked_until = max(self._parked_until, self._clock() + wait)
@@ -142,6 +204,8 @@ class Breaker:
 
     def cut(self, error: ProviderError) -> None:
         """An answer that had begun, and was counted then, broke off: half a failure."""
+        if error.code == "provider_quota":
+            self.account.refused()
         self._note(0, 0.5)
         if self._closed_at is None and self._bad_share():
             self._open(error.code)

@@ -9,7 +9,7 @@ import time
 from functools import partial
 from typing import Final
 
-from chatstream.providers.breaker import Breaker, Change, State
+from chatstream.providers.breaker import EMPTY_SECONDS, Account, Breaker, Change, State
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,7 @@ class Breakers:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], Breaker] = {}
+        self._accounts: dict[str, Account] = {}
 
     def of(self, provider: str, model: str) -> Breaker:
         """Return the breaker of a model."""
@@ -29,14 +30,20 @@ class Breakers:
         if key not in self._known:
             if len(self._known) >= MOST_BREAKERS:
                 self._make_room()
+            if provider not in self._accounts:
+                self._accounts[provider] = Account(time.monotonic, partial(_log_account, provider))
             changed = partial(_log, provider, model)
-            self._known[key] = Breaker(time.monotonic, random.random, changed)
+            account = self._accounts[provider]
+            self._known[key] = Breaker(time.monotonic, random.random, changed, account)
         return self._known[key]
 
     def state(self, provider: str, model: str) -> State:
-        """Return the state of a model's breaker; one that was never asked for is closed."""
+        """Return the state of a model's breaker; one that was never asked for is the account's."""
         breaker = self._known.get((provider, model))
-        return "closed" if breaker is None else breaker.state
+        if breaker is not None:
+            return breaker.state
+        account = self._accounts.get(provider)
+        return "open" if account is not None and account.empty else "closed"
 
     def _make_room(self) -> None:
         for key, breaker in list(self._known.items()):
@@ -58,3 +65,11 @@ def _log(provider: str, model: str, change: Change) -> None:
         level = logging.WARNING
         fields["seconds"] = round(change.seconds, 1)
     logger.log(level, "breaker changed", extra=fields)
+
+
+def _log_account(provider: str, empty: bool) -> None:
+    if empty:
+        fields = {"provider": provider, "seconds": EMPTY_SECONDS}
+        logger.error("the account has no credit left: the provider is not asked", extra=fields)
+    else:
+        logger.info("the account has credit again", extra={"provider": provider})

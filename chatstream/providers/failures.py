@@ -12,21 +12,24 @@ import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import httpx
 import orjson
 
 from chatstream.errors import ProviderError, ProviderTimeout
+from chatstream.providers import ProviderRequest
+from chatstream.providers.causes import account_is_empty, model_is_missing
 
 MAX_RETRY_AFTER: Final = 120.0
 """Seconds; a provider that asks for more is asked again after this."""
 
-MAX_LOGGED: Final = 1000
-"""Characters of an error body that the debug log shows."""
+MAX_READ: Final = 4000
+"""Characters of a provider's sentence that are looked at: a search in all of it could take long."""
 
-# What looks like a credential, whoever's it is.
-_SECRET = re.compile(r"(?:\b(?:sk|pk|gsk|xai)-|AIza|Bearer +)[\w.*-]+")
+SHORTEST_QUOTE: Final = 3
+"""Characters; a shorter message is found in any text."""
+
 # Of the request, whatever is sent again: the same answer would come.
 _PERMANENT_STATUSES = frozenset(range(300, 500)) - {408, 409, 425, 429}
 _AUTH_WORDS = frozenset(
@@ -42,13 +45,13 @@ _AUTH_WORDS = frozenset(
 _LIMIT_WORDS = frozenset(
     ("insufficient_quota", "rate_limit_error", "rate_limit_exceeded", "resource_exhausted")
 )
+# The part of a quota's name that says that it is only a while's.
+_WHILE = re.compile(r"per_?(?:second|minute|hour|day)", re.IGNORECASE)
 _REFUSAL_WORDS = frozenset(
     (
-        "billing_error",
         "failed_precondition",
         "invalid_argument",
         "invalid_request_error",
-        "model_not_found",
         "not_found",
         "not_found_error",
     )
@@ -88,6 +91,18 @@ def unreachable(name: str, error: httpx.TransportError) -> ProviderError:
             )
 
 
+def barred(name: str, why: str) -> ProviderError:
+    """Tell that the proxy which the environment names for a provider is none."""
+    return ProviderError(
+        f"{name} cannot be reached: {why}.", code="provider_unreachable", retryable=True
+    )
+
+
+def encoded(name: str, how: str) -> ProviderError:
+    """Tell that an answer is compressed in a way that is not undone."""
+    return ProviderError(f"{name} sent a compressed answer: {how}.", retryable=True)
+
+
 def cut(name: str) -> ProviderError:
     """Tell that an answer ended without its provider's end mark."""
     return ProviderError(f"{name} broke off its answer.", code="provider_cut", retryable=True)
@@ -103,7 +118,9 @@ def error_object(said: bytes) -> dict[str, Any]:
     try:
         value = orjson.loads(bytes(said))
     except orjson.JSONDecodeError:
-        return {}
+        text = bytes(said).decode(errors="replace").strip()
+        # A page is a proxy's, and not what the provider says.
+        return {} if text.startswith("<") else {"message": text}
     if isinstance(value, list) and value:
         value = value[0]
     if isinstance(value, dict) and "error" in value:
@@ -114,7 +131,12 @@ def error_object(said: bytes) -> dict[str, Any]:
 
 
 def explain(
-    name: str, status: int | None, error: Mapping[str, Any], headers: Mapping[str, str]
+    name: str,
+    status: int | None,
+    error: Mapping[str, Any],
+    headers: Mapping[str, str],
+    model: str = "",
+    pull: str = "",
 ) -> ProviderError:
     """
     Tell what an error means for the turn.
@@ -123,17 +145,42 @@ def explain(
         status: The response's; None for an error inside a stream, which may hold its own.
         error: As `error_object` reads it.
         headers: Of the response; looked up in lower case.
+        model: The one that was asked for.
+        pull: The command that gets a model that is not there, if there is one.
     """
     if status is None:
         status = _status_in(error)
-    code, sentence, retryable = _meaning(status, words(error), str(error.get("message")))
+    said, text, wait = words(error), _sentence(error), _retry_after(headers, error)
+    waits = wait is not None or _is_a_whiles(error)
+    code, sentence, retryable = _of_the_request(status, said, text) or (
+        _NO_CREDIT
+        if account_is_empty(status, said, text, waits=waits)
+        else _no_model(model, pull)
+        if model_is_missing(status, said, text, model)
+        else _meaning(status, said)
+    )
     return ProviderError(
         f"{name} {sentence} (status {status})." if status else f"{name} {sentence}.",
         code=code,
         retryable=retryable,
         upstream_status=status,
-        retry_after=_retry_after(headers, error),
+        retry_after=wait,
     )
+
+
+def unquoted(error: Mapping[str, Any], request: ProviderRequest) -> Mapping[str, Any]:
+    """Return an error without what it quotes of the request: users' words mean nothing here."""
+    text = error.get("message") or error.get("detail")
+    if not isinstance(text, str):
+        return error
+    for said in (*(message.content for message in request.messages), request.system or ""):
+        if len(said) > SHORTEST_QUOTE:
+            text = text.replace(said, "")
+    return {**error, "message": text}
+
+
+def _is_a_whiles(error: Mapping[str, Any]) -> bool:
+    return any(_WHILE.search(str(detail.get("violations"))) for detail in _details(error))
 
 
 def words(error: Mapping[str, Any]) -> frozenset[str]:
@@ -149,12 +196,10 @@ def words(error: Mapping[str, Any]) -> frozenset[str]:
     )
 
 
-def redacted(said: bytes, secret: str) -> str:
-    """Return the beginning of an error body without credentials. It may quote a prompt."""
-    text = said.decode(errors="replace")
-    if secret:
-        text = text.replace(secret, "[key]")
-    return _SECRET.sub("[key]", text)[:MAX_LOGGED]
+def _sentence(error: Mapping[str, Any]) -> str:
+    """Return the beginning of what it says in words: a search in all of it could take seconds."""
+    text = error.get("message") or error.get("detail")
+    return text[:MAX_READ] if isinstance(text, str) else ""
 
 
 def _details(error: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -172,17 +217,39 @@ def _status_in(error: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _meaning(status: int | None, said: frozenset[str], text: str) -> tuple[str, str, bool]:
-    """Return the code, the rest of the sentence, and whether asking again can help."""
+_Meaning: TypeAlias = tuple[str, str, bool]
+"""The code, the rest of the sentence, and whether asking again can help."""
+_NO_CREDIT: Final[_Meaning] = (
+    "provider_quota",
+    "says that the server's account has no credit left",
+    False,
+)
+
+
+def _of_the_request(status: int | None, said: frozenset[str], text: str) -> _Meaning | None:
+    """Return what an error means that is about the very words of the request."""
     unclear = status in (None, 400, 422)
     if status == 413 or said & _CONTEXT_WORDS or (unclear and _CONTEXT_TEXT.search(text)):
         return "context_too_long", "takes no conversation as long as this", False
     if said & _POLICY_WORDS:
         return "content_refused", "refused the message for what it says", False
+    return None
+
+
+def _no_model(model: str, pull: str) -> _Meaning:
+    sentence = f"has no model {model!r}" if model else "has no such model"
+    if model and pull:
+        sentence += f"; `{pull} {model}` gets it"
+    return "model_not_found", sentence, False
+
+
+def _meaning(status: int | None, said: frozenset[str]) -> _Meaning:
     if status in (401, 403) or said & _AUTH_WORDS:
         return "provider_auth", "refused the server's credentials", False
     if status == 429 or (status is None and said & _LIMIT_WORDS):
         return "provider_rate_limited", "is asked too often, or its quota is used up", True
+    if status == 404:
+        return "provider_error", "has nothing at the address that is set for it", False
     if status in _PERMANENT_STATUSES or (status is None and said & _REFUSAL_WORDS):
         return "provider_error", "refused the request", False
     return "provider_error", "failed", True
@@ -198,8 +265,8 @@ def _retry_after(headers: Mapping[str, str], error: Mapping[str, Any]) -> float 
     for detail in _details(error):
         if seconds is None:
             seconds = _duration(detail.get("retryDelay"))
-    if seconds is None and isinstance(text := error.get("message"), str):
-        match = _RETRY_TEXT.search(text)
+    if seconds is None:
+        match = _RETRY_TEXT.search(_sentence(error))
         seconds = _duration(match[1]) if match else None
     return None if seconds is None else min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
@@ -220,7 +287,7 @@ def _until(text: str | None) -> float | None:
 
 
 def _duration(text: object) -> float | None:
-    parts = _DURATION.findall(text) if isinstance(text, str) else []
+    parts = _DURATION.findall(text[:100]) if isinstance(text, str) else []
     return sum(float(number) * _UNITS[unit] for number, unit in parts) if parts else None
 
 

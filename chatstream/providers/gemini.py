@@ -3,40 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Final
+from math import inf
+from typing import Any
 from urllib.parse import quote
 
-from chatstream.providers import (
-    FinishReason,
-    Message,
-    Piece,
-    ProviderRequest,
-    Reasoning,
-    Text,
-    Usage,
-    asked_to_go_on,
-)
-from chatstream.providers.answer import names_in, text_in
+from chatstream.providers import Message, Piece, ProviderRequest, Reasoning, Text, asked_to_go_on
+from chatstream.providers.answer import Asking, first_of, names_in, text_in, usage_of
 from chatstream.providers.http import ProviderClient
-
-FINISH: Final[dict[str, FinishReason]] = {
-    "STOP": "stop",
-    "MAX_TOKENS": "length",
-    "SAFETY": "filter",
-    "RECITATION": "filter",
-    "LANGUAGE": "filter",
-    "BLOCKLIST": "filter",
-    "PROHIBITED_CONTENT": "filter",
-    "SPII": "filter",
-    "MODEL_ARMOR": "filter",
-    "IMAGE_SAFETY": "filter",
-    "IMAGE_PROHIBITED_CONTENT": "filter",
-    "IMAGE_RECITATION": "filter",
-    "UNEXPECTED_TOOL_CALL": "tool",
-    "TOO_MANY_TOOL_CALLS": "tool",
-}
-# The enumeration's zero value: said of a candidate that has not finished.
-UNFINISHED: Final = "FINISH_REASON_UNSPECIFIED"
+from chatstream.providers.reasons import Mark, mark_of
+from chatstream.providers.ways import Ways
 
 
 class GeminiProvider:
@@ -49,6 +24,7 @@ class GeminiProvider:
         api_key: str,
         model: str,
         connect_timeout: float,
+        token_timeout: float = inf,
         name: str = "gemini",
     ) -> None:
         self.name = name
@@ -59,13 +35,12 @@ class GeminiProvider:
             api_key=api_key,
             key_header="x-goog-api-key",
             connect_timeout=connect_timeout,
+            token_timeout=token_timeout,
         )
 
     def reply(self, request: ProviderRequest) -> AsyncGenerator[Piece, None]:
         """Yield the answer's pieces; as `Provider.reply` promises."""
-        model = quote(request.model.removeprefix("models/"), safe="")
-        path = f"v1beta/models/{model}:streamGenerateContent?alt=sse"
-        return self._client.reply(path, _body(request), GeminiAnswer())
+        return self._client.reply(request, _asking)
 
     async def models(self) -> list[str]:
         """Return the names of the models that can answer."""
@@ -82,36 +57,38 @@ class GeminiAnswer:
     """One answer, from `GenerateContentResponse` frames. Whole once a finish reason was seen."""
 
     def __init__(self) -> None:
-        self.finish: FinishReason | None = None
+        self.finish: Mark | None = None
 
     def take(self, chunk: dict[str, Any]) -> Sequence[Piece]:
         """Return what one frame adds; as `Answer.take` promises."""
         pieces: list[Piece] = []
-        candidates = chunk.get("candidates")
-        if candidates:
-            candidate = candidates[0]
+        candidate = first_of(chunk.get("candidates"))
+        if candidate is not None:
             content = candidate.get("content")
             for part in (content.get("parts") or ()) if content else ():
                 text = part.get("text")
                 if text:
                     kind = Reasoning if part.get("thought") else Text
                     pieces.append(kind(text_in(text)))
-            reason = candidate.get("finishReason")
-            if reason and reason != UNFINISHED:
-                self.finish = FINISH.get(reason, "other")
+            self.finish = mark_of(candidate.get("finishReason")) or self.finish
         elif (chunk.get("promptFeedback") or {}).get("blockReason"):
             self.finish = "filter"
         usage = chunk.get("usageMetadata")
         if usage:
             # A count of nothing is left out; thoughts are paid for as output.
-            pieces.append(
-                Usage(
-                    usage.get("promptTokenCount") or 0,
-                    (usage.get("candidatesTokenCount") or 0)
-                    + (usage.get("thoughtsTokenCount") or 0),
-                )
-            )
+            written = usage.get("candidatesTokenCount") or 0, usage.get("thoughtsTokenCount") or 0
+            pieces += usage_of((usage.get("promptTokenCount") or 0,), written)
         return pieces
+
+    def end(self) -> Sequence[Piece]:
+        """Return what was held: nothing."""
+        return ()
+
+
+def _asking(request: ProviderRequest, _: Ways) -> Asking:
+    model = quote(request.model.removeprefix("models/"), safe="")
+    path = f"v1beta/models/{model}:streamGenerateContent?alt=sse"
+    return Asking(path, _body(request), GeminiAnswer())
 
 
 def _can_answer(model: dict[str, Any]) -> bool:

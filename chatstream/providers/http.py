@@ -9,73 +9,42 @@ the caller's. Proxies are those of the environment, looked up once.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import math
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from time import perf_counter
 from typing import Any, Final
 
 import httpx
 import orjson
 
-from chatstream.errors import ProviderError, SettingsError
-from chatstream.providers import Finish, Piece, failures
-from chatstream.providers.answer import SSE, Answer, Wire
+from chatstream.errors import ProviderError, ProviderTimeout, SettingsError
+from chatstream.providers import Finish, Piece, ProviderRequest, Text, failures, payloads, proxies
+from chatstream.providers.address import Address
+from chatstream.providers.answer import SSE, Asking
+from chatstream.providers.answer_decoder import AnswerDecoder, NoAnswer
 from chatstream.providers.http_transport import (
     AiohttpStream,
     AiohttpTransport,
-    environment_proxy,
+    Undecodable,
     tls_context,
 )
-from chatstream.providers.ndjson_decoder import LineDecoder
 from chatstream.providers.pace import Pace
-from chatstream.providers.sse_decoder import EventDecoder, Failure
+from chatstream.providers.reading import Reading
+from chatstream.providers.refusals import FieldRefused
+from chatstream.providers.said import Report
+from chatstream.providers.ways import Ask, Manners
 
-END_SECONDS: Final = 0.5
-"""How long after a finish reason its usage and the stream's end are waited for."""
 DRAIN_SECONDS: Final = 0.2
 """How long after `[DONE]` the stream's end is waited for; without it no connection is reused."""
 ERROR_BODY_SECONDS: Final = 2.0
 MAX_ERROR_BODY: Final = 64 * 1024
-
-logger = logging.getLogger(__name__)
-
-
-class _Reading:
-    """
-    One answer's payloads. `done` once nothing more counts: after `[DONE]`, which is OpenAI's mark
-    and nobody else's, or after an error that came too late to matter.
-    """
-
-    def __init__(self, client: ProviderClient, answer: Answer) -> None:
-        self._client = client
-        self._answer = answer
-        self.done = False
-
-    def pieces(self, payload: bytes) -> Sequence[Piece]:
-        """Return what one payload adds. Raises ProviderError."""
-        if self.done:
-            return ()
-        if type(payload) is Failure:
-            return self._fail(self._client.told(payload))
-        try:
-            chunk = orjson.loads(payload)
-            if not chunk.get("error"):
-                return self._answer.take(chunk)
-        except (AttributeError, LookupError, TypeError, ValueError):
-            # Looked for where JSON was not: a token does not pay for it.
-            if payload.startswith(b"[DONE]"):
-                self.done = True
-                return ()
-            return self._fail(failures.unreadable(self._client.name))
-        return self._fail(self._client.told(payload))
-
-    def _fail(self, failure: ProviderError) -> Sequence[Piece]:
-        """Raise it, unless the answer is whole: then only its tail is odd."""
-        if self._answer.finish is None:
-            raise failure
-        self.done = True
-        return ()
+GET_SECONDS: Final = 20.0
+MAX_GET_BYTES: Final = 2 * 1024 * 1024
+"""The longest list of models that is read: some four times the longest that is known."""
+MOST_MENDED: Final = 6
+"""How many refused fields one request is mended of."""
 
 
 class ProviderClient:
@@ -95,163 +64,216 @@ class ProviderClient:
         key_header: str = "Authorization",
         key_prefix: str = "",
         headers: Mapping[str, str] | None = None,
-        wire: Wire = SSE,
+        wire: str = SSE,
         connect_timeout: float,
+        token_timeout: float = math.inf,
+        pull: str = "",
     ) -> None:
+        """
+        Args:
+            token_timeout: Of the caller: silence after the end mark is the end well before it.
+            pull: The command that gets a model that is not there.
+        """
         self.name = name
         self._wire = wire
-        self._secret = api_key.strip()
-        if not (self._secret.isascii() and self._secret.isprintable()):
+        self._settle_seconds = token_timeout / 2
+        self._manners = Manners(name)
+        address = Address(name, base_url)
+        secret = api_key.strip()
+        if not (secret.isascii() and secret.isprintable()):
             raise SettingsError(f"the API key of {name} holds characters that no header takes")
+        self._report = Report(name, pull, secret, address.password)
         sent = {"Accept-Encoding": "identity", "User-Agent": "chatstream", **(headers or {})}
-        if self._secret:
-            sent[key_header] = key_prefix + self._secret
-        try:
-            url = httpx.URL(base_url)
-        except httpx.InvalidURL:
-            raise SettingsError(f"the address of {name} is not a URL") from None
-        self.host = url.host
+        if address.basic:
+            sent["Authorization"] = address.basic
+        if secret:
+            sent[key_header] = key_prefix + secret
+        self._address = address
+        self.host = address.host
+        self._barred = proxies.barred(name, address.base)
         self._pace = Pace()
         self._client = httpx.AsyncClient(
-            base_url=url,
             headers=sent,
             # A provider has no business with cookies: they would tie one user's turn to another's.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             timeout=httpx.Timeout(None, connect=connect_timeout),
-            transport=AiohttpTransport(proxy=environment_proxy(url), ssl_context=tls_context(url)),
+            transport=AiohttpTransport(
+                proxy=None if self._barred else proxies.environment_proxy(address.base),
+                ssl_context=tls_context(address.base),
+            ),
         )
 
-    async def reply(
-        self, path: str, body: Mapping[str, Any], answer: Answer
-    ) -> AsyncGenerator[Piece, None]:
+    async def reply(self, request: ProviderRequest, ask: Ask) -> AsyncGenerator[Piece, None]:
         """
         Ask, and yield the answer's pieces, ending with one `Finish`.
 
-        Once its end mark was seen an answer is whole, whatever comes or breaks after it. Closing
-        the generator, or cancelling its task, closes the connection at once; after the end it goes
-        back to the pool.
+        A finish reason is a mark: what comes after it is read until `[DONE]`, the stream's end, or,
+        where text came before it, a silence. It stands whatever breaks after it, unless text came
+        after it. Closing the generator, or cancelling its task, closes the connection at once;
+        after the end it goes back to the pool.
 
         Raises:
             ProviderError: There is no answer, or it ended before its end mark.
             ProviderTimeout: The provider could not be reached in time.
         """
-        response = await self._send("POST", path, body)
+        response, asking = await self._opened(request, ask)
+        answer, stream = asking.answer, response.extensions["stream"]
+        reading = Reading(
+            self._report, response, answer, request, self._settle_seconds, stream.close
+        )
+        decoder = AnswerDecoder()
+        size = idle = 0
         try:
-            await self._check(response, self._wire.media_type)
-            stream: AiohttpStream = response.extensions["stream"]
-            decoder, reading = self._wire.decoder(), _Reading(self, answer)
-            begun = False
-            while answer.finish is None and not reading.done:
+            while not reading.done:
                 data = await stream.read()
-                payloads = decoder.feed(data) if data else decoder.close()
-                for payload in payloads:
+                began, told = perf_counter(), 0
+                for payload in decoder.feed(data) if data else decoder.close():
                     for piece in reading.pieces(payload):
                         yield piece
-                        begun = True
+                        told += 1
+                        if type(piece) is Text:
+                            reading.spoken = True
                 if not data:
                     break
-                if begun and (beat := self._pace.took(len(payloads))) is not None:
+                size += len(data)
+                idle = 0 if told else idle + 1
+                if (beat := self._pace.took(told, len(data), began, idle)) is not None:
                     await beat
-            if answer.finish is None:
-                raise failures.cut(self.name)
-            for piece in await _rest(stream, decoder, reading):
-                yield piece
-        except httpx.TransportError:
-            raise failures.cut(self.name) from None
+            if reading.done:
+                await _drain(stream)
+                answer.finish = answer.finish or (asking.unsaid if reading.spoken else None)
+        except (NoAnswer, httpx.TransportError) as error:
+            await self._broke(error, reading, response)
+        except ProviderError:
+            if not reading.whole:
+                for piece in reading.end():
+                    yield piece
+                raise
         finally:
+            reading.leave()
             await response.aclose()
+        for piece in reading.end():
+            yield piece
+        if answer.finish is None or answer.finish == "cut":
+            raise reading.ended_early(size, whole=decoder.whole)
         yield Finish(answer.finish)
 
+    async def _broke(
+        self, error: NoAnswer | httpx.TransportError, reading: Reading, response: httpx.Response
+    ) -> None:
+        """Tell what a break means; an answer that has its end mark stays whole."""
+        if isinstance(error, NoAnswer):
+            body = error.beginning + await _error_body(response.extensions["stream"])
+            raise self._report.unreadable(response, body)
+        if not reading.whole:
+            reading.answer.finish = None
+            if isinstance(error, Undecodable):
+                raise failures.encoded(self.name, str(error))
+
+    async def _opened(self, request: ProviderRequest, ask: Ask) -> tuple[httpx.Response, Asking]:
+        """Ask, and again without a field that the server refuses, as long as that can be mended."""
+        asking = self._manners.asking(request, ask)
+        mended = 0
+        while True:
+            response = await self._send("POST", asking.path, asking.body)
+            try:
+                await self._check(response, request)
+                return response, asking
+            except FieldRefused as refused:
+                await response.aclose()
+                mended += 1
+                if mended > MOST_MENDED:
+                    raise
+                asking = self._manners.mended(refused, request, asking, ask)
+            except BaseException:
+                await response.aclose()
+                raise
+
     async def get(self, path: str) -> dict[str, Any]:
-        """Return the JSON object at a path. Raises ProviderError."""
+        """Return the JSON object at a path, within `GET_SECONDS`. Raises ProviderError."""
+        try:
+            async with asyncio.timeout(GET_SECONDS):
+                return await self._get(path)
+        except TimeoutError:
+            raise ProviderTimeout(f"{self.name} was too slow.", retryable=True) from None
+
+    async def _get(self, path: str) -> dict[str, Any]:
         response = await self._send("GET", path)
         try:
-            await self._check(response, "application/json")
-            value = orjson.loads(await response.aread())
+            await self._check(response)
+            body = await _body(response.extensions["stream"], MAX_GET_BYTES)
+        except Undecodable as error:
+            raise failures.encoded(self.name, str(error)) from None
         except httpx.TransportError:
             raise failures.cut(self.name) from None
-        except orjson.JSONDecodeError:
-            raise failures.unreadable(self.name) from None
         finally:
             await response.aclose()
-        if not isinstance(value, dict):
-            raise failures.unreadable(self.name)
+        try:
+            value = payloads.read(body)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict) or "error" in value:
+            raise self._report.unreadable(response, body)
         return value
 
     async def aclose(self) -> None:
         """Close every connection; running replies end with an error. Safe to call twice."""
         await self._client.aclose()
 
-    def told(self, said: bytes) -> ProviderError:
-        """Turn an error that came within a stream into ours."""
-        return self._explained(None, said, {})
-
-    def _explained(
-        self, status: int | None, said: bytes, headers: Mapping[str, str]
-    ) -> ProviderError:
-        error = failures.error_object(said)
-        failure = failures.explain(self.name, status, error, headers)
-        fields = {"provider": self.name, "code": failure.code, "status": failure.upstream_status}
-        logger.warning(
-            "provider failed", extra={**fields, "said": " ".join(sorted(failures.words(error)))}
-        )
-        if logger.isEnabledFor(logging.DEBUG):
-            logger.debug(
-                "provider said", extra={**fields, "body": failures.redacted(said, self._secret)}
-            )
-        return failure
-
     async def _send(
         self, method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> httpx.Response:
         if self._client.is_closed:
             raise ProviderError(f"{self.name} is closed.")
+        if self._barred:
+            raise failures.barred(self.name, self._barred)
+        url = self._address.at(path)
         if body is None:
-            request = self._client.build_request(method, path)
+            request = self._client.build_request(method, url)
         else:
             request = self._client.build_request(
                 method,
-                path,
+                url,
                 content=orjson.dumps(body),
-                headers={"Content-Type": "application/json", "Accept": self._wire.media_type},
+                headers={"Content-Type": "application/json", "Accept": self._wire},
             )
         try:
             return await self._client.send(request, stream=True)
         except httpx.TransportError as error:
             raise failures.unreachable(self.name, error) from None
 
-    async def _check(self, response: httpx.Response, media_type: str) -> None:
-        """Raise a ProviderError unless this is an answer in the form that was asked for."""
-        status = response.status_code
-        content_type = response.headers.get("content-type", "").lower()
-        if status == 200 and content_type.startswith(media_type):
-            return
-        body = await _error_body(response.extensions["stream"])
-        if status == 200 and b'"error"' not in body:
-            raise failures.unreadable(self.name)
-        raise self._explained(None if status == 200 else status, body, response.headers)
+    async def _check(
+        self, response: httpx.Response, request: ProviderRequest | None = None
+    ) -> None:
+        """Raise a ProviderError unless the provider took the request: any 2xx says so."""
+        if not response.is_success:
+            body = await _error_body(response.extensions["stream"])
+            raise self._report.explained(response.status_code, body, response, request)
 
 
-async def _rest(
-    stream: AiohttpStream, decoder: EventDecoder | LineDecoder, reading: _Reading
-) -> list[Piece]:
-    """Read on to the stream's end: for the usage, and so that the connection can be reused."""
-    pieces: list[Piece] = []
-    with suppress(TimeoutError, httpx.TransportError, ProviderError):
-        async with asyncio.timeout(DRAIN_SECONDS if reading.done else END_SECONDS) as deadline:
-            while data := await stream.read():
-                was_done = reading.done
-                for payload in decoder.feed(data):
-                    pieces += reading.pieces(payload)
-                if reading.done and not was_done:
-                    deadline.reschedule(asyncio.get_running_loop().time() + DRAIN_SECONDS)
-    return pieces
+async def _drain(stream: AiohttpStream) -> None:
+    """Read on to the stream's end, so that the connection can be reused."""
+    with suppress(TimeoutError, httpx.TransportError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while await stream.read():
+                pass
 
 
 async def _error_body(stream: AiohttpStream) -> bytes:
+    """Return the beginning of a body that is looked at for what it says of a failure."""
     body = bytearray()
     with suppress(TimeoutError, httpx.TransportError):
         async with asyncio.timeout(ERROR_BODY_SECONDS):
             while len(body) < MAX_ERROR_BODY and (data := await stream.read()):
                 body += data
+    return bytes(body)
+
+
+async def _body(stream: AiohttpStream, limit: int) -> bytes:
+    """Return a whole body. Raises ProviderError if it is longer than the limit."""
+    body = bytearray()
+    while data := await stream.read():
+        body += data
+        if len(body) > limit:
+            raise ProviderError(f"The provider sent more than {limit:,} bytes.")
     return bytes(body)

@@ -9,17 +9,25 @@ transport that pools, streams bytes as they come, and raises httpx's errors.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
-from collections.abc import AsyncIterator
+import weakref
+from collections.abc import AsyncIterator, Callable
 from typing import Final
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx
 from yarl import URL
 
+from chatstream.providers.inflating import SLICE_BYTES, Inflated, Unreadable, encoding_of
+
 KEEP_ALIVE_SECONDS: Final = 60.0
 """How long an idle connection is kept: below the limits of common NATs and load balancers."""
+RECEIVE_BYTES: Final = 16 * 1024
+"""
+What the kernel holds of one connection (it takes twice that): parsing as much at once, whatever it
+is, takes a few milliseconds, and at 100 ms to the provider it still brings 500 tokens a second.
+"""
 
 # The first that fits; a subclass stands before its base.
 _ERRORS: Final[tuple[tuple[type[Exception], type[httpx.TransportError]], ...]] = (
@@ -34,20 +42,6 @@ _ERRORS: Final[tuple[tuple[type[Exception], type[httpx.TransportError]], ...]] =
     (aiohttp.ClientResponseError, httpx.RemoteProtocolError),
     (aiohttp.InvalidURL, httpx.UnsupportedProtocol),
 )
-
-
-def environment_proxy(url: httpx.URL) -> str | None:
-    """
-    Name the proxy that the environment asks for: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY.
-
-    As httpx reads them, but loopback is never asked of a proxy, which could not reach it.
-    """
-    if url.host in ("localhost", "::1") or url.host.startswith("127."):
-        return None
-    if proxy_bypass(url.netloc.decode("ascii")):
-        return None
-    proxies = getproxies()
-    return proxies.get(url.scheme) or proxies.get("all")
 
 
 def tls_context(url: httpx.URL) -> ssl.SSLContext | None:
@@ -71,6 +65,10 @@ def as_httpx(error: Exception) -> httpx.TransportError:
     return httpx.ReadError(type(error).__name__)
 
 
+class Undecodable(httpx.TransportError):
+    """A body's content encoding is not undone here, or what it holds is broken or too much."""
+
+
 def _look_at(lost: asyncio.Future[None]) -> None:
     if not lost.cancelled():
         lost.exception()
@@ -87,10 +85,12 @@ class AiohttpStream(httpx.AsyncByteStream):
     def __init__(self, response: aiohttp.ClientResponse, open_streams: set[AiohttpStream]) -> None:
         self._response = response
         self._content = response.content
-        self._read = response.content.readany
+        self._readany = response.content.readany
+        self._left = b""  # read, and more than was to be returned at once
         self._open_streams = open_streams
         open_streams.add(self)
         self._lost: asyncio.Future[None] | None = None
+        self._answer: Callable[[], httpx.Response | None] = lambda: None
         self._watch_connection()
 
     def _watch_connection(self) -> None:
@@ -113,27 +113,43 @@ class AiohttpStream(httpx.AsyncByteStream):
 
     async def read(self) -> bytes:
         """
-        Return the bytes that are there, as soon as there are any; empty at the end.
+        Return the bytes that are there, `SLICE_BYTES` at most, as soon as there are any; empty at
+        the end.
 
         Raises:
             httpx.TransportError: The body was cut, or the client closed. What had come before the
                 cut was returned.
         """
+        if self._left:
+            return self._slice(self._left)
         try:
-            return await self._read()
+            data = await self._readany()
         # RuntimeError is aiohttp's for a connection that this side closed before the read.
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             # aiohttp's own calls would raise before they return it.
             if came := self._content._read_nowait(-1):
-                return came
+                return self._slice(came)
             raise as_httpx(error) from None
+        return data if len(data) <= SLICE_BYTES else self._slice(data)
+
+    def _slice(self, data: bytes) -> bytes:
+        self._left = data[SLICE_BYTES:]
+        return data[:SLICE_BYTES]
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while data := await self.read():
             yield data
 
+    def answer(self, answer: httpx.Response) -> httpx.Response:
+        """Take note of the answer that this is the body of, and return it."""
+        self._answer = weakref.ref(answer)
+        return answer
+
     def close(self) -> None:
         """Let go of the connection; a task that reads gets an error. Safe to call twice."""
+        if (answer := self._answer()) is not None:
+            # What httpx has put round it keeps the answer, until the collector comes by.
+            answer.stream = self
         self._open_streams.discard(self)
         if self._lost is not None:
             self._lost.remove_done_callback(self._on_lost)
@@ -143,13 +159,52 @@ class AiohttpStream(httpx.AsyncByteStream):
         self.close()
 
 
+class InflatedStream(AiohttpStream):
+    """A compressed body, undone as it is read."""
+
+    def __init__(
+        self, response: aiohttp.ClientResponse, open_streams: set[AiohttpStream], encoding: str
+    ) -> None:
+        super().__init__(response, open_streams)
+        self._encoding = encoding
+        self._inflated: Inflated | None = None
+
+    async def read(self) -> bytes:
+        """
+        Return bytes as they were meant; as `AiohttpStream.read` promises.
+
+        Raises:
+            Undecodable: The content encoding cannot be undone.
+        """
+        try:
+            if self._inflated is None:
+                self._inflated = Inflated(super().read, self._encoding)
+        except Unreadable:
+            named = self._encoding.isalnum() and len(self._encoding) < 10
+            shown = self._encoding if named else "unknown"
+            raise Undecodable(f"its encoding is {shown}, which was not asked for") from None
+        try:
+            return await self._inflated.read()
+        except Unreadable:
+            raise Undecodable("what it holds is broken, or too much") from None
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Make a connection's socket."""
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+    return made
+
+
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """
     A pool of keep-alive connections without a limit. No retries, redirects or cookies.
 
     It obeys the request's `connect` and `read` timeouts (no others: nothing waits for a place in
     the pool). `response.extensions["stream"]` is the `AiohttpStream`, for readers to whom the
-    generators of `aiter_raw` are too dear. A response's content encoding is undone on the way.
+    generators of `aiter_raw` are too dear; `extensions["length"]` is what its headers say of the
+    body's length. A response's content encoding is undone on the way.
 
     Belongs to the event loop of its first request.
     """
@@ -185,8 +240,13 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             )
         except (aiohttp.ClientError, OSError) as error:
             raise as_httpx(error) from None
-        stream = AiohttpStream(response, self._streams)
-        return httpx.Response(
+        encoding = encoding_of(response.headers.get("Content-Encoding", ""))
+        stream = (
+            InflatedStream(response, self._streams, encoding)
+            if encoding
+            else AiohttpStream(response, self._streams)
+        )
+        answer = httpx.Response(
             response.status,
             headers=[
                 (name, value)
@@ -194,8 +254,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 if name.lower() not in (b"content-encoding", b"content-length")
             ],
             stream=stream,
-            extensions={"stream": stream},
+            extensions={"stream": stream, "length": response.headers.get("Content-Length")},
         )
+        return stream.answer(answer)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._closed:
@@ -206,8 +267,11 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     limit=0,
                     keepalive_timeout=KEEP_ALIVE_SECONDS,
                     ssl=self._ssl_context or True,
+                    socket_factory=_socket,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                read_bufsize=SLICE_BYTES // 2,
+                auto_decompress=False,  # aiohttp's has no bound
                 skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
             )
         return self._session

@@ -4,47 +4,55 @@ from __future__ import annotations
 
 import http.client
 import re
+import time
 from collections.abc import AsyncGenerator, Sequence
+from math import inf
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import orjson
 
-from chatstream.providers import (
-    FinishReason,
-    Piece,
-    ProviderRequest,
-    Reasoning,
-    Text,
-    Usage,
-    asked_to_go_on,
-)
-from chatstream.providers.answer import NDJSON, names_in, text_in
+from chatstream.providers import Piece, ProviderRequest, Reasoning, asked_to_go_on
+from chatstream.providers.answer import NDJSON, Asking, names_in, text_in, usage_of
 from chatstream.providers.http import ProviderClient
+from chatstream.providers.reasons import Mark, mark_of
+from chatstream.providers.thinking import Thoughts
+from chatstream.providers.ways import Ways
 
 DEFAULT_ADDRESS: Final = "http://127.0.0.1:11434"
 DEFAULT_MODEL: Final = "llama3.2"
-FINISH: Final[dict[str, FinishReason]] = {"stop": "stop", "length": "length"}
 
 PROBE_SECONDS: Final = 0.15
 """To connect, and again to be answered: a machine of one's own is not further away."""
+MAX_PROBE_BYTES: Final = 1024 * 1024
 
 
 class OllamaProvider:
     """An Ollama at `address`, in any form that `OLLAMA_HOST` takes."""
 
     def __init__(
-        self, *, address: str, model: str, connect_timeout: float, name: str = "ollama"
+        self,
+        *,
+        address: str,
+        model: str,
+        connect_timeout: float,
+        token_timeout: float = inf,
+        name: str = "ollama",
     ) -> None:
         self.name = name
         self.model = model
         self._client = ProviderClient(
-            name, base_url(address), connect_timeout=connect_timeout, wire=NDJSON
+            name,
+            base_url(address),
+            connect_timeout=connect_timeout,
+            token_timeout=token_timeout,
+            wire=NDJSON,
+            pull="ollama pull",
         )
 
     def reply(self, request: ProviderRequest) -> AsyncGenerator[Piece, None]:
         """Yield the answer's pieces; as `Provider.reply` promises."""
-        return self._client.reply("api/chat", _body(request), OllamaAnswer())
+        return self._client.reply(request, _asking)
 
     async def models(self) -> list[str]:
         """Return the names of the models that it has."""
@@ -59,7 +67,8 @@ class OllamaAnswer:
     """One answer, from its lines. Whole once one says that it is `done`."""
 
     def __init__(self) -> None:
-        self.finish: FinishReason | None = None
+        self.finish: Mark | None = None
+        self._thoughts = Thoughts()
 
     def take(self, chunk: dict[str, Any]) -> Sequence[Piece]:
         """Return what one line adds; as `Answer.take` promises."""
@@ -69,14 +78,18 @@ class OllamaAnswer:
             if thought := message.get("thinking"):
                 pieces.append(Reasoning(text_in(thought)))
             if text := message.get("content"):
-                pieces.append(Text(text_in(text)))
+                pieces += self._thoughts.take(text_in(text))
         if chunk.get("done"):
-            self.finish = FINISH.get(chunk.get("done_reason") or "stop", "other")
+            self.finish = mark_of(chunk.get("done_reason")) or "stop"
             if "eval_count" in chunk or "prompt_eval_count" in chunk:
                 # A prompt that was still in memory is not counted again.
                 counts = chunk.get("prompt_eval_count") or 0, chunk.get("eval_count") or 0
-                pieces.append(Usage(*counts))
+                pieces += usage_of(counts[:1], counts[1:])
         return pieces
+
+    def end(self) -> Sequence[Piece]:
+        """Return what was held; as `Answer.end` promises."""
+        return self._thoughts.end()
 
 
 def base_url(host: str) -> str:
@@ -86,15 +99,16 @@ def base_url(host: str) -> str:
     >>> base_url("0.0.0.0"), base_url("gpu.example:80"), base_url("https://ollama.example/x/")
     ('http://127.0.0.1:11434', 'http://gpu.example:80', 'https://ollama.example/x')
     """
-    host = host.strip().rstrip("/")
+    host, mark, query = host.strip().partition("?")
+    host = host.rstrip("/")
     # A server's setting to listen everywhere, which is no address to ask at.
     host = re.sub(r"^(https?://)?(?:0\.0\.0\.0|\[::\])?(?=:\d|/|$)", r"\g<1>127.0.0.1", host)
-    if host.startswith(("http://", "https://")):
-        return host
+    if re.match(r"https?://", host, re.IGNORECASE):
+        return f"{host}{mark}{query}"
     place, slash, path = host.partition("/")
     if not re.search(r":\d+$", place):
         place += ":11434"
-    return f"http://{place}{slash}{path}"
+    return f"http://{place}{slash}{path}{mark}{query}"
 
 
 def installed(address: str = DEFAULT_ADDRESS) -> list[str] | None:
@@ -110,12 +124,27 @@ def installed(address: str = DEFAULT_ADDRESS) -> list[str] | None:
     try:
         connection.request("GET", "/api/tags")
         response = connection.getresponse()
-        tags = orjson.loads(response.read())
+        tags = orjson.loads(_body_in_time(response))
         return names_in(tags, "models", "name") if response.status == 200 else None
     except (OSError, http.client.HTTPException, orjson.JSONDecodeError):
         return None
     finally:
         connection.close()
+
+
+def _body_in_time(response: http.client.HTTPResponse) -> bytes:
+    """Read what comes of a body, which may never end."""
+    body, due = bytearray(), time.monotonic() + PROBE_SECONDS
+    while len(body) < MAX_PROBE_BYTES and time.monotonic() < due:
+        data = response.read1(65536)
+        if not data:
+            break
+        body += data
+    return bytes(body)
+
+
+def _asking(request: ProviderRequest, _: Ways) -> Asking:
+    return Asking("api/chat", _body(request), OllamaAnswer())
 
 
 def _body(request: ProviderRequest) -> dict[str, Any]:

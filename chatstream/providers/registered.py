@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from chatstream.errors import ProviderError, ProviderTimeout, SettingsError
+from chatstream.logs import CONTENT
 from chatstream.providers import (
     Bounded,
     Closes,
@@ -124,6 +125,19 @@ def _wrong(entry: str, message: str) -> SettingsError:
     return SettingsError(f"CHATSTREAM_PROVIDERS: {entry}: {message}")
 
 
+class Failed(Exception):
+    """Stands in the log for an error whose words may quote what users said."""
+
+
+def _tell(name: str, error: Exception) -> None:
+    """Log where it was raised; what it says only where the log may hold what users said."""
+    told: Exception = error
+    if CONTENT.disabled:
+        told = Failed(f"{type(error).__name__}; CHATSTREAM_LOG_CONTENT=true shows what it says")
+        told.__traceback__ = error.__traceback__
+    logger.warning("provider failed", extra={"provider": name}, exc_info=told)
+
+
 class Registered:
     """One's own provider under its name, held to what `Provider` promises."""
 
@@ -164,7 +178,7 @@ class Registered:
         except TimeoutError as error:
             raise ProviderTimeout("The provider was too slow.", retryable=True) from error
         except Exception as error:
-            logger.warning("provider failed", extra={"provider": self.name}, exc_info=error)
+            _tell(self.name, error)
             raise ProviderError("The provider failed.", retryable=True) from error
 
     async def models(self) -> list[str]:
@@ -176,7 +190,7 @@ class Registered:
         except ProviderError:
             raise
         except Exception as error:
-            logger.warning("provider failed", extra={"provider": self.name}, exc_info=error)
+            _tell(self.name, error)
             raise ProviderError("The provider failed.", retryable=True) from error
 
     async def aclose(self) -> None:

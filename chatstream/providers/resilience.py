@@ -113,10 +113,9 @@ class Route:
             self._first = number
             return
         wait = min(target.breaker.wait() for target in self._targets)
+        code, message = _nobody(self._targets)
         raise full or Unavailable(
-            "No provider answers at the moment.",
-            code="provider_unavailable",
-            retry_after=math.ceil(min(wait, MAX_RETRY_AFTER)),
+            message, code=code, retry_after=math.ceil(min(wait, MAX_RETRY_AFTER))
         )
 
     def leave(self) -> None:
@@ -163,9 +162,10 @@ class Route:
             finally:
                 self.leave()
             number = await self._next(number)
-        raise self._failure or ProviderError(
-            "No provider answers at the moment.", code="provider_unavailable", retryable=True
-        )
+        if self._failure is not None:
+            raise self._failure
+        code, message = _nobody(self._targets)
+        raise ProviderError(message, code=code, retryable=True)
 
     async def _may_ask(self, number: int) -> bool:
         """Wait for a place at a target, and for it to be worth asking; False if it was too long."""
@@ -195,7 +195,7 @@ class Route:
             "attempt failed",
             extra={"provider": self.name, "attempt": self.attempt, "code": failure.code},
         )
-        if failure.code == "provider_auth":
+        if failure.code in ("provider_auth", "provider_quota"):
             self._left[number] = 0
         elif not failure.retryable:
             raise failure  # it is the request that was refused
@@ -279,6 +279,16 @@ async def _let_in(breaker: Breaker) -> Entry | None:
             return None
         await asyncio.sleep(wait)
     return entry
+
+
+def _nobody(targets: Sequence[Target]) -> tuple[str, str]:
+    """Return the code and the sentence of a turn that nobody is worth asking for."""
+    empty = [target.provider.name for target in targets if target.breaker.account.empty]
+    if not empty:
+        return "provider_unavailable", "No provider answers at the moment."
+    code = "provider_quota" if len(empty) == len(targets) else "provider_unavailable"
+    names = " and ".join(empty)
+    return code, f"No provider answers at the moment: no credit is left in the account at {names}."
 
 
 def _overloaded(seconds: float) -> ProviderError:

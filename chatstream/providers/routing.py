@@ -85,6 +85,8 @@ class Providers:
             for other in dict.fromkeys(settings.fallbacks)
             if other in self.by_name and other != first.name
         ]
+        if model not in (None, first.model):
+            self._list_of(first.name).look()  # `knows` is asked when the turn has ended
         targets = [self._target(first, model or first.model, settings)]
         targets += [self._target(other, other.model, settings) for other in others]
         patience = Patience(
@@ -109,9 +111,19 @@ class Providers:
 
     async def list_models(self, name: str) -> list[str]:
         """Return a provider's models, the default one first; as `ModelList.names` promises."""
+        return await self._list_of(name).names()
+
+    def knows(self, name: str, model: str) -> bool:
+        """Say whether a model is one that the settings or its provider name, as far as known."""
+        provider = self.by_name.get(name)
+        if provider is None or model == provider.model:
+            return provider is not None
+        return name in self._models and model in self._models[name]
+
+    def _list_of(self, name: str) -> ModelList:
         if name not in self._models:
             self._models[name] = ModelList(self.by_name[name])
-        return await self._models[name].names()
+        return self._models[name]
 
     def warm_up(self) -> None:
         """Begin to load the local model, where it answers: its first answer is quick then."""
@@ -167,21 +179,24 @@ def build(settings: Settings) -> Providers:
 
 def _with_keys(settings: Settings, found: dict[str, Provider], reasons: dict[str, str]) -> None:
     """Make those that a key, or an address of one's own, opens."""
-    timeout = settings.connect_timeout
+    connect, token = settings.connect_timeout, settings.token_timeout
     if settings.openai_api_key or "openai_base_url" in settings.model_fields_set:
         found["openai"] = OpenAIProvider(
             base_url=settings.openai_base_url,
             api_key=_secret(settings.openai_api_key),
             model=settings.openai_model,
-            connect_timeout=timeout,
             prefill=settings.openai_prefill,
+            finish_optional=settings.openai_finish_reason == "optional",
+            connect_timeout=connect,
+            token_timeout=token,
         )
     if settings.gemini_api_key:
         found["gemini"] = GeminiProvider(
             base_url=settings.gemini_base_url,
             api_key=_secret(settings.gemini_api_key),
             model=settings.gemini_model,
-            connect_timeout=timeout,
+            connect_timeout=connect,
+            token_timeout=token,
         )
     if settings.anthropic_api_key:
         found["anthropic"] = AnthropicProvider(
@@ -189,7 +204,8 @@ def _with_keys(settings: Settings, found: dict[str, Provider], reasons: dict[str
             api_key=_secret(settings.anthropic_api_key),
             model=settings.anthropic_model,
             version=settings.anthropic_version,
-            connect_timeout=timeout,
+            connect_timeout=connect,
+            token_timeout=token,
         )
     for name in ("openai", "gemini", "anthropic"):
         if name not in found:
@@ -215,6 +231,7 @@ def _ollama(settings: Settings, found: dict[str, Provider], reasons: dict[str, s
         address=host,
         model=model or ollama.DEFAULT_MODEL,
         connect_timeout=settings.connect_timeout,
+        token_timeout=settings.token_timeout,
     )
 
 

@@ -40,8 +40,8 @@ def acknowledge_before_syncing() -> None:
     """What is on its way to the disk counts as durable."""
     add = order.Order.add
 
-    def broken(self: order.Order, pending: order.Pending) -> None:
-        add(self, replace(pending, tell=lambda error: None))
+    def broken(self: order.Order, pending: order.Pending, owner: order.Owner) -> None:
+        add(self, replace(pending, tell=lambda error: None), owner)
         pending.tell(None)
 
     put(order.Order, "add", broken)

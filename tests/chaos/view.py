@@ -50,7 +50,7 @@ class View:
         self.cleared = False
         self.must_rewind = False
         self._erasable = erasable
-        self._elsewhere: str | None = None
+        self._unmended: str | None = None
         self._ledger = ledger
         self._ready = False
         self._connected_at = 0.0
@@ -59,10 +59,9 @@ class View:
         """Take note of a new connection: from the cursor, or from the beginning again."""
         self._connected_at = time.monotonic()
         self._ready = False
-        # A cut between `ready` and `reset`: what it was given tells that it was not gone on.
-        cut_before_reset = self._erasable and self._elsewhere is not None
-        if rewind or self.must_rewind or cut_before_reset:
-            self.must_rewind, self._elsewhere = False, None
+        self._unmended = None
+        if rewind or self.must_rewind:
+            self.must_rewind = False
             self.last_id = ""
             self._forget()
 
@@ -95,21 +94,23 @@ class View:
         elif not self._ready:
             self._violate(1, f"{kind} before ready")
         elif kind == "reset" and self._erasable:
-            self.must_rewind, self._elsewhere = True, None
+            self.must_rewind, self._unmended = True, None
         elif kind == "reset":
             self._violate(1, f"reset after {self.last_id}")
-        elif self._elsewhere:
-            self._violate(1, self._elsewhere)
-            self._elsewhere = None
+        elif self._unmended:
+            self._violate(1, self._unmended)
+            self._unmended = None
         elif kind != "caught_up":
             self._fold(kind, event)
 
     def _open(self, event: Json) -> None:
         self._ready = True
+        if "id" not in event:
+            # A cursor that is no good stays until the `reset`: a cut between the two mends nothing.
+            self._unmended = f"asked for {self.last_id}, not gone on, and not reset"
+            return
         if self.last_id and event["id"] != self.last_id:
-            self._elsewhere = f"asked for {self.last_id}, given {event['id']}"
-            if not self._erasable:
-                self._violate(1, self._elsewhere)
+            self._violate(1, f"asked for {self.last_id}, given {event['id']}")
         self.last_id = event["id"]
 
     def _fold(self, kind: str, event: Json) -> None:

@@ -1,0 +1,82 @@
+"""What is refused before an application sees it, told as every other error is: as a problem."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import NamedTuple
+
+from websockets.datastructures import Headers
+from websockets.http11 import Response
+
+from chatstream.http.problems import MEDIA_TYPE, members
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+_CODES = {
+    400: "bad_request",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    414: "uri_too_long",
+    426: "upgrade_required",
+    431: "head_too_large",
+    500: "internal",
+    503: "too_many_connections",
+}
+RETRY_SECONDS = "1"
+
+
+class Refusal(NamedTuple):
+    """Why a request is not taken: a status, and a sentence for the caller."""
+
+    status: int
+    detail: str
+
+
+class Refused(Exception):
+    """Ends the parsing of a request that is not taken."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.refusal = Refusal(status, detail)
+
+
+def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the id that a request gives itself if it is sane, else a new one."""
+    given = dict(headers).get(b"x-request-id", b"").decode("latin-1")
+    return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def answer(refusal: Refusal, name: str) -> tuple[list[tuple[str, str]], bytes]:
+    """Return the headers and the body of a refusal; `name` is the request's id."""
+    status = HTTPStatus(refusal.status)
+    code = _CODES.get(refusal.status, "http_error")
+    body = members(refusal.status, code, status.phrase, refusal.detail, name)
+    headers = [
+        ("Content-Type", MEDIA_TYPE),
+        ("Content-Length", str(len(body))),
+        ("X-Request-ID", name),
+        ("Server-Timing", "app;dur=0.0"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Connection", "close"),
+    ]
+    if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers.append(("Retry-After", RETRY_SECONDS))
+    return headers, body
+
+
+def raw(refusal: Refusal, name: str) -> bytes:
+    """Return a whole answer of HTTP/1.1."""
+    return handshake(name, refusal.status, refusal.detail).serialize()
+
+
+def handshake(name: str, status: int, detail: str) -> Response:
+    """Return the answer to a handshake that fails."""
+    known = HTTPStatus(status)
+    headers, body = answer(Refusal(known.value, detail.strip() or known.phrase), name)
+    headers.append(("Date", formatdate(usegmt=True)))
+    return Response(known.value, known.phrase, Headers(headers), body)
