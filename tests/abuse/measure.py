@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -62,6 +63,7 @@ def measure(group: Group, attack: Attack, seconds: float, rest: float = REST_SEC
 
 async def _within(attack: Attack, target: Target) -> None:
     await attack(target)
+    await asyncio.sleep(0.05)  # what was aborted is closed once the loop comes round
 
 
 @contextmanager
