@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -41,15 +42,15 @@ class Figures:
     after: float
 
 
-def measure(group: Group, attack: Attack, seconds: float) -> Figures:
-    """Attack a new server for so long."""
+def measure(group: Group, attack: Attack, seconds: float, rest: float = REST_SECONDS) -> Figures:
+    """Attack a new server for so long, then let it rest."""
     with tempfile.TemporaryDirectory(prefix="abuse-") as folder, group.world() as environment:
         with _server(Path(folder), environment) as (port, process), _probe(port, process) as probe:
             time.sleep(WARM_UP_SECONDS)
             _ask(probe)
             uvloop.run(_within(attack, Target(port, time.monotonic() + seconds)))
             during = _ask(probe)
-            time.sleep(REST_SECONDS)
+            time.sleep(rest)
             after = _ask(probe)
     before = during["first"]
     return Figures(
@@ -62,6 +63,7 @@ def measure(group: Group, attack: Attack, seconds: float) -> Figures:
 
 async def _within(attack: Attack, target: Target) -> None:
     await attack(target)
+    await asyncio.sleep(0.05)  # what was aborted is closed once the loop comes round
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tests.abuse.target import Attack, Target
 
@@ -30,13 +30,15 @@ async def _held(target: Target, first: bytes) -> None:
         while target.left:
             try:
                 reader, writer = await target.connect()
-                writer.write(first)
+            except OSError:
+                await asyncio.sleep(0.05)
+                continue
+            writer.write(first)
+            with suppress(TimeoutError, OSError):
                 async with asyncio.timeout(target.left):
                     while await reader.read(65536):
                         pass
-                writer.close()
-            except (TimeoutError, OSError):
-                pass
+            writer.transport.abort()
             await asyncio.sleep(0.05)
 
     await asyncio.gather(*(hold() for _ in range(CONNECTIONS)))
