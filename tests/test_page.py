@@ -353,8 +353,8 @@ def test_an_answer_without_text_is_told_calmly_and_can_be_asked_again(
     quiet = ending.evaluate("(one) => getComputedStyle(one).backgroundColor")
     assert quiet == "rgba(0, 0, 0, 0)"
     page.get_by_role("button", name="Ask again").click()
+    expect(turns(page, "completed")).to_have_count(1)
     expect(ending).to_contain_text(told)
-    page.wait_for_function("document.querySelector('.turn[data-status=completed]')")
     assert asked(upstream) == 2
     page.reload()
     expect(page.get_by_role("button", name="Ask again")).to_be_visible()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from chatstream.importing import import_files
 from tests.browser import ServerProcess, browser, complaints, module_page, new_page, run
@@ -222,8 +222,8 @@ def test_a_history_full_of_such_texts_loads_without_standing_still(
 
         def load() -> str:
             page.goto(server.url)
-            page.wait_for_function("document.querySelectorAll('.turn').length === 4")
-            page.wait_for_function("!document.querySelector('.answer[aria-busy=\"true\"]')")
+            expect(page.locator(".turn")).to_have_count(4)
+            expect(page.locator('.answer[aria-busy="true"]')).to_have_count(0)
             return json.dumps(
                 page.eval_on_selector_all(".answer", "all => all.map((one) => one.textContent)")
             )
