@@ -232,9 +232,11 @@ async def test_an_intent_that_cannot_be_taken_back_erases_what_came_before_it_an
             name, only = BREAKS[what]
             fail(patch, name, errno.EIO, only)
             if name != "unlink":
-                fail(patch, "unlink", errno.EIO, lambda path: "intents" in str(path))
+                fail(patch, "unlink", errno.EIO, lambda path: str(path).endswith(".json"))
             else:
-                fail(patch, "unlink", errno.EIO, lambda path: not str(path).endswith(".live"))
+                fail(
+                    patch, "unlink", errno.EIO, lambda path: str(path).endswith((".json", ".jsonl"))
+                )
             with pytest.raises(StorageFailed):
                 await act(log, what, running.conversation)
         assert SECRET.encode() in contents(tmp_path)
@@ -258,7 +260,7 @@ async def test_what_began_after_an_erasure_of_the_user_failed_outlives_its_inten
         await (await start(log)).end("turn.completed", {})
         with monkeypatch.context() as patch:
             fail(patch, "replace", errno.EIO, lambda path: Path(str(path)).is_dir())
-            fail(patch, "unlink", errno.EIO, lambda path: "intents" in str(path))
+            fail(patch, "unlink", errno.EIO, lambda path: str(path).endswith(".json"))
             with pytest.raises(StorageFailed):
                 await log.erase_user("u")
         await (await start(log, "turn-0002", address=other)).end("turn.completed", {})
@@ -303,7 +305,7 @@ async def test_an_intent_that_stays_after_its_erasure_does_no_harm(
     async with open_log(tmp_path, "terminal") as log:
         conversation = (await start(log, "turn-0001", SECRET)).conversation
         with monkeypatch.context() as patch:
-            fail(patch, "unlink", errno.EIO, lambda path: "intents" in str(path))
+            fail(patch, "unlink", errno.EIO, lambda path: str(path).endswith(".json"))
             await act(log, what, conversation)
         assert len(list((tmp_path / "intents").iterdir())) == 1
         await (await start(log, "turn-0002")).end("turn.completed", {})

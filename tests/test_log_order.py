@@ -34,11 +34,13 @@ class World:
     def __init__(self) -> None:
         self.said: list[object] = []
         self.syncs = Syncs()
-        self.order = Order(
-            cast(Syncer, self.syncs),
-            lambda end, error: self.said.append(("undo", end)),
-            lambda: self.said.append("shown"),
-        )
+        self.order = Order(cast(Syncer, self.syncs))
+
+    def undo(self, end: End | None, error: OSError) -> None:
+        self.said.append(("undo", end))
+
+    def shown(self) -> None:
+        self.said.append("shown")
 
     def add(
         self, place: int, size: int | None = None, then: Callable[[], None] | None = None
@@ -51,7 +53,7 @@ class World:
                 then()
 
         end = None if size is None else End(size)
-        self.order.add(Pending(place, end, (0,), tell))
+        self.order.add(Pending(place, end, (0,), tell), self)
 
 
 async def test_a_failed_sync_is_undone_before_anybody_is_told() -> None:
@@ -150,7 +152,7 @@ async def test_a_sync_makes_the_names_in_a_folder_durable_too(
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "fdatasync", fsync)
     fd = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
-    world.order.add(Pending(1, None, (fd, tmp_path), lambda error: None))
+    world.order.add(Pending(1, None, (fd, tmp_path), lambda error: None), world)
     job, _ = world.syncs.waiting[0]
     job()
     os.close(fd)

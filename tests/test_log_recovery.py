@@ -167,7 +167,7 @@ async def test_an_erasure_that_a_start_cannot_finish_is_finished_by_the_next_and
         turn = await start(log, address=Address("u", "erased"))
         await (await start(log)).end("turn.completed", {})
         with monkeypatch.context() as patch:
-            fail(patch, "unlink", errno.EIO, lambda path: not str(path).endswith(".live"))
+            fail(patch, "unlink", errno.EIO, lambda path: str(path).endswith((".json", ".jsonl")))
             with pytest.raises(StorageFailed):
                 await log.erase(turn.conversation)
 
@@ -444,3 +444,26 @@ async def test_an_end_that_the_disk_refuses_is_written_once_it_takes_it(
     ends = [orjson.loads(event.json) for event in found if event.type == "turn.interrupted"]
     assert sorted(end["turn_id"] for end in ends) == ["turn-0001", "turn-0002"]
     assert await events(tmp_path) == [orjson.loads(event.json) for event in found]
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_an_orphan_that_the_disk_refused_does_not_come_back_after_a_clear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    killed(tmp_path)  # it had said "all of it"
+
+    def full(*_: object, **__: object) -> None:
+        raise StorageFull("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "write", full)
+        async with open_log(tmp_path, "terminal") as log:
+            conversation = await log.conversation(ADDRESS)
+            patch.undo()
+            clearing = asyncio.ensure_future(log.clear(conversation))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            await log.conversation(ADDRESS)
+            await clearing
+            assert b"all of it" not in file(tmp_path).read_bytes()
+            assert [e.type for e in await everything(conversation)][-1] == "history.cleared"

@@ -25,6 +25,7 @@ async def end_orphans(conversation: Conversation) -> None:
     What the disk refuses stays an orphan, to be ended when the conversation is next asked for,
     or by the next start: until then it can be read, and is without its text.
     """
+    await conversation.settled()  # a clear that is under way tells of them itself
     orphans, conversation.orphans = conversation.orphans, []
     turns = [LiveTurn.left(conversation, orphan) for orphan in orphans]
     conversation.running |= {turn.started_place: turn for turn in turns}

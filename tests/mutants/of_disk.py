@@ -15,7 +15,7 @@ DEFECTS = [
         "log/order.py",
         (
             "        if error is not None:\n"
-            "            self._undo(next((p.before for p in done if p.before is "
+            "            owner.undo(next((p.before for p in done if p.before is "
             "not None), None), error)\n"
             "        for pending in done:\n"
             "            pending.tell(error)\n"
@@ -24,7 +24,7 @@ DEFECTS = [
             "        for pending in done:\n"
             "            pending.tell(error)\n"
             "        if error is not None:\n"
-            "            self._undo(next((p.before for p in done if p.before is "
+            "            owner.undo(next((p.before for p in done if p.before is "
             "not None), None), error)\n"
         ),
         ("test_log_order.py",),
@@ -151,7 +151,7 @@ DEFECTS = [
     Defect(
         "a-cut-keeps-what-was-refused",
         "log/log_file.py",
-        "            cut_back(self._fd, end.size)\n",
+        "            self._longer = not cut_back(self._fd, end.size)\n",
         "            pass\n",
         ("test_event_log.py",),
     ),
@@ -231,8 +231,8 @@ DEFECTS = [
     Defect(
         "a-reserve-of-any-size-is-one",
         "log/reserve.py",
-        "if self._path.stat().st_size == self._size:",
-        "if self._path.stat().st_size <= self._size:",
+        "if stat.S_ISREG(found.st_mode) and found.st_size == self._size:",
+        "if stat.S_ISREG(found.st_mode) and found.st_size <= self._size:",
         ("test_log_disk.py",),
     ),
     Defect(

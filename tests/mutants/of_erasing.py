@@ -95,8 +95,8 @@ DEFECTS = [
     Defect(
         "what-is-removed-is-not-synced",
         "log/intents.py",
-        ("    if path.parent.exists():\n        sync_folder(path.parent)"),
-        "    path.parent.exists()",
+        ("        remove_copies(path)\n        sync_folder(path.parent)"),
+        "        remove_copies(path)",
         ("test_log_power.py",),
     ),
     Defect(

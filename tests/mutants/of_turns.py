@@ -44,8 +44,8 @@ DEFECTS = [
     Defect(
         "a-leaving-canceller-takes-the-end-along",
         "turns.py",
-        ("            await asyncio.shield(turn.done)\n            return await self.get"),
-        ("            await turn.done\n            return await self.get"),
+        "while not (await asyncio.wait([turn.done], timeout=REFUSED_SECONDS))[0]:",
+        "while not await asyncio.wait_for(turn.done, REFUSED_SECONDS):",
         ("test_turns.py",),
     ),
     Defect(
