@@ -10,10 +10,14 @@ from tests.abuse.target import Attack, Group
 SECONDS = 1.0
 TRIES = 2
 """What else the machine does can spoil one run, hardly two."""
-ALL = [(group, attack) for group in GROUPS for attack in group.attacks]
+ALL = [
+    pytest.param(group, attack, id=f"{group.name}: {attack.__name__}")
+    for group in GROUPS
+    for attack in group.attacks
+]
 
 
-@pytest.mark.parametrize(("group", "attack"), ALL, ids=lambda given: getattr(given, "__name__", ""))
+@pytest.mark.parametrize(("group", "attack"), ALL)
 def test_nobody_else_is_kept_waiting_by(group: Group, attack: Attack) -> None:
     found = []
     for _ in range(TRIES):

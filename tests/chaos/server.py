@@ -109,7 +109,7 @@ class ServerProcess:
         self._process.send_signal(how)
         await self._process.wait()
         self._stopping()  # what started while it drained
-        if self._process.returncode != -how:
+        if self._process.returncode != (0 if how is signal.SIGTERM else -how):
             self._ledger.violate(0, f"the server ended as {self._process.returncode}")
 
     def lose_power(self, *, torn: bool) -> None:

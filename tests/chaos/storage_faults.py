@@ -74,11 +74,11 @@ def begin_the_clock_anew() -> None:
 
 
 def keep_a_copy() -> None:
-    """A clear leaves what was there under another name."""
+    """A clear leaves what was there, where no look for copies finds it."""
     write_aside = erase.write_aside
 
     async def broken(path: Path, *given: Any) -> int:
-        shutil.copy(path, path.with_suffix(".old"))
+        shutil.copy(path, path.parent.parent / f"{path.name}.old")
         return await write_aside(path, *given)
 
     put(erase, "write_aside", broken)
