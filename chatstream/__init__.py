@@ -15,7 +15,7 @@ Layers, imports point down only (`tests/test_layers.py`)::
                  overload, refusals)
     guards       auth, limits, services
     work         turns, starting, reply, deadlines, ending, admission, lag, versions,
-                 subscriber, history, pulse, usage
+                 context, subscriber, history, pulse, usage
                  (writers and readers meet only at the log)
     parts        log/, providers/ (an adapter a module, routing, resilience)
     values       events, wire, validation, patterns, errors, settings, metrics, logs, outlet,

@@ -1,5 +1,5 @@
 """
-The vocabulary of a conversation: ids, addresses, event types. Pure values, no I/O.
+The vocabulary of a conversation: ids, addresses, event types. Values, no I/O.
 
 An `EventId` is an event's place, `<ms>-<n>`: 13 digits, a dash, 4 digits. Two ids compare as
 strings in the order in which they were given (CONTRACT section 1).
@@ -7,9 +7,15 @@ strings in the order in which they were given (CONTRACT section 1).
 
 from __future__ import annotations
 
+import os
 import re
+import time
+import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple, NewType
+
+import orjson
 
 EventId = NewType("EventId", str)
 TurnId = NewType("TurnId", str)
@@ -93,3 +99,15 @@ def status_of(event_type: str) -> TurnStatus:
     status = event_type.removeprefix("turn.")
     assert status in ("completed", "failed", "cancelled", "interrupted")
     return status  # type: ignore[return-value]  # narrowed by the assertion above
+
+
+def kept(event: Mapping[str, object]) -> bytes:
+    """Encode an event that waits in memory: what `orjson` returns takes 4 KiB at least, or 64."""
+    return bytes(memoryview(orjson.dumps(event)))
+
+
+def new_turn_id() -> str:
+    """Return an id that no other turn has: a UUIDv7 (RFC 9562, section 5.7), sorted by time."""
+    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+    number &= ~(0xF << 76) & ~(0x3 << 62)
+    return str(uuid.UUID(int=number | 0x7 << 76 | 0x2 << 62))

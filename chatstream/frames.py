@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import orjson
 from pydantic import BaseModel
@@ -20,9 +20,12 @@ from chatstream.events import EventId, before
 from chatstream.history import read_place
 from chatstream.http.conversations import history_page, keep_feedback
 from chatstream.limits import Kind
+from chatstream.log.conversation import Conversation
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
+from chatstream.services import Services
 from chatstream.subscriber import Start, start_of_conversation
+from chatstream.subscription import Subscription
 from chatstream.turns import EndedTurn
 from chatstream.validation import (
     MAX_ID_CHARS,
@@ -34,9 +37,6 @@ from chatstream.validation import (
     check_message,
     parse,
 )
-
-if TYPE_CHECKING:
-    from chatstream.websocket import Session
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,39 @@ class SubscribeFrame(Addressed):
     """Follows a conversation; `after` is any id, or 0 for the beginning, and empty it is none."""
 
     after: str | None = None
+
+
+class Session(Protocol):
+    """The socket that frames came by, as far as carrying them out goes."""
+
+    user_id: str
+    services: Services
+    subscriptions: dict[str, Subscription]
+
+    @property
+    def client(self) -> str:
+        """The address of the client."""
+        ...
+
+    def answer(self, data: Json, ref: object) -> None:
+        """Send an answer, before any event that becomes visible after this."""
+        ...
+
+    def subscribe(self, conversation: Conversation, start: Start, ref: object = None) -> None:
+        """Send a conversation from a place on."""
+        ...
+
+    def unsubscribe(self, conversation_id: str) -> None:
+        """Stop sending a conversation."""
+        ...
+
+    def hold(self, conversation_id: str) -> None:
+        """Keep a conversation's events back until `release`."""
+        ...
+
+    def release(self, conversation_id: str) -> None:
+        """Let them go."""
+        ...
 
 
 class Frames:
@@ -83,8 +116,7 @@ class Frames:
                 await self._services.runner.pause()
             self._session.answer(problem(error) | about, ref)
         except Exception as error:
-            host = getattr(self._session.socket.client, "host", "")
-            logger.exception("frame failed", extra={"address": host})
+            logger.exception("frame failed", extra={"address": self._session.client})
             self._session.answer(problem(error) | about, ref)
 
     def _handler(self, data: Json) -> Handler:
@@ -163,8 +195,7 @@ class Frames:
         self._session.answer({"type": "pong"}, ref)
 
     async def _count(self, kind: Kind = "default") -> None:
-        client = self._session.socket.client
-        await self._services.limits.hit(kind, client.host if client else "unknown")
+        await self._services.limits.hit(kind, self._session.client)
 
 
 def read_frame(text: str) -> Json:

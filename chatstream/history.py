@@ -1,5 +1,5 @@
 """
-The past of a conversation, read from the end of its file: pages of history, and a turn's context.
+The past of a conversation, read from the end of its file: pages of history.
 
 A turn that `replaces` another takes it, and every turn started between the two, out of view: the
 record says where the replaced one started, so one look back over the file knows what is hidden.
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import partial
-from itertools import islice
 from typing import NamedTuple
 
 import orjson
@@ -21,11 +19,8 @@ from chatstream.log import records
 from chatstream.log.conversation import Conversation
 from chatstream.log.feedback import Ratings
 from chatstream.log.records import Json
-from chatstream.providers import Message
 
 MAX_PAGE_BYTES = 512 * 1024
-CONTEXT_TURNS = 4000
-"""How far back a context is looked for, should the newest turns have no text."""
 
 NOTHING_HIDDEN = EventId("9999999999999-9999")
 _BEFORE = re.compile(r"(\d{13}-\d{4})([mr])(\d{13}-\d{4})", re.ASCII)
@@ -49,7 +44,7 @@ class Page(NamedTuple):
     before: str | None
 
 
-class _Turn(NamedTuple):
+class Turn(NamedTuple):
     """A turn in view: what later ones hide, and what they and itself do."""
 
     started: Json
@@ -114,7 +109,7 @@ def messages(
 ) -> Iterator[tuple[Place, Json]]:
     """Yield the messages in view before a place, newest first, each with its own place."""
     hidden_from = until.hidden_from if until else NOTHING_HIDDEN
-    for started, terminal, hidden, hides in _turns(fd, size, until, hidden_from):
+    for started, terminal, hidden, hides in turns_back(fd, size, until, hidden_from):
         status = (
             terminal["type"].removeprefix("turn.")
             if terminal
@@ -126,7 +121,7 @@ def messages(
         yield Place(started["id"], "m", hides), _message(started, terminal, status)
 
 
-def _turns(fd: int, size: int, until: Place | None, hidden_from: EventId) -> Iterator[_Turn]:
+def turns_back(fd: int, size: int, until: Place | None, hidden_from: EventId) -> Iterator[Turn]:
     """Yield the turns in view, newest first."""
     ends: dict[str, Json] = {}
     end = size
@@ -140,7 +135,7 @@ def _turns(fd: int, size: int, until: Place | None, hidden_from: EventId) -> Ite
         if data["type"] == "turn.started":
             hides_from = min(hidden_from, data.get("replaced_id", NOTHING_HIDDEN))
             if data["id"] < hidden_from:
-                yield _Turn(data, ends.pop(data["turn_id"], None), hidden_from, hides_from)
+                yield Turn(data, ends.pop(data["turn_id"], None), hidden_from, hides_from)
             hidden_from = hides_from
         elif data["type"] == "history.cleared":
             return
@@ -201,31 +196,3 @@ def _reply(started: Json, terminal: Json, status: str) -> Json:
     if terminal.get("reasoning"):
         item["reasoning"] = terminal["reasoning"]
     return item
-
-
-async def context(
-    conversation: Conversation, started_id: EventId, limit: int, replaced: EventId | None
-) -> list[Message]:
-    """
-    Return what goes along with a turn, oldest first: the turns that had ended, with text, when it
-    started; whole ones, the newest that together have at most `limit` messages.
-    """
-    if limit < 2 or conversation.turns == 1:
-        return []  # nothing wanted, or this turn is the first: no file need be read
-    job = partial(_context, started_id=started_id, limit=limit, replaced=replaced)
-    return await conversation.with_file(job)
-
-
-def _context(
-    fd: int, size: int, *, started_id: EventId, limit: int, replaced: EventId | None
-) -> list[Message]:
-    found: list[Message] = []
-    end = records.offset_after(fd, size, before(started_id))
-    turns = _turns(fd, end, None, replaced or NOTHING_HIDDEN)
-    for started, terminal, _, _ in islice(turns, CONTEXT_TURNS):
-        if terminal is not None and terminal.get("text"):
-            found.append(Message("assistant", terminal["text"]))
-            found.append(Message("user", started["message"]["content"]))
-            if len(found) + 2 > limit:
-                break
-    return found[::-1]

@@ -6,17 +6,14 @@ import atexit
 import io
 import logging
 import sys
-from typing import Final, Literal, TextIO
+from typing import Literal, TextIO
 
 import orjson
 
 from chatstream.events import timestamp
 from chatstream.outlet import Outlet, OutletStream
+from chatstream.providers.said import CONTENT
 from chatstream.repeats import Repeats
-
-CONTENT: Final = logging.getLogger("chatstream.content")
-"""What providers said, which may be users' text: off, unless the operator asks for it."""
-CONTENT.disabled = True
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 

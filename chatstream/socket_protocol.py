@@ -28,9 +28,7 @@ from chatstream.connections import Place, Turns
 from chatstream.limits import Throttle
 from chatstream.mailbox import Gate, Mailbox
 from chatstream.refusals import handshake
-
-FRAMES = "chatstream.frames"
-"""In `extensions` where a `websocket.send` may hold `frames`, a list of texts, instead of one."""
+from chatstream.websocket import FRAMES
 
 SLICE = 2048
 """Bytes that are parsed at once: some 340 frames, if they are empty."""

@@ -16,11 +16,11 @@ from functools import partial
 import orjson
 
 from chatstream.admission import Admission, Slot
+from chatstream.context import context
 from chatstream.ended_turn import EndedTurn, ended, find_records, known, other_body
 from chatstream.ending import Why
 from chatstream.errors import NotFound, TooManyRequests, Unavailable
-from chatstream.events import Address, EventId, TurnId
-from chatstream.history import context
+from chatstream.events import Address, EventId, TurnId, new_turn_id
 from chatstream.log.conversation import Conversation
 from chatstream.log.jsonl import JsonlLog
 from chatstream.log.live_turn import LiveTurn
@@ -32,7 +32,6 @@ from chatstream.providers.routing import Providers
 from chatstream.reply import Reply
 from chatstream.settings import Settings
 from chatstream.starting import Starting
-from chatstream.turn_ids import new_turn_id
 from chatstream.validation import ReplacingTurnRequest, TurnRequest
 
 logger = logging.getLogger(__name__)

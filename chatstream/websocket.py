@@ -23,7 +23,6 @@ from chatstream.limits import Throttle
 from chatstream.log.conversation import Conversation
 from chatstream.log.records import Json
 from chatstream.services import SHARE, services_of
-from chatstream.socket_protocol import FRAMES
 from chatstream.subscriber import Signal, Start
 from chatstream.subscription import Subscription
 from chatstream.validation import UserQuery
@@ -31,6 +30,8 @@ from chatstream.validation import UserQuery
 logger = logging.getLogger(__name__)
 
 PROTOCOL = "chatstream.v1"
+FRAMES = "chatstream.frames"
+"""In `extensions` where a `websocket.send` may hold `frames`, a list of texts, instead of one."""
 MAX_SUBSCRIPTIONS = 1000
 """Conversations that one socket may follow at once."""
 FRAMES_AT_ONCE, FRAMES_PER_SECOND = MAX_SUBSCRIPTIONS, 50
@@ -95,6 +96,12 @@ class Session:
         self._task: asyncio.Task[None] | None = None
         self._joins = FRAMES in socket.scope.get("extensions", {})
         self._throttle = Throttle(FRAMES_AT_ONCE, FRAMES_PER_SECOND)
+
+    @property
+    def client(self) -> str:
+        """The address of the client."""
+        client = self.socket.client
+        return client.host if client else "unknown"
 
     async def run(self) -> None:
         """Serve until either side leaves; then nothing of it is left behind."""

@@ -8,11 +8,9 @@ SSE follows the WHATWG HTML standard, section 9.2: an event is sent unnamed, so 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-import orjson
-
-from chatstream.events import EventId
+from chatstream.events import EventId, kept
 
 MAX_FRAME_BYTES = 1_000_000
 """No WebSocket frame that the server sends is larger (CONTRACT section 4)."""
@@ -93,8 +91,3 @@ def reset(conversation_id: str) -> bytes:
 
 
 HEARTBEAT = b'{"type":"heartbeat"}'
-
-
-def kept(event: Mapping[str, object]) -> bytes:
-    """Write an event that waits in memory: what `orjson` returns takes 4 KiB at least, or 64."""
-    return bytes(memoryview(orjson.dumps(event)))

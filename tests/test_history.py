@@ -7,9 +7,10 @@ from pathlib import Path
 import orjson
 import pytest
 
+from chatstream.context import context
 from chatstream.errors import InvalidRequest, ProviderError
 from chatstream.events import EventId
-from chatstream.history import MAX_PAGE_BYTES, Page, context, page, public, read_place
+from chatstream.history import MAX_PAGE_BYTES, Page, page, public, read_place
 from chatstream.log.feedback import Ratings
 from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.records import Json

@@ -5,9 +5,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "chatstream"
 LAYERS = [
-    "errors events settings wire validation patterns turn_ids metrics logs outlet repeats prices",
+    "errors events settings wire validation patterns metrics logs outlet repeats prices",
     "log providers",
-    "turns starting reply deadlines ending admission lag ended_turn versions"
+    "turns context starting reply deadlines ending admission lag ended_turn versions"
     " subscriber history pulse usage",
     "auth limits services",
     "http websocket socket_protocol http_protocol frames subscription connections cycles heads"

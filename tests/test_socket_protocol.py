@@ -31,11 +31,11 @@ from chatstream.providers.scripted import Scripted
 from chatstream.socket_protocol import (
     EXTRAS_AT_ONCE,
     EXTRAS_PER_SECOND,
-    FRAMES,
     OWN,
     SLICE,
     SocketProtocol,
 )
+from chatstream.websocket import FRAMES
 from tests.log_steps import until
 from tests.running import Running
 from tests.test_websocket import Socket, readers

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull
-from chatstream.events import Address, EventId, place, timestamp
+from chatstream.events import Address, EventId, kept, place, timestamp
 from chatstream.log import records
 from chatstream.log.conversation import Conversation
 from chatstream.log.disk import Disk
@@ -36,7 +36,6 @@ from chatstream.log.intents import (
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Encoded, Json
 from chatstream.log.trouble import FULL
-from chatstream.wire import kept
 
 logger = logging.getLogger(__name__)
 

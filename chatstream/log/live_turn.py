@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING
 import orjson
 
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull, TurnEnded
-from chatstream.events import DeltaKind, EventId, TerminalType, TurnId, place
+from chatstream.events import DeltaKind, EventId, TerminalType, TurnId, kept, place
 from chatstream.log.opening import open_file
 from chatstream.log.order import FOREVER
 from chatstream.log.records import Encoded, Json
 from chatstream.log.tail import DeltaRun
-from chatstream.wire import kept
 
 if TYPE_CHECKING:
     from chatstream.log.conversation import Conversation

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from chatstream.events import TERMINAL_TYPES, Address, EventId, TurnId, before, is_event_id
+from chatstream.events import TERMINAL_TYPES, Address, EventId, TurnId, before, is_event_id, kept
 from chatstream.log.lines import BLOCK, line_around, lines_back
-from chatstream.wire import kept
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,6 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from chatstream.errors import ProviderError, ProviderTimeout, SettingsError
-from chatstream.logs import CONTENT
 from chatstream.providers import (
     Bounded,
     Closes,
@@ -33,6 +32,7 @@ from chatstream.providers import (
     Reasoning,
     Text,
 )
+from chatstream.providers.said import CONTENT
 
 logger = logging.getLogger(__name__)
 

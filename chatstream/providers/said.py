@@ -17,10 +17,13 @@ from typing import Any, Final
 import httpx
 
 from chatstream.errors import ProviderError
-from chatstream.logs import CONTENT
 from chatstream.providers import ProviderRequest, failures, refusals
 
 logger = logging.getLogger(__name__)
+
+CONTENT: Final = logging.getLogger("chatstream.content")
+"""What providers said, which may be users' text: off, unless the operator asks for it."""
+CONTENT.disabled = True
 
 MAX_LOGGED: Final = 1000
 """Characters of a body that the log shows where it may."""
