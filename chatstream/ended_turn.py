@@ -9,7 +9,7 @@ from chatstream.events import TurnId
 from chatstream.history import public
 from chatstream.log.conversation import Conversation
 from chatstream.log.records import Json
-from chatstream.validation import is_turn_id
+from chatstream.schemas import is_turn_id
 
 
 @dataclass(frozen=True, slots=True)

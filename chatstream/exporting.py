@@ -24,7 +24,7 @@ from chatstream.log.lines import committed_size
 from chatstream.log.listing import read_entry
 from chatstream.log.opening import open_file, opener
 from chatstream.log.records import Json
-from chatstream.validation import Addressed, parse
+from chatstream.schemas import Addressed, parse
 
 Format = Literal["jsonl", "markdown"]
 _LINE_END = re.compile(r"\r\n?|\n")

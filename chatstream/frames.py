@@ -23,11 +23,7 @@ from chatstream.limits import Kind
 from chatstream.log.conversation import Conversation
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
-from chatstream.services import Services
-from chatstream.subscriber import Start, start_of_conversation
-from chatstream.subscription import Subscription
-from chatstream.turns import EndedTurn
-from chatstream.validation import (
+from chatstream.schemas import (
     MAX_ID_CHARS,
     Addressed,
     FeedbackRequest,
@@ -37,6 +33,10 @@ from chatstream.validation import (
     check_message,
     parse,
 )
+from chatstream.services import Services
+from chatstream.subscriber import Start, start_of_conversation
+from chatstream.subscription import Subscription
+from chatstream.turns import EndedTurn
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ import orjson
 from chatstream.errors import InvalidRequest
 from chatstream.events import timestamp
 from chatstream.log.records import Json
-from chatstream.validation import FeedbackRequest, UserQuery, parse
+from chatstream.schemas import FeedbackRequest, UserQuery, parse
 
 MAX_TEXT_BYTES = 524_288
 """As JSON: what the body of a message may be by default. Every transport can carry it."""

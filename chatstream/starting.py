@@ -15,8 +15,8 @@ from chatstream.providers.answers import Answers
 from chatstream.providers.resilience import Route
 from chatstream.providers.routing import Providers
 from chatstream.reply import Reply
+from chatstream.schemas import ReplacingTurnRequest, TurnRequest
 from chatstream.settings import Settings
-from chatstream.validation import ReplacingTurnRequest, TurnRequest
 from chatstream.versions import AgainRequest
 
 

@@ -30,9 +30,9 @@ from chatstream.providers import Message
 from chatstream.providers.answers import Answers
 from chatstream.providers.routing import Providers
 from chatstream.reply import Reply
+from chatstream.schemas import ReplacingTurnRequest, TurnRequest
 from chatstream.settings import Settings
 from chatstream.starting import Starting
-from chatstream.validation import ReplacingTurnRequest, TurnRequest
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from chatstream.errors import InvalidRequest
 from chatstream.log.records import Json
 from chatstream.log.usage_file import Count, Counts, Kind
 from chatstream.prices import Prices, rounded
-from chatstream.validation import UserQuery
+from chatstream.schemas import UserQuery
 
 DAYS = 30
 """How many days are told of where the caller does not say."""

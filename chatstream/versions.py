@@ -13,7 +13,7 @@ from chatstream.log import records
 from chatstream.log.conversation import Conversation
 from chatstream.log.lines import BLOCK, lines_back
 from chatstream.log.records import Json
-from chatstream.validation import (
+from chatstream.schemas import (
     Addressed,
     ReplacingTurnRequest,
     TurnIdField,

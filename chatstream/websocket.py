@@ -22,10 +22,10 @@ from chatstream.http.requests import query
 from chatstream.limits import Throttle
 from chatstream.log.conversation import Conversation
 from chatstream.log.records import Json
+from chatstream.schemas import UserQuery
 from chatstream.services import SHARE, services_of
 from chatstream.subscriber import Signal, Start
 from chatstream.subscription import Subscription
-from chatstream.validation import UserQuery
 
 logger = logging.getLogger(__name__)
 

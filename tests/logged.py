@@ -9,9 +9,9 @@ from chatstream.log.live_turn import LiveTurn
 from chatstream.metrics import Metrics
 from chatstream.providers import Provider
 from chatstream.providers.routing import Providers
+from chatstream.schemas import ReplacingTurnRequest
 from chatstream.settings import Settings
 from chatstream.turns import EndedTurn, TurnRunner
-from chatstream.validation import ReplacingTurnRequest
 
 ADDRESS = Address("default", "default")
 

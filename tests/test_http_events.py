@@ -14,7 +14,7 @@ import pytest
 
 from chatstream.events import Address
 from chatstream.providers.scripted import Scripted
-from chatstream.validation import MAX_FOLLOWED
+from chatstream.schemas import MAX_FOLLOWED
 from tests.log_steps import unreadable
 from tests.running import Gate, Running, Stream
 from tests.test_http_sse import Raw

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from chatstream.errors import BadRequest, InvalidRequest
 from chatstream.http.openapi import document
 from chatstream.providers.scripted import Scripted
-from chatstream.validation import (
+from chatstream.schemas import (
     Addressed,
     ConversationsQuery,
     HistoryQuery,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatstream.errors import BadRequest, InvalidRequest
-from chatstream.validation import (
+from chatstream.schemas import (
     Addressed,
     HistoryQuery,
     ReplacingTurnRequest,

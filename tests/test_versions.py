@@ -22,9 +22,9 @@ from chatstream.metrics import Metrics
 from chatstream.providers import Message
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
+from chatstream.schemas import ReplacingTurnRequest, TurnRequest
 from chatstream.settings import Settings
 from chatstream.turns import EndedTurn, TurnRunner
-from chatstream.validation import ReplacingTurnRequest, TurnRequest
 from chatstream.versions import AgainBody, AgainKind, AgainRequest, again, versions
 from tests.log_steps import contents, everything
 from tests.logged import finish, run_with, say

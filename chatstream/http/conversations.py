@@ -12,8 +12,7 @@ from chatstream.events import is_event_id
 from chatstream.history import page, read_place
 from chatstream.http.requests import PRIVATE, body, count, json, query
 from chatstream.log.records import Json
-from chatstream.services import Services, services_of
-from chatstream.validation import (
+from chatstream.schemas import (
     Addressed,
     ConversationsQuery,
     FeedbackRequest,
@@ -21,6 +20,7 @@ from chatstream.validation import (
     RenameRequest,
     UserQuery,
 )
+from chatstream.services import Services, services_of
 
 SUCCESS = {"status": "success"}
 

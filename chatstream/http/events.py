@@ -22,10 +22,10 @@ from chatstream.frames import problem
 from chatstream.http.requests import cursor, pairs, query
 from chatstream.http.sse import CutStream, EventStream, LogStream
 from chatstream.log.conversation import Conversation
+from chatstream.schemas import Addressed, FollowQuery, parse
 from chatstream.services import SHARE, Services, services_of
 from chatstream.subscriber import Start, start_of_conversation
 from chatstream.subscription import SLICE, Subscription
-from chatstream.validation import Addressed, FollowQuery, parse
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from chatstream.http.answers import SCHEMAS
 from chatstream.log.records import Json
-from chatstream.usage import UsageQuery
-from chatstream.validation import (
+from chatstream.schemas import (
     TURN_ID,
     Addressed,
     ConversationsQuery,
@@ -25,6 +24,7 @@ from chatstream.validation import (
     TurnRequest,
     UserQuery,
 )
+from chatstream.usage import UsageQuery
 from chatstream.versions import AgainBody
 
 

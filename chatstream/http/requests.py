@@ -15,8 +15,8 @@ from starlette.responses import Response
 from chatstream.errors import BadRequest, BodyTooLarge, BodyTooSlow, InvalidRequest, NotJson
 from chatstream.events import Address
 from chatstream.limits import Kind
+from chatstream.schemas import TurnRequest, check_message, parse, turn_id_of_key
 from chatstream.services import services_of
-from chatstream.validation import TurnRequest, check_message, parse, turn_id_of_key
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T", bound=TurnRequest)

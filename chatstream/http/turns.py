@@ -16,10 +16,10 @@ from chatstream.http.requests import body, count, cursor, json, query, turn_body
 from chatstream.http.sse import CutStream, EndedStream, EventStream, LogStream
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
+from chatstream.schemas import Addressed, ReplacingTurnRequest, TurnRequest
 from chatstream.services import Services, services_of
 from chatstream.subscriber import Start, start_of_turn
 from chatstream.turns import EndedTurn
-from chatstream.validation import Addressed, ReplacingTurnRequest, TurnRequest
 
 Turn = LiveTurn | EndedTurn
 

@@ -8,8 +8,8 @@ from starlette.responses import Response
 from chatstream.http.requests import count, json, keyed_body, query, turn_path
 from chatstream.http.turns import started
 from chatstream.log.live_turn import LiveTurn
+from chatstream.schemas import Addressed
 from chatstream.services import services_of
-from chatstream.validation import Addressed
 from chatstream.versions import AgainBody, AgainKind, again, versions
 
 
