@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chatstream import fsck
+from chatstream.cli import fsck
 from chatstream.providers.scripted import Scripted
 from tests.running import Gate, Running, fold
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from chatstream import fsck
-from chatstream.damage import TORN
+from chatstream.cli import fsck
+from chatstream.cli.fsck_checks import TORN
 from tests.damage import (
     BAD,
     FEEDBACK,

@@ -14,7 +14,7 @@ from chatstream.bench.noise import Noise
 from chatstream.bench.processes import BenchFailed, Server
 from chatstream.bench.readers import leave
 from chatstream.bench.script import Script
-from chatstream.cli import main
+from chatstream.cli.commands import main
 
 TINY = ["bench", "--chats", "2", "--rate", "200", "--tokens", "12", "--rounds", "1"]
 SERVERS = ["bare ASGI", "relay", "chatstream SSE", "chatstream WebSocket"]

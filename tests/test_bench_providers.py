@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from chatstream.bench import providers
-from chatstream.cli import main
+from chatstream.cli.commands import main
 
 
 @pytest.mark.anyio

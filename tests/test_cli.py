@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from chatstream.cli import main
+from chatstream.cli.commands import main
 from chatstream.settings import Settings
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from chatstream import fsck
+from chatstream.cli import fsck
+from chatstream.cli.export import export
 from chatstream.errors import NotFound
-from chatstream.exporting import export
 from chatstream.log.copies import is_copy, remove_copies
 from chatstream.providers.scripted import Scripted
 from tests.log_steps import contents

@@ -8,9 +8,9 @@ from pathlib import Path
 import orjson
 import pytest
 
+from chatstream.cli.export import export
 from chatstream.errors import InvalidRequest, NotFound, StorageFailed
 from chatstream.events import Address
-from chatstream.exporting import export
 from chatstream.log.folder import Folder
 from chatstream.providers.scripted import Scripted
 from tests.running import EVENT_STREAM, Gate, Running

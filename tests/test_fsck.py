@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from chatstream.cli.fsck import Problem, check, repair
 from chatstream.errors import DataFolderError
 from chatstream.events import Address
-from chatstream.fsck import Problem, check, repair
 from chatstream.log.folder import Folder
 from chatstream.providers.scripted import Scripted
 from tests.running import EVENT_STREAM, Gate, Running
@@ -31,7 +31,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_server_writes_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chatstream.fsck.SETTLE_SECONDS", 0)
+    monkeypatch.setattr("chatstream.cli.fsck.SETTLE_SECONDS", 0)
 
 
 def conversation(data: Path) -> Path:
@@ -134,7 +134,7 @@ def test_a_file_that_cannot_be_read_is_named(data: Path, monkeypatch: pytest.Mon
         raise OSError(5, "the disk says no")
         yield b""
 
-    monkeypatch.setattr("chatstream.damage.read_lines", refuse)
+    monkeypatch.setattr("chatstream.cli.fsck_checks.read_lines", refuse)
 
     names = ("+feedback.jsonl", "default.jsonl")
     assert told(check(data)) == [
@@ -210,7 +210,7 @@ def test_a_running_server_is_no_problem_but_a_repair_is_refused(tmp_path: Path) 
 def test_a_change_under_way_is_no_problem(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     intent = data / "intents" / "1764000000000-0000.json"
     intent.write_text("{}")
-    monkeypatch.setattr("chatstream.fsck.time.sleep", lambda _: intent.unlink())
+    monkeypatch.setattr("chatstream.cli.fsck.time.sleep", lambda _: intent.unlink())
 
     assert check(data) == []
 

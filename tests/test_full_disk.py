@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from chatstream import fsck
+from chatstream.cli import fsck
 from chatstream.log.reserve import RESERVE_BYTES
 from chatstream.providers.scripted import Scripted
 from tests.log_steps import fail

@@ -12,12 +12,12 @@ from typing import Any
 import orjson
 import pytest
 
+from chatstream.cli.aichatbot_files import MAX_TEXT_BYTES
+from chatstream.cli.fsck import check
+from chatstream.cli.import_aichatbot import NO_MESSAGE, import_files
 from chatstream.errors import ChatstreamError, Conflict, InvalidRequest, StorageFailed, StorageFull
-from chatstream.fsck import check
-from chatstream.importing import NO_MESSAGE, import_files
 from chatstream.log.folder import Folder
 from chatstream.log.recovery import survey
-from chatstream.old_files import MAX_TEXT_BYTES
 from chatstream.providers.scripted import Scripted
 from tests.running import Running, fold
 

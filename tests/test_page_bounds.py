@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from chatstream.importing import import_files
+from chatstream.cli.import_aichatbot import import_files
 from tests.browser import ServerProcess, browser, complaints, module_page, new_page, run
 
 __all__ = ["browser", "complaints", "module_page", "new_page"]

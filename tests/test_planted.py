@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from chatstream import fsck
+from chatstream.cli import fsck
+from chatstream.cli.export import export
 from chatstream.errors import DataFolderError, StorageFailed
-from chatstream.exporting import export
 from chatstream.log.reserve import RESERVE_BYTES
 from chatstream.providers.scripted import Scripted
 from tests.running import Gate, Running

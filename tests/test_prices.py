@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from chatstream.cli import main
+from chatstream.cli.commands import main
 from chatstream.errors import SettingsError
 from chatstream.prices import load_prices
 

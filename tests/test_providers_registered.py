@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from chatstream.cli import main
+from chatstream.cli.commands import main
 from chatstream.errors import ProviderError, ProviderTimeout, SettingsError
 from chatstream.providers import (
     Finish,

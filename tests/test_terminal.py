@@ -14,8 +14,8 @@ import httpx
 import orjson
 import pytest
 
+from chatstream.cli.chat import Place, Refused, Turn, talk
 from chatstream.providers.scripted import Scripted
-from chatstream.terminal import Place, Refused, Turn, talk
 from tests.running import Running
 from tests.upstream import Upstream, text_of
 

@@ -134,7 +134,13 @@ async def chatstream(folder: Path, provider: Server | None, chats: int) -> Async
     Without a `provider` it has one that cannot be reached: for what asks nobody.
     """
     port = free_port()
-    arguments = ["-c", "from chatstream.cli import main; main()", "serve", "--port", str(port)]
+    arguments = [
+        "-c",
+        "from chatstream.cli.commands import main; main()",
+        "serve",
+        "--port",
+        str(port),
+    ]
     settings = {
         "OPENAI_BASE_URL": url(provider) if provider else "http://127.0.0.1:9/v1",
         "OPENAI_API_KEY": "bench",

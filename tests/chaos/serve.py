@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable
 
-from chatstream.cli import main
+from chatstream.cli.commands import main
 from tests.chaos.faults import FAULTS
 
 

@@ -6,9 +6,9 @@ import json
 import os
 from pathlib import Path
 
+from chatstream.cli.aichatbot_files import Flaw
 from chatstream.errors import Conflict, InvalidRequest
 from chatstream.log.syncer import sync_folder
-from chatstream.old_files import Flaw
 
 LISTED = 100
 """So many are named one by one; of the others, how many there are."""

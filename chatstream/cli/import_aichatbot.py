@@ -19,9 +19,10 @@ from typing import NamedTuple
 
 import orjson
 
+from chatstream.cli.aichatbot_files import MAX_TEXT_BYTES, Message, read_feedback, read_history
+from chatstream.cli.left_out import LISTED, Report, refuse
 from chatstream.errors import Conflict, StorageFailed, StorageFull
 from chatstream.events import Address, EventId, event_id, new_turn_id, place, timestamp
-from chatstream.left_out import LISTED, Report, refuse
 from chatstream.log import records
 from chatstream.log.clock import IdClock
 from chatstream.log.folder import Folder
@@ -29,7 +30,6 @@ from chatstream.log.records import Json
 from chatstream.log.recovery import survey
 from chatstream.log.staging import Staging
 from chatstream.log.trouble import FULL
-from chatstream.old_files import MAX_TEXT_BYTES, Message, read_feedback, read_history
 
 CONVERSATION = "default"
 NO_MESSAGE = "…"

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import orjson
 
-from chatstream.damage import Problem, check_lines, check_live, read_lines
+from chatstream.cli.fsck_checks import Problem, check_lines, check_live, read_lines
 from chatstream.errors import DataFolderError
 from chatstream.events import Address, EventId, before, place, timestamp
 from chatstream.log import records

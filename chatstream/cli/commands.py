@@ -12,15 +12,15 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from chatstream.app import create_app
+from chatstream.cli.chat import Place, talk
+from chatstream.cli.export import Format, export
+from chatstream.cli.fsck import check, repair
+from chatstream.cli.import_aichatbot import import_files
 from chatstream.errors import ChatstreamError, InvalidRequest
-from chatstream.exporting import Format, export
-from chatstream.fsck import check, repair
-from chatstream.importing import import_files
 from chatstream.logs import set_up
 from chatstream.providers.routing import Providers, build
 from chatstream.server import serve as run_server
 from chatstream.settings import Settings, load
-from chatstream.terminal import Place, talk
 
 F = TypeVar("F", bound=Callable[..., Any])
 USAGE_ERROR = 2
