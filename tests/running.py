@@ -22,7 +22,7 @@ import orjson
 from chatstream.app import Chatstream, create_app
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
-from chatstream.server import Server
+from chatstream.server.server import Server
 from chatstream.settings import Settings
 
 SECONDS = 10.0

@@ -15,12 +15,13 @@ import orjson
 import pytest
 from websockets.sync.client import connect
 
-from chatstream import connections, http_protocol, pulse
-from chatstream.connections import Turns
-from chatstream.descriptors import places, raise_limit
+from chatstream import pulse
 from chatstream.http import requests
-from chatstream.http_protocol import HttpProtocol
 from chatstream.providers.scripted import Scripted
+from chatstream.server import connections, http_protocol
+from chatstream.server.connections import Turns
+from chatstream.server.descriptors import places, raise_limit
+from chatstream.server.http_protocol import HttpProtocol
 from chatstream.settings import Settings
 from tests.log_steps import until
 from tests.running import Gate, Running

@@ -6,7 +6,7 @@ import sys
 import orjson
 import pytest
 
-from chatstream.logs import Lines
+from chatstream.server.logs import Lines
 
 
 def record(message: str, **fields: object) -> logging.LogRecord:

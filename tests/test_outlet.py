@@ -17,8 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from chatstream import logs, outlet
-from chatstream.outlet import Outlet, OutletStream
+from chatstream.server import logs, outlet
+from chatstream.server.outlet import Outlet, OutletStream
 from tests.running import SECONDS
 from tests.test_server import Program
 
@@ -153,7 +153,7 @@ def test_what_is_printed_goes_the_same_way_in_whole_lines(pipe: Pipe) -> None:
 
 CRASHES = """
 import logging
-from chatstream.logs import set_up
+from chatstream.server.logs import set_up
 set_up("info", "text")
 for number in range(500):
     logging.getLogger("x").info("line %d", number)
@@ -246,7 +246,7 @@ def test_a_server_that_hangs_ends_although_nobody_reads_what_it_says(tmp_path: P
 HANGS = """
 import threading
 from chatstream import server
-from chatstream.logs import set_up
+from chatstream.server.logs import set_up
 set_up("info", "text")
 threading.Timer(0.1, server._exit_now).start()
 threading.Event().wait()

@@ -8,10 +8,10 @@ from urllib.parse import quote
 import pytest
 
 from chatstream.errors import ProviderError
-from chatstream.logs import Lines, set_up
 from chatstream.providers.registered import Registered
 from chatstream.providers.routing import Providers
 from chatstream.providers.said import CONTENT
+from chatstream.server.logs import Lines, set_up
 from tests.asking import FORMS, KEY, Adapter, ask, failure, make
 from tests.running import Running
 from tests.upstream import Upstream

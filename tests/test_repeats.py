@@ -9,8 +9,8 @@ import pytest
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect
 
-from chatstream import repeats
-from chatstream.repeats import Repeats
+from chatstream.server import repeats
+from chatstream.server.repeats import Repeats
 from tests.test_server import Program
 
 

@@ -18,9 +18,9 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.sync.client import connect
 
 from chatstream.app import create_app
-from chatstream.server import Server
+from chatstream.server.server import Server
+from chatstream.server.websocket_protocol import SocketProtocol
 from chatstream.settings import Settings
-from chatstream.socket_protocol import SocketProtocol
 from chatstream.wire import RETRY_MS
 from tests.running import Running
 from tests.test_server import Program
@@ -187,8 +187,8 @@ def test_a_stop_that_hangs_exits_all_the_same_and_the_next_start_has_the_text(da
 
 def test_a_start_that_hangs_exits_all_the_same(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exited = threading.Event()
-    monkeypatch.setattr("chatstream.server.EXIT_SECONDS", 0.01)
-    monkeypatch.setattr("chatstream.server._exit_now", exited.set)
+    monkeypatch.setattr("chatstream.server.server.EXIT_SECONDS", 0.01)
+    monkeypatch.setattr("chatstream.server.server._exit_now", exited.set)
     app = create_app(Settings(_env_file=None, data_dir=data, provider="offline"))
 
     Server(app, print).handle_exit(signal.SIGINT, None)

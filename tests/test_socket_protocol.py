@@ -26,9 +26,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from chatstream import websocket
-from chatstream.mailbox import Gate, Mailbox
 from chatstream.providers.scripted import Scripted
-from chatstream.socket_protocol import (
+from chatstream.server.mailbox import Gate, Mailbox
+from chatstream.server.websocket_protocol import (
     EXTRAS_AT_ONCE,
     EXTRAS_PER_SECOND,
     OWN,

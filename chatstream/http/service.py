@@ -7,9 +7,9 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chatstream import logs
 from chatstream.http.openapi import document
 from chatstream.http.requests import count, json
+from chatstream.server import logs
 from chatstream.services import services_of
 
 

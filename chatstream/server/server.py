@@ -23,12 +23,12 @@ import uvicorn
 
 from chatstream import pulse
 from chatstream.app import Chatstream
-from chatstream.connections import Connections
-from chatstream.descriptors import places, raise_limit
-from chatstream.http_protocol import HttpProtocol
-from chatstream.listener import bind, told, url_of
+from chatstream.server.connections import Connections
+from chatstream.server.descriptors import places, raise_limit
+from chatstream.server.http_protocol import HttpProtocol
+from chatstream.server.listener import bind, told, url_of
+from chatstream.server.websocket_protocol import SocketProtocol
 from chatstream.settings import Settings
-from chatstream.socket_protocol import SocketProtocol
 
 logger = logging.getLogger(__name__)
 

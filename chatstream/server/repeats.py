@@ -19,8 +19,12 @@ MOST_KINDS = 1000
 """Kinds and addresses that are remembered at once; the one told longest ago is told anew."""
 
 EDGE: tuple[str, ...] = ("uvicorn", "websockets", "asyncio", "chatstream.http", "chatstream.frames")
-EDGE += ("chatstream.websocket", "chatstream.socket_protocol", "chatstream.http_protocol")
-EDGE += ("chatstream.connections",)
+EDGE += (
+    "chatstream.websocket",
+    "chatstream.server.websocket_protocol",
+    "chatstream.server.http_protocol",
+)
+EDGE += ("chatstream.server.connections",)
 """Loggers of what speaks to clients: all that they tell from `WARNING` on is limited."""
 
 CLIENTS_FAULTS = ("Invalid UTF-8 sequence", "Invalid HTTP request", "Unsupported upgrade")

@@ -11,9 +11,9 @@ from typing import Literal, TextIO
 import orjson
 
 from chatstream.events import timestamp
-from chatstream.outlet import Outlet, OutletStream
 from chatstream.providers.said import CONTENT
-from chatstream.repeats import Repeats
+from chatstream.server.outlet import Outlet, OutletStream
+from chatstream.server.repeats import Repeats
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 

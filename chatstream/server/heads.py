@@ -6,7 +6,7 @@ from typing import Any
 
 import httptools
 
-from chatstream.refusals import Refused
+from chatstream.server.refusals import Refused
 
 URL_BYTES = 65_535
 HEAD_BYTES = 65_536

@@ -17,19 +17,19 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from chatstream.connections import (
+from chatstream.server.connections import (
     HEAD_SECONDS,
     KEPT_SECONDS,
     REST_SECONDS,
     Connections,
     Place,
 )
-from chatstream.cycles import LastCycle
-from chatstream.flow import Flow, nothing
-from chatstream.heads import FRAMING, HEAD_BYTES, HEADERS, URL_BYTES, parse_target
-from chatstream.overload import BUSY, only_health
-from chatstream.refusals import Refusal, Refused, raw, request_id
-from chatstream.socket_protocol import SocketProtocol
+from chatstream.server.flow import Flow, nothing
+from chatstream.server.heads import FRAMING, HEAD_BYTES, HEADERS, URL_BYTES, parse_target
+from chatstream.server.one_answer import LastCycle
+from chatstream.server.overload import BUSY, only_health
+from chatstream.server.refusals import Refusal, Refused, raw, request_id
+from chatstream.server.websocket_protocol import SocketProtocol
 
 logger = logging.getLogger(__name__)
 

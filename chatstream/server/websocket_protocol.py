@@ -24,10 +24,10 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import Protocol
 
-from chatstream.connections import Place, Turns
 from chatstream.limits import Throttle
-from chatstream.mailbox import Gate, Mailbox
-from chatstream.refusals import handshake
+from chatstream.server.connections import Place, Turns
+from chatstream.server.mailbox import Gate, Mailbox
+from chatstream.server.refusals import handshake
 from chatstream.websocket import FRAMES
 
 SLICE = 2048
