@@ -32,13 +32,13 @@ from chatstream.http.problems import on_error
 from chatstream.limits import Limits
 from chatstream.log.jsonl import open_log
 from chatstream.metrics import Metrics
-from chatstream.prices import load_prices
 from chatstream.providers.answers import Answers
 from chatstream.providers.routing import Providers, build
 from chatstream.pulse import Pulse
 from chatstream.services import Services
 from chatstream.settings import Settings, load
 from chatstream.turns import TurnRunner
+from chatstream.views.prices import load_prices
 
 
 class Chatstream(Starlette):

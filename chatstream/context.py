@@ -6,10 +6,10 @@ from functools import partial
 from itertools import islice
 
 from chatstream.events import EventId, before
-from chatstream.history import NOTHING_HIDDEN, turns_back
 from chatstream.log import records
 from chatstream.log.conversation import Conversation
 from chatstream.providers import Message
+from chatstream.views.history import NOTHING_HIDDEN, turns_back
 
 CONTEXT_TURNS = 4000
 """How far back a context is looked for, should the newest turns have no text."""

@@ -17,7 +17,6 @@ from chatstream.errors import (
     RetryLater,
 )
 from chatstream.events import EventId, before
-from chatstream.history import read_place
 from chatstream.http.conversations import history_page, keep_feedback
 from chatstream.limits import Kind
 from chatstream.log.conversation import Conversation
@@ -34,9 +33,10 @@ from chatstream.schemas import (
     parse,
 )
 from chatstream.services import Services
-from chatstream.subscriber import Start, start_of_conversation
 from chatstream.subscription import Subscription
 from chatstream.turns import EndedTurn
+from chatstream.views.history import read_place
+from chatstream.views.subscriber import Start, start_of_conversation
 
 logger = logging.getLogger(__name__)
 

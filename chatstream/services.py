@@ -10,12 +10,12 @@ from chatstream.lag import Turns
 from chatstream.limits import Limits
 from chatstream.log.jsonl import JsonlLog
 from chatstream.metrics import Metrics
-from chatstream.prices import Prices
 from chatstream.providers.answers import Answers
 from chatstream.providers.routing import Providers
 from chatstream.pulse import Pulse
 from chatstream.settings import Settings
 from chatstream.turns import TurnRunner
+from chatstream.views.prices import Prices
 
 SHARE = 16
 """Conversations of one connection that are seen to before everybody else has a round."""

@@ -17,7 +17,7 @@ from chatstream.providers.routing import Providers
 from chatstream.reply import Reply
 from chatstream.schemas import ReplacingTurnRequest, TurnRequest
 from chatstream.settings import Settings
-from chatstream.versions import AgainRequest
+from chatstream.views.versions import AgainRequest
 
 
 class Starting:

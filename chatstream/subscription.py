@@ -7,7 +7,7 @@ from collections.abc import Callable
 from chatstream import wire
 from chatstream.log.conversation import Conversation
 from chatstream.log.tail import PIECE
-from chatstream.subscriber import Start, Subscriber
+from chatstream.views.subscriber import Start, Subscriber
 
 SLICE = PIECE
 """What one conversation sends before the next has its turn."""

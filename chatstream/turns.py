@@ -17,7 +17,6 @@ import orjson
 
 from chatstream.admission import Admission, Slot
 from chatstream.context import context
-from chatstream.ended_turn import EndedTurn, ended, find_records, known, other_body
 from chatstream.ending import Why
 from chatstream.errors import NotFound, TooManyRequests, Unavailable
 from chatstream.events import Address, EventId, TurnId, new_turn_id
@@ -33,6 +32,7 @@ from chatstream.reply import Reply
 from chatstream.schemas import ReplacingTurnRequest, TurnRequest
 from chatstream.settings import Settings
 from chatstream.starting import Starting
+from chatstream.views.turn import EndedTurn, ended, find_records, known, other_body
 
 logger = logging.getLogger(__name__)
 

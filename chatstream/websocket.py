@@ -24,8 +24,8 @@ from chatstream.log.conversation import Conversation
 from chatstream.log.records import Json
 from chatstream.schemas import UserQuery
 from chatstream.services import SHARE, services_of
-from chatstream.subscriber import Signal, Start
 from chatstream.subscription import Subscription
+from chatstream.views.subscriber import Signal, Start
 
 logger = logging.getLogger(__name__)
 

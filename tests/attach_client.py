@@ -18,8 +18,8 @@ from chatstream.http import events, turns
 from chatstream.http.sse import EventStream
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
-from chatstream.subscriber import Signal, start_of_conversation
 from chatstream.subscription import Subscription
+from chatstream.views.subscriber import Signal, start_of_conversation
 from tests.attach_world import World
 from tests.log_steps import ADDRESS
 

@@ -25,7 +25,7 @@ from chatstream.log.live_turn import LiveTurn
 from chatstream.log.order import FOREVER
 from chatstream.log.records import Encoded
 from chatstream.log.tail import Tail
-from chatstream.subscriber import Subscriber
+from chatstream.views.subscriber import Subscriber
 from tests.attach_client import Client
 from tests.attach_world import World, apart
 from tests.choices import Broken

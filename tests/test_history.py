@@ -10,11 +10,11 @@ import pytest
 from chatstream.context import context
 from chatstream.errors import InvalidRequest, ProviderError
 from chatstream.events import EventId
-from chatstream.history import MAX_PAGE_BYTES, Page, page, public, read_place
 from chatstream.log.feedback import Ratings
 from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.records import Json
 from chatstream.providers.scripted import Scripted
+from chatstream.views.history import MAX_PAGE_BYTES, Page, page, public, read_place
 from tests import log_steps
 from tests.log_steps import HeldSync, until
 from tests.logged import ADDRESS, asked, finish, run_with, say

@@ -9,11 +9,11 @@ import pytest
 
 from chatstream.errors import ProviderError
 from chatstream.log.usage_file import Count, Kind
-from chatstream.prices import Price, Prices
 from chatstream.providers import Usage
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
-from chatstream.usage import MAX_ROWS, report
+from chatstream.views.prices import Price, Prices
+from chatstream.views.usage import MAX_ROWS, report
 from tests.running import Gate, Running
 
 

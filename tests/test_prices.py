@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from chatstream.cli.commands import main
 from chatstream.errors import SettingsError
-from chatstream.prices import load_prices
+from chatstream.views.prices import load_prices
 
 
 def written(folder: Path, text: str) -> Path:

@@ -13,7 +13,7 @@ from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Encoded
 from chatstream.providers.scripted import Scripted
-from chatstream.subscriber import (
+from chatstream.views.subscriber import (
     Signal,
     Start,
     Subscriber,

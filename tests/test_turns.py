@@ -8,7 +8,6 @@ from typing import Any
 import orjson
 import pytest
 
-from chatstream.ended_turn import find_records
 from chatstream.ending import Why
 from chatstream.errors import (
     BadRequest,
@@ -30,6 +29,7 @@ from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
 from chatstream.settings import Settings
 from chatstream.turns import EndedTurn, TurnRunner
+from chatstream.views.turn import find_records
 from tests.log_steps import HeldSync, everything, until
 from tests.logged import ADDRESS, asked, finish, run_with, say
 

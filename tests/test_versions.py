@@ -14,7 +14,6 @@ import pytest
 from chatstream import turns
 from chatstream.errors import Conflict, NotFound, ProviderError, StorageFailed, Unavailable
 from chatstream.events import Address, EventId, place
-from chatstream.history import page
 from chatstream.log.conversation import Conversation
 from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.live_turn import LiveTurn
@@ -25,7 +24,8 @@ from chatstream.providers.scripted import Scripted
 from chatstream.schemas import ReplacingTurnRequest, TurnRequest
 from chatstream.settings import Settings
 from chatstream.turns import EndedTurn, TurnRunner
-from chatstream.versions import AgainBody, AgainKind, AgainRequest, again, versions
+from chatstream.views.history import page
+from chatstream.views.versions import AgainBody, AgainKind, AgainRequest, again, versions
 from tests.log_steps import contents, everything
 from tests.logged import finish, run_with, say
 from tests.running import Frame, Running, fold

@@ -16,7 +16,6 @@ from typing import Literal
 
 from chatstream.errors import NotFound, StorageFailed
 from chatstream.events import Address
-from chatstream.history import messages
 from chatstream.log import records
 from chatstream.log.copies import is_copy
 from chatstream.log.folder import Folder, conversation_files, is_folder
@@ -25,6 +24,7 @@ from chatstream.log.listing import read_entry
 from chatstream.log.opening import open_file, opener
 from chatstream.log.records import Json
 from chatstream.schemas import Addressed, parse
+from chatstream.views.history import messages
 
 Format = Literal["jsonl", "markdown"]
 _LINE_END = re.compile(r"\r\n?|\n")

@@ -9,7 +9,6 @@ from starlette.responses import Response
 
 from chatstream.errors import InvalidRequest, NotFound
 from chatstream.events import is_event_id
-from chatstream.history import page, read_place
 from chatstream.http.requests import PRIVATE, body, count, json, query
 from chatstream.log.records import Json
 from chatstream.schemas import (
@@ -21,6 +20,7 @@ from chatstream.schemas import (
     UserQuery,
 )
 from chatstream.services import Services, services_of
+from chatstream.views.history import page, read_place
 
 SUCCESS = {"status": "success"}
 

@@ -24,8 +24,8 @@ from chatstream.http.sse import CutStream, EventStream, LogStream
 from chatstream.log.conversation import Conversation
 from chatstream.schemas import Addressed, FollowQuery, parse
 from chatstream.services import SHARE, Services, services_of
-from chatstream.subscriber import Start, start_of_conversation
 from chatstream.subscription import SLICE, Subscription
+from chatstream.views.subscriber import Start, start_of_conversation
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from chatstream.schemas import (
     TurnRequest,
     UserQuery,
 )
-from chatstream.usage import UsageQuery
-from chatstream.versions import AgainBody
+from chatstream.views.usage import UsageQuery
+from chatstream.views.versions import AgainBody
 
 
 class Call(NamedTuple):

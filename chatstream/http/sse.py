@@ -22,7 +22,7 @@ from chatstream.events import Address, EventId
 from chatstream.log.conversation import Conversation
 from chatstream.log.live_turn import LiveTurn
 from chatstream.services import Services
-from chatstream.subscriber import Signal, Start, Subscriber
+from chatstream.views.subscriber import Signal, Start, Subscriber
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
 from chatstream.schemas import Addressed, ReplacingTurnRequest, TurnRequest
 from chatstream.services import Services, services_of
-from chatstream.subscriber import Start, start_of_turn
 from chatstream.turns import EndedTurn
+from chatstream.views.subscriber import Start, start_of_turn
 
 Turn = LiveTurn | EndedTurn
 

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from chatstream.http.requests import PRIVATE, count, json, query
 from chatstream.services import services_of
-from chatstream.usage import UsageQuery, report
+from chatstream.views.usage import UsageQuery, report
 
 
 async def usage(request: Request) -> Response:

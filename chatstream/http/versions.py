@@ -10,7 +10,7 @@ from chatstream.http.turns import started
 from chatstream.log.live_turn import LiveTurn
 from chatstream.schemas import Addressed
 from chatstream.services import services_of
-from chatstream.versions import AgainBody, AgainKind, again, versions
+from chatstream.views.versions import AgainBody, AgainKind, again, versions
 
 
 async def regenerate(request: Request) -> Response:

@@ -13,7 +13,6 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from chatstream import history, subscriber
 from chatstream.ending import Why
 from chatstream.errors import NotFound
 from chatstream.events import Address, EventId
@@ -24,9 +23,10 @@ from chatstream.log import records
 from chatstream.log.conversation import Conversation
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Encoded, Record
-from chatstream.subscriber import Subscriber
 from chatstream.turns import EndedTurn, TurnRunner
-from chatstream.versions import AgainKind, AgainRequest, again
+from chatstream.views import history, subscriber
+from chatstream.views.subscriber import Subscriber
+from chatstream.views.versions import AgainKind, AgainRequest, again
 from tests.chaos.planting import Fault, put
 from tests.chaos.socket_faults import SOCKET_FAULTS
 from tests.chaos.storage_faults import STORAGE_FAULTS

@@ -6,13 +6,14 @@ from typing import Any
 
 import orjson
 
-from chatstream import frames, versions
+from chatstream import frames
 from chatstream.frames import Frames
 from chatstream.http import conversations
 from chatstream.http import versions as http_versions
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
 from chatstream.turns import EndedTurn, TurnRunner
+from chatstream.views import versions
 from tests.chaos.planting import Fault, put
 
 

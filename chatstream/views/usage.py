@@ -12,8 +12,8 @@ from pydantic import AfterValidator, Field
 from chatstream.errors import InvalidRequest
 from chatstream.log.records import Json
 from chatstream.log.usage_file import Count, Counts, Kind
-from chatstream.prices import Prices, rounded
 from chatstream.schemas import UserQuery
+from chatstream.views.prices import Prices, rounded
 
 DAYS = 30
 """How many days are told of where the caller does not say."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from chatstream.errors import Conflict, NotFound
 from chatstream.events import TurnId
-from chatstream.history import public
 from chatstream.log.conversation import Conversation
 from chatstream.log.records import Json
 from chatstream.schemas import is_turn_id
+from chatstream.views.history import public
 
 
 @dataclass(frozen=True, slots=True)
