@@ -37,7 +37,7 @@ from chatstream.providers.routing import Providers, build
 from chatstream.pulse import Pulse
 from chatstream.services import Services
 from chatstream.settings import Settings, load
-from chatstream.turns import TurnRunner
+from chatstream.turns.runner import TurnRunner
 from chatstream.views.prices import load_prices
 
 

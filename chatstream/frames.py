@@ -34,7 +34,7 @@ from chatstream.schemas import (
 )
 from chatstream.services import Services
 from chatstream.subscription import Subscription
-from chatstream.turns import EndedTurn
+from chatstream.turns.runner import EndedTurn
 from chatstream.views.history import read_place
 from chatstream.views.subscriber import Start, start_of_conversation
 

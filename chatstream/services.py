@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
-from chatstream.lag import Turns
 from chatstream.limits import Limits
 from chatstream.log.jsonl import JsonlLog
 from chatstream.metrics import Metrics
@@ -14,7 +13,8 @@ from chatstream.providers.answers import Answers
 from chatstream.providers.routing import Providers
 from chatstream.pulse import Pulse
 from chatstream.settings import Settings
-from chatstream.turns import TurnRunner
+from chatstream.turns.lag import Turns
+from chatstream.turns.runner import TurnRunner
 from chatstream.views.prices import Prices
 
 SHARE = 16

@@ -29,7 +29,7 @@ from chatstream.providers.scripted import Scripted
 from chatstream.pulse import Pulse
 from chatstream.services import Services
 from chatstream.settings import Settings
-from chatstream.turns import TurnRunner
+from chatstream.turns.runner import TurnRunner
 from tests.interleaving import InterleavedLoop, job_name
 from tests.log_steps import ADDRESS, FIELDS, everything
 

@@ -11,7 +11,7 @@ from chatstream.providers import Provider
 from chatstream.providers.routing import Providers
 from chatstream.schemas import ReplacingTurnRequest
 from chatstream.settings import Settings
-from chatstream.turns import EndedTurn, TurnRunner
+from chatstream.turns.runner import EndedTurn, TurnRunner
 
 ADDRESS = Address("default", "default")
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import orjson
 import pytest
 
-from chatstream.context import context
 from chatstream.errors import InvalidRequest, ProviderError
 from chatstream.events import EventId
 from chatstream.log.feedback import Ratings
 from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.records import Json
 from chatstream.providers.scripted import Scripted
+from chatstream.turns.context import context
 from chatstream.views.history import MAX_PAGE_BYTES, Page, page, public, read_place
 from tests import log_steps
 from tests.log_steps import HeldSync, until

@@ -19,7 +19,7 @@ from chatstream.http.sse import EndedStream
 from chatstream.log.live_turn import LiveTurn
 from chatstream.providers import Finish, Reasoning, Text, Usage
 from chatstream.providers.scripted import Scripted, Step
-from chatstream.turns import EndedTurn, TurnRunner
+from chatstream.turns.runner import EndedTurn, TurnRunner
 from tests.running import EVENT_STREAM, Frame, Gate, Running, Stream, fold, kinds
 
 TURN = "turn-0001"

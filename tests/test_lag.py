@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from chatstream.admission import MOST_LAG
-from chatstream.lag import TICK_SECONDS, Lag, Turns
+from chatstream.turns.admission import MOST_LAG
+from chatstream.turns.lag import TICK_SECONDS, Lag, Turns
 
 pytestmark = pytest.mark.anyio
 

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatstream import ending
-from chatstream.ending import Why
 from chatstream.errors import ProviderError, StorageFull
 from chatstream.log.jsonl import JsonlLog, open_log
 from chatstream.log.live_turn import LiveTurn
 from chatstream.providers import Finish, Reasoning, Usage
 from chatstream.providers.scripted import Scripted, Step
-from chatstream.reply import fit, json_size
-from chatstream.turns import EndedTurn, TurnRunner
+from chatstream.turns import terminal
+from chatstream.turns.reply import fit, json_size
+from chatstream.turns.runner import EndedTurn, TurnRunner
+from chatstream.turns.terminal import Why
 from tests.log_steps import HeldSync, until
 from tests.logged import ADDRESS, asked, finish, run_with, say
 
@@ -197,7 +197,7 @@ class Refusing:
             raise StorageFull("full")
 
         patch.setattr(log._disk, "write", full)
-        patch.setattr(ending, "FIRST_RETRY_SECONDS", 0.01)
+        patch.setattr(terminal, "FIRST_RETRY_SECONDS", 0.01)
 
     def mended(self) -> None:
         self._patch.undo()

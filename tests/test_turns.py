@@ -8,7 +8,6 @@ from typing import Any
 import orjson
 import pytest
 
-from chatstream.ending import Why
 from chatstream.errors import (
     BadRequest,
     Conflict,
@@ -28,7 +27,8 @@ from chatstream.providers import Message, Reasoning
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
 from chatstream.settings import Settings
-from chatstream.turns import EndedTurn, TurnRunner
+from chatstream.turns.runner import EndedTurn, TurnRunner
+from chatstream.turns.terminal import Why
 from chatstream.views.turn import find_records
 from tests.log_steps import HeldSync, everything, until
 from tests.logged import ADDRESS, asked, finish, run_with, say
@@ -463,10 +463,10 @@ async def test_a_turn_that_ends_while_its_records_are_read_is_what_it_became(
         looks += 1
         return (await find_records(conversation, turn_id))[: 1 if looks == 1 else None]
 
-    monkeypatch.setattr("chatstream.turns.find_records", as_it_was)
+    monkeypatch.setattr("chatstream.turns.runner.find_records", as_it_was)
     assert await runner.get(ADDRESS, "turn-0001") == ended
     looks = 0
-    monkeypatch.setattr("chatstream.turns.find_records", cleared_after(as_it_was, log))
+    monkeypatch.setattr("chatstream.turns.runner.find_records", cleared_after(as_it_was, log))
     with pytest.raises(NotFound):
         await runner.get(ADDRESS, "turn-0001")
 
@@ -545,7 +545,7 @@ async def test_a_turn_that_has_started_holds_its_place_at_the_provider_from_then
         await read.wait()
         return []
 
-    monkeypatch.setattr("chatstream.turns.context", slowly)
+    monkeypatch.setattr("chatstream.turns.runner.context", slowly)
     turn = await runner.start(asked())
     with pytest.raises(Unavailable):
         await runner.start(asked(turn_id="turn-0002"))
@@ -565,7 +565,7 @@ async def test_a_turn_that_ends_before_its_provider_was_asked_holds_no_place_the
         raise StorageFailed("The file cannot be read.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("chatstream.turns.context", unreadable)
+        patch.setattr("chatstream.turns.runner.context", unreadable)
         failed = await say(runner, "q", "turn-0001")
     assert (failed.terminal["type"], provider.requests) == ("turn.failed", [])
 

@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 import pytest
 
-from chatstream import turns
 from chatstream.errors import Conflict, NotFound, ProviderError, StorageFailed, Unavailable
 from chatstream.events import Address, EventId, place
 from chatstream.log.conversation import Conversation
@@ -23,7 +22,8 @@ from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
 from chatstream.schemas import ReplacingTurnRequest, TurnRequest
 from chatstream.settings import Settings
-from chatstream.turns import EndedTurn, TurnRunner
+from chatstream.turns import runner as turns
+from chatstream.turns.runner import EndedTurn, TurnRunner
 from chatstream.views.history import page
 from chatstream.views.versions import AgainBody, AgainKind, AgainRequest, again, versions
 from tests.log_steps import contents, everything

@@ -8,7 +8,6 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chatstream.ending import told
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull
 from chatstream.events import Address, EventId
 from chatstream.http import problems
@@ -18,7 +17,8 @@ from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
 from chatstream.schemas import Addressed, ReplacingTurnRequest, TurnRequest
 from chatstream.services import Services, services_of
-from chatstream.turns import EndedTurn
+from chatstream.turns.runner import EndedTurn
+from chatstream.turns.terminal import told
 from chatstream.views.subscriber import Start, start_of_turn
 
 Turn = LiveTurn | EndedTurn

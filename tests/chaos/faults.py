@@ -13,7 +13,6 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from chatstream.ending import Why
 from chatstream.errors import NotFound
 from chatstream.events import Address, EventId
 from chatstream.http import conversations
@@ -23,7 +22,8 @@ from chatstream.log import records
 from chatstream.log.conversation import Conversation
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Encoded, Record
-from chatstream.turns import EndedTurn, TurnRunner
+from chatstream.turns.runner import EndedTurn, TurnRunner
+from chatstream.turns.terminal import Why
 from chatstream.views import history, subscriber
 from chatstream.views.subscriber import Subscriber
 from chatstream.views.versions import AgainKind, AgainRequest, again

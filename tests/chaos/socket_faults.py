@@ -12,7 +12,7 @@ from chatstream.http import conversations
 from chatstream.http import versions as http_versions
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
-from chatstream.turns import EndedTurn, TurnRunner
+from chatstream.turns.runner import EndedTurn, TurnRunner
 from chatstream.views import versions
 from tests.chaos.planting import Fault, put
 

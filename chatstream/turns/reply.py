@@ -12,8 +12,6 @@ from time import time_ns
 
 from orjson import dumps
 
-from chatstream.deadlines import Deadlines
-from chatstream.ending import Ending, Why, told
 from chatstream.errors import ChatstreamError, TurnEnded
 from chatstream.events import DeltaKind, TerminalType, timestamp
 from chatstream.log.live_turn import LiveTurn
@@ -33,6 +31,8 @@ from chatstream.providers.answers import Answers, Share, Way
 from chatstream.providers.failures import unforeseen, without_end_mark
 from chatstream.providers.resilience import Route
 from chatstream.settings import Settings
+from chatstream.turns.deadlines import Deadlines
+from chatstream.turns.terminal import Ending, Why, told
 
 logger = logging.getLogger(__name__)
 

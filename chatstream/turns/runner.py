@@ -15,9 +15,6 @@ from functools import partial
 
 import orjson
 
-from chatstream.admission import Admission, Slot
-from chatstream.context import context
-from chatstream.ending import Why
 from chatstream.errors import NotFound, TooManyRequests, Unavailable
 from chatstream.events import Address, EventId, TurnId, new_turn_id
 from chatstream.log.conversation import Conversation
@@ -28,10 +25,13 @@ from chatstream.metrics import OTHER_MODEL, Metrics
 from chatstream.providers import Message
 from chatstream.providers.answers import Answers
 from chatstream.providers.routing import Providers
-from chatstream.reply import Reply
 from chatstream.schemas import ReplacingTurnRequest, TurnRequest
 from chatstream.settings import Settings
-from chatstream.starting import Starting
+from chatstream.turns.admission import Admission, Slot
+from chatstream.turns.context import context
+from chatstream.turns.reply import Reply
+from chatstream.turns.start import Starting
+from chatstream.turns.terminal import Why
 from chatstream.views.turn import EndedTurn, ended, find_records, known, other_body
 
 logger = logging.getLogger(__name__)

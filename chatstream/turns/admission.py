@@ -13,8 +13,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from chatstream.errors import OVERLOADED, TooManyRequests, Unavailable
-from chatstream.lag import Lag, Turns
 from chatstream.settings import Settings
+from chatstream.turns.lag import Lag, Turns
 
 MOST_LAG, MOST_LAG_OF_MANY = 0.1, 0.008
 """

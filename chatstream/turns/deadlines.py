@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from chatstream.ending import Why
 from chatstream.errors import ProviderTimeout
 from chatstream.log.conversation import Conversation
 from chatstream.providers.answers import Way
 from chatstream.settings import Settings
+from chatstream.turns.terminal import Why
 
 
 class Deadlines:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import time
 
-from chatstream.admission import Admission, Slot
 from chatstream.events import timestamp
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
@@ -14,9 +13,10 @@ from chatstream.providers import ProviderRequest
 from chatstream.providers.answers import Answers
 from chatstream.providers.resilience import Route
 from chatstream.providers.routing import Providers
-from chatstream.reply import Reply
 from chatstream.schemas import ReplacingTurnRequest, TurnRequest
 from chatstream.settings import Settings
+from chatstream.turns.admission import Admission, Slot
+from chatstream.turns.reply import Reply
 from chatstream.views.versions import AgainRequest
 
 
