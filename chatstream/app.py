@@ -23,22 +23,21 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Mount, Route, WebSocketRoute
 
-from chatstream import websocket
-from chatstream.auth import Origins
 from chatstream.errors import ChatstreamError
-from chatstream.http import conversations, events, page, service, turns, usage, versions
-from chatstream.http.middleware import Edge, Guard, nothing_here
-from chatstream.http.problems import on_error
-from chatstream.limits import Limits
 from chatstream.log.jsonl import open_log
 from chatstream.metrics import Metrics
 from chatstream.providers.answers import Answers
 from chatstream.providers.routing import Providers, build
-from chatstream.pulse import Pulse
-from chatstream.services import Services
 from chatstream.settings import Settings, load
 from chatstream.turns.runner import TurnRunner
 from chatstream.views.prices import load_prices
+from chatstream.web import conversations, events, page, status, turns, usage, versions, websocket
+from chatstream.web.heartbeats import Pulse
+from chatstream.web.middleware import Edge, Guard, nothing_here
+from chatstream.web.origins import Origins
+from chatstream.web.problems import on_error
+from chatstream.web.rate_limits import Limits
+from chatstream.web.state import Services
 
 
 class Chatstream(Starlette):
@@ -153,11 +152,11 @@ def _routes() -> list[Route | Mount | WebSocketRoute]:
         Route("/conversations", conversations.conversations, methods=conversations.METHODS),
         Route("/users", conversations.erase_user, methods=["DELETE"]),
         Route("/usage", usage.usage),
-        Route("/providers", service.providers),
-        Route("/healthz", service.healthz),
-        Route("/readyz", service.readyz),
-        Route("/metrics", service.metrics),
-        Route("/openapi.json", service.openapi),
+        Route("/providers", status.providers),
+        Route("/healthz", status.healthz),
+        Route("/readyz", status.readyz),
+        Route("/metrics", status.metrics),
+        Route("/openapi.json", status.openapi),
         WebSocketRoute("/ws", websocket.Sockets()),
         Mount("/static", page.assets),
     ]

@@ -14,12 +14,12 @@ from starlette.requests import Request
 
 from chatstream.errors import NotFound
 from chatstream.events import TERMINAL_TYPES, place
-from chatstream.http import events, turns
-from chatstream.http.sse import EventStream
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
-from chatstream.subscription import Subscription
 from chatstream.views.subscriber import Signal, start_of_conversation
+from chatstream.web import events, turns
+from chatstream.web.feed import Subscription
+from chatstream.web.sse import EventStream
 from tests.attach_world import World
 from tests.log_steps import ADDRESS
 

@@ -14,7 +14,6 @@ import orjson
 
 from chatstream.errors import StorageFailed, TurnEnded
 from chatstream.events import EventId, TurnId
-from chatstream.limits import Limits
 from chatstream.log.clock import IdClock
 from chatstream.log.conversation import Conversation
 from chatstream.log.disk import Disk, Fsync
@@ -26,10 +25,11 @@ from chatstream.log.syncer import Done, Job, Syncer, _run, _tell
 from chatstream.metrics import Metrics
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
-from chatstream.pulse import Pulse
-from chatstream.services import Services
 from chatstream.settings import Settings
 from chatstream.turns.runner import TurnRunner
+from chatstream.web.heartbeats import Pulse
+from chatstream.web.rate_limits import Limits
+from chatstream.web.state import Services
 from tests.interleaving import InterleavedLoop, job_name
 from tests.log_steps import ADDRESS, FIELDS, everything
 

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from chatstream.events import place
-from chatstream.http.sse import LogStream
 from chatstream.log import journal
 from chatstream.log.conversation import Conversation
 from chatstream.log.journal import Journal
@@ -26,6 +25,7 @@ from chatstream.log.order import FOREVER
 from chatstream.log.records import Encoded
 from chatstream.log.tail import Tail
 from chatstream.views.subscriber import Subscriber
+from chatstream.web.sse import LogStream
 from tests.attach_client import Client
 from tests.attach_world import World, apart
 from tests.choices import Broken

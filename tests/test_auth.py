@@ -13,9 +13,9 @@ from starlette.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from chatstream.auth import Origins
 from chatstream.errors import Forbidden, SettingsError
 from chatstream.settings import Settings
+from chatstream.web.origins import Origins
 from tests.running import Running
 
 FRIEND = "https://friend.example"

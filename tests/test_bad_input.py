@@ -10,13 +10,13 @@ from typing import Any
 import httpx
 import pytest
 
-from chatstream import websocket
 from chatstream.errors import StorageFailed, StorageFull
 from chatstream.events import event_id, place
-from chatstream.frames import Frames
 from chatstream.providers import Provider
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
+from chatstream.web import websocket
+from chatstream.web.frames import Frames
 from tests.running import Frame, Gate, Running, kinds
 from tests.test_websocket import Socket
 

@@ -3,7 +3,7 @@
 import pytest
 
 from chatstream.errors import BadRequest, InvalidRequest, Unavailable
-from chatstream.frames import problem, read_frame, read_ref
+from chatstream.web.frames import problem, read_frame, read_ref
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '"x"', '{"a":NaN}', "{} {}", "[" * 5000])

@@ -15,14 +15,13 @@ import orjson
 import pytest
 from websockets.sync.client import connect
 
-from chatstream import pulse
-from chatstream.http import requests
 from chatstream.providers.scripted import Scripted
 from chatstream.server import connections, http_protocol
 from chatstream.server.connections import Turns
 from chatstream.server.descriptors import places, raise_limit
 from chatstream.server.http_protocol import HttpProtocol
 from chatstream.settings import Settings
+from chatstream.web import heartbeats, requests
 from tests.log_steps import until
 from tests.running import Gate, Running
 
@@ -415,7 +414,7 @@ def test_a_kept_connection_that_is_not_used_is_closed(
 
 
 def test_who_takes_no_answer_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulse, "STUCK_SECONDS", 1.0)
+    monkeypatch.setattr(heartbeats, "STUCK_SECONDS", 1.0)
     with Running(tmp_path) as server, Raw(server) as client:
         client.socket.settimeout(0.3)
         with pytest.raises((TimeoutError, ConnectionError)):

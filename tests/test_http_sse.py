@@ -12,11 +12,11 @@ import orjson
 import psutil
 import pytest
 
-from chatstream import pulse
 from chatstream.errors import StorageFailed
 from chatstream.events import Address
 from chatstream.log.conversation import Conversation
 from chatstream.providers.scripted import Scripted
+from chatstream.web import heartbeats
 from tests.running import EVENT_STREAM, Gate, Running
 
 LAST_CHUNK = b"\r\n0\r\n\r\n"
@@ -189,7 +189,7 @@ def test_a_heartbeat_comes_only_after_silence(tmp_path: Path) -> None:
 def test_a_reader_that_takes_nothing_is_dropped_and_its_connection_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulse, "STUCK_SECONDS", 0.5)
+    monkeypatch.setattr(heartbeats, "STUCK_SECONDS", 0.5)
     text = "x" * 60_000
     with Running(
         tmp_path, Scripted(*[text] * 130), heartbeat=0.4, max_reply_bytes=900_000

@@ -14,12 +14,12 @@ import pytest
 
 from chatstream.errors import ProviderError, ProviderTimeout, StorageFailed
 from chatstream.events import BEGINNING, Address, event_id, place
-from chatstream.http import turns as turns_edge
-from chatstream.http.sse import EndedStream
 from chatstream.log.live_turn import LiveTurn
 from chatstream.providers import Finish, Reasoning, Text, Usage
 from chatstream.providers.scripted import Scripted, Step
 from chatstream.turns.runner import EndedTurn, TurnRunner
+from chatstream.web import turns as turns_edge
+from chatstream.web.sse import EndedStream
 from tests.running import EVENT_STREAM, Frame, Gate, Running, Stream, fold, kinds
 
 TURN = "turn-0001"

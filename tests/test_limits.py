@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from chatstream import limits
 from chatstream.errors import TooManyRequests
-from chatstream.limits import Limits, Throttle
 from chatstream.settings import Settings
+from chatstream.web import rate_limits
+from chatstream.web.rate_limits import Limits, Throttle
 from tests.running import Running
 
 
@@ -22,7 +22,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    monkeypatch.setattr(limits, "time", clock := Clock())
+    monkeypatch.setattr(rate_limits, "time", clock := Clock())
     return clock
 
 
@@ -77,7 +77,7 @@ async def test_callers_that_went_silent_are_forgotten(
         await window.hit("chat", f"198.51.100.{number % 2}")
     assert len(window._hits) <= 2
 
-    monkeypatch.setattr(limits, "MAX_CALLERS", 10)
+    monkeypatch.setattr(rate_limits, "MAX_CALLERS", 10)
     for number in range(100):
         await window.hit("chat", f"192.0.2.{number}")
     assert len(window._hits) == 10

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from chatstream.errors import BadRequest, InvalidRequest
-from chatstream.http.openapi import document
 from chatstream.providers.scripted import Scripted
 from chatstream.schemas import (
     Addressed,
@@ -24,6 +23,7 @@ from chatstream.schemas import (
     check_message,
     parse,
 )
+from chatstream.web.openapi import document
 from tests.running import Running
 
 SCHEMATHESIS = str(Path(sys.executable).parent / "schemathesis")

@@ -32,7 +32,7 @@ def raised(error: Exception) -> logging.LogRecord:
         raise error
     except Exception as caught:
         told = (type(caught), caught, caught.__traceback__)
-        return warning("request failed", "chatstream.http.problems", exc_info=told)
+        return warning("request failed", "chatstream.web.problems", exc_info=told)
 
 
 def test_a_line_a_minute_says_how_many_were_held_back() -> None:

@@ -21,7 +21,7 @@ from chatstream.app import create_app
 from chatstream.server.server import Server
 from chatstream.server.websocket_protocol import SocketProtocol
 from chatstream.settings import Settings
-from chatstream.wire import RETRY_MS
+from chatstream.web.wire import RETRY_MS
 from tests.running import Running
 from tests.test_server import Program
 from tests.upstream import Upstream, text_of

@@ -25,7 +25,6 @@ from uvicorn.server import ServerState
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from chatstream import websocket
 from chatstream.providers.scripted import Scripted
 from chatstream.server.mailbox import Gate, Mailbox
 from chatstream.server.websocket_protocol import (
@@ -35,7 +34,8 @@ from chatstream.server.websocket_protocol import (
     SLICE,
     SocketProtocol,
 )
-from chatstream.websocket import FRAMES
+from chatstream.web import websocket
+from chatstream.web.websocket import FRAMES
 from tests.log_steps import until
 from tests.running import Running
 from tests.test_websocket import Socket, readers

@@ -17,15 +17,15 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
-from chatstream import pulse
 from chatstream.app import create_app
 from chatstream.events import Address
-from chatstream.frames import Frames
 from chatstream.log.records import Json
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
 from chatstream.settings import Settings
-from chatstream.subscription import Subscription
+from chatstream.web import heartbeats
+from chatstream.web.feed import Subscription
+from chatstream.web.frames import Frames
 from tests.log_steps import unreadable
 from tests.running import Gate, Running
 
@@ -489,7 +489,7 @@ def test_a_defect_in_sending_is_logged_and_closes_the_socket(
 def test_a_client_that_does_not_read_is_asked_no_more_and_then_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulse, "STUCK_SECONDS", 1.0)
+    monkeypatch.setattr(heartbeats, "STUCK_SECONDS", 1.0)
     with Running(tmp_path, Scripted("x" * 200_000), heartbeat=0.4) as server:
         assert server.http.post("/chat", json={"message": "Hi"}).status_code == 200
         socket = Socket(server, max_queue=1)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatstream import wire
 from chatstream.events import EventId
+from chatstream.web import wire
 
 ID = EventId("1764000000000-0007")
 

@@ -21,8 +21,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chatstream import wire
 from chatstream.bench.script import Script, token
+from chatstream.web import wire
 
 ID = "1764000000000-0000"
 HEADERS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]

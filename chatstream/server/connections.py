@@ -14,7 +14,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Protocol
 
-from chatstream.limits import network
+from chatstream.web.rate_limits import network
 
 HEAD_SECONDS = 20.0
 """For a request's head: from the connection's opening, then from the head's first byte."""

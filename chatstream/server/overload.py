@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chatstream import wire
 from chatstream.server.refusals import Refusal, answer, request_id
+from chatstream.web import wire
 
 HEALTH = ("/healthz", "/readyz")
 BUSY = Refusal(503, "The server has as many connections as it can bear; try again.")

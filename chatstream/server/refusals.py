@@ -12,7 +12,7 @@ from typing import NamedTuple
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 
-from chatstream.http.problems import MEDIA_TYPE, members
+from chatstream.web.problems import MEDIA_TYPE, members
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _CODES = {

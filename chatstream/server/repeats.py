@@ -18,9 +18,15 @@ SECONDS = 60.0
 MOST_KINDS = 1000
 """Kinds and addresses that are remembered at once; the one told longest ago is told anew."""
 
-EDGE: tuple[str, ...] = ("uvicorn", "websockets", "asyncio", "chatstream.http", "chatstream.frames")
+EDGE: tuple[str, ...] = (
+    "uvicorn",
+    "websockets",
+    "asyncio",
+    "chatstream.web",
+    "chatstream.web.frames",
+)
 EDGE += (
-    "chatstream.websocket",
+    "chatstream.web.websocket",
     "chatstream.server.websocket_protocol",
     "chatstream.server.http_protocol",
 )

@@ -21,7 +21,6 @@ from types import FrameType
 
 import uvicorn
 
-from chatstream import pulse
 from chatstream.app import Chatstream
 from chatstream.server.connections import Connections
 from chatstream.server.descriptors import places, raise_limit
@@ -29,6 +28,7 @@ from chatstream.server.http_protocol import HttpProtocol
 from chatstream.server.listener import bind, told, url_of
 from chatstream.server.websocket_protocol import SocketProtocol
 from chatstream.settings import Settings
+from chatstream.web import heartbeats
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,9 @@ class Server(uvicorn.Server):
             # The data folder comes first: that another server owns it says the most.
             await running.enter_async_context(self._app.lifespan())
             with told(config.host, config.port):
-                self._sockets = bind(config.host, config.port, stuck_seconds=pulse.STUCK_SECONDS)
+                self._sockets = bind(
+                    config.host, config.port, stuck_seconds=heartbeats.STUCK_SECONDS
+                )
                 self._sockets += [
                     s.dup() for s in self._sockets for _ in range(ACCEPTED_AT_ONCE - 1)
                 ]

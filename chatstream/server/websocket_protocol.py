@@ -24,11 +24,11 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import Protocol
 
-from chatstream.limits import Throttle
 from chatstream.server.connections import Place, Turns
 from chatstream.server.mailbox import Gate, Mailbox
 from chatstream.server.refusals import handshake
-from chatstream.websocket import FRAMES
+from chatstream.web.rate_limits import Throttle
+from chatstream.web.websocket import FRAMES
 
 SLICE = 2048
 """Bytes that are parsed at once: some 340 frames, if they are empty."""

@@ -15,9 +15,6 @@ from starlette.types import Receive, Scope, Send
 
 from chatstream.errors import NotFound
 from chatstream.events import Address, EventId
-from chatstream.http import conversations
-from chatstream.http import versions as http_versions
-from chatstream.http.sse import EventStream, LogStream
 from chatstream.log import records
 from chatstream.log.conversation import Conversation
 from chatstream.log.live_turn import LiveTurn
@@ -27,6 +24,9 @@ from chatstream.turns.terminal import Why
 from chatstream.views import history, subscriber
 from chatstream.views.subscriber import Subscriber
 from chatstream.views.versions import AgainKind, AgainRequest, again
+from chatstream.web import conversations
+from chatstream.web import versions as http_versions
+from chatstream.web.sse import EventStream, LogStream
 from tests.chaos.planting import Fault, put
 from tests.chaos.socket_faults import SOCKET_FAULTS
 from tests.chaos.storage_faults import STORAGE_FAULTS

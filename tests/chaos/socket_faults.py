@@ -6,14 +6,13 @@ from typing import Any
 
 import orjson
 
-from chatstream import frames
-from chatstream.frames import Frames
-from chatstream.http import conversations
-from chatstream.http import versions as http_versions
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
 from chatstream.turns.runner import EndedTurn, TurnRunner
 from chatstream.views import versions
+from chatstream.web import conversations, frames
+from chatstream.web import versions as http_versions
+from chatstream.web.frames import Frames
 from tests.chaos.planting import Fault, put
 
 

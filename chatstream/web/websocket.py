@@ -15,22 +15,22 @@ import orjson
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from chatstream import wire
 from chatstream.errors import ChatstreamError, InvalidRequest
-from chatstream.frames import Frames, problem
-from chatstream.http.requests import query
-from chatstream.limits import Throttle
 from chatstream.log.conversation import Conversation
 from chatstream.log.records import Json
 from chatstream.schemas import UserQuery
-from chatstream.services import SHARE, services_of
-from chatstream.subscription import Subscription
 from chatstream.views.subscriber import Signal, Start
+from chatstream.web import wire
+from chatstream.web.feed import Subscription
+from chatstream.web.frames import Frames, problem
+from chatstream.web.rate_limits import Throttle
+from chatstream.web.requests import query
+from chatstream.web.state import SHARE, services_of
 
 logger = logging.getLogger(__name__)
 
 PROTOCOL = "chatstream.v1"
-FRAMES = "chatstream.frames"
+FRAMES = "chatstream.web.frames"
 """In `extensions` where a `websocket.send` may hold `frames`, a list of texts, instead of one."""
 MAX_SUBSCRIPTIONS = 1000
 """Conversations that one socket may follow at once."""

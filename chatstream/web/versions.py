@@ -5,12 +5,12 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chatstream.http.requests import count, json, keyed_body, query, turn_path
-from chatstream.http.turns import started
 from chatstream.log.live_turn import LiveTurn
 from chatstream.schemas import Addressed
-from chatstream.services import services_of
 from chatstream.views.versions import AgainBody, AgainKind, again, versions
+from chatstream.web.requests import count, json, keyed_body, query, turn_path
+from chatstream.web.state import services_of
+from chatstream.web.turns import started
 
 
 async def regenerate(request: Request) -> Response:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chatstream.http.requests import PRIVATE, count, json, query
-from chatstream.services import services_of
 from chatstream.views.usage import UsageQuery, report
+from chatstream.web.requests import PRIVATE, count, json, query
+from chatstream.web.state import services_of
 
 
 async def usage(request: Request) -> Response:

@@ -14,9 +14,9 @@ from starlette.responses import Response
 
 from chatstream.errors import BadRequest, BodyTooLarge, BodyTooSlow, InvalidRequest, NotJson
 from chatstream.events import Address
-from chatstream.limits import Kind
 from chatstream.schemas import TurnRequest, check_message, parse, turn_id_of_key
-from chatstream.services import services_of
+from chatstream.web.rate_limits import Kind
+from chatstream.web.state import services_of
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T", bound=TurnRequest)
@@ -24,7 +24,7 @@ T = TypeVar("T", bound=TurnRequest)
 PRIVATE = {"Cache-Control": "private, no-cache"}
 """Of what is a user's own: shared caches keep none of it, and others ask before they use it."""
 
-LIMITS = "chatstream.limits"
+LIMITS = "chatstream.web.rate_limits"
 """In a counted request's scope: the headers that tell what is left, for its answer."""
 
 BODY_SECONDS = 30

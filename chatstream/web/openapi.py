@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from chatstream.http.answers import SCHEMAS
 from chatstream.log.records import Json
 from chatstream.schemas import (
     TURN_ID,
@@ -26,6 +25,7 @@ from chatstream.schemas import (
 )
 from chatstream.views.usage import UsageQuery
 from chatstream.views.versions import AgainBody
+from chatstream.web.answers import SCHEMAS
 
 
 class Call(NamedTuple):

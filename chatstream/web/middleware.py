@@ -14,12 +14,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chatstream.auth import SAFE_METHODS, Origins
 from chatstream.errors import ChatstreamError, Forbidden, NotFound
-from chatstream.http import cors
-from chatstream.http.problems import answer, unexpected
-from chatstream.http.requests import LIMITS
 from chatstream.metrics import Metrics
+from chatstream.web import cors
+from chatstream.web.origins import SAFE_METHODS, Origins
+from chatstream.web.problems import answer, unexpected
+from chatstream.web.requests import LIMITS
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 

@@ -7,10 +7,10 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chatstream.http.openapi import document
-from chatstream.http.requests import count, json
 from chatstream.server import logs
-from chatstream.services import services_of
+from chatstream.web.openapi import document
+from chatstream.web.requests import count, json
+from chatstream.web.state import services_of
 
 
 async def healthz(request: Request) -> Response:

@@ -10,16 +10,16 @@ from starlette.responses import Response
 
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull
 from chatstream.events import Address, EventId
-from chatstream.http import problems
-from chatstream.http.requests import body, count, cursor, json, query, turn_body, turn_path
-from chatstream.http.sse import CutStream, EndedStream, EventStream, LogStream
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
 from chatstream.schemas import Addressed, ReplacingTurnRequest, TurnRequest
-from chatstream.services import Services, services_of
 from chatstream.turns.runner import EndedTurn
 from chatstream.turns.terminal import told
 from chatstream.views.subscriber import Start, start_of_turn
+from chatstream.web import problems
+from chatstream.web.requests import body, count, cursor, json, query, turn_body, turn_path
+from chatstream.web.sse import CutStream, EndedStream, EventStream, LogStream
+from chatstream.web.state import Services, services_of
 
 Turn = LiveTurn | EndedTurn
 

@@ -9,7 +9,6 @@ from starlette.responses import Response
 
 from chatstream.errors import InvalidRequest, NotFound
 from chatstream.events import is_event_id
-from chatstream.http.requests import PRIVATE, body, count, json, query
 from chatstream.log.records import Json
 from chatstream.schemas import (
     Addressed,
@@ -19,8 +18,9 @@ from chatstream.schemas import (
     RenameRequest,
     UserQuery,
 )
-from chatstream.services import Services, services_of
 from chatstream.views.history import page, read_place
+from chatstream.web.requests import PRIVATE, body, count, json, query
+from chatstream.web.state import Services, services_of
 
 SUCCESS = {"status": "success"}
 

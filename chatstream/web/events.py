@@ -15,17 +15,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from chatstream import wire
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull, Unavailable
 from chatstream.events import Address
-from chatstream.frames import problem
-from chatstream.http.requests import cursor, pairs, query
-from chatstream.http.sse import CutStream, EventStream, LogStream
 from chatstream.log.conversation import Conversation
 from chatstream.schemas import Addressed, FollowQuery, parse
-from chatstream.services import SHARE, Services, services_of
-from chatstream.subscription import SLICE, Subscription
 from chatstream.views.subscriber import Start, start_of_conversation
+from chatstream.web import wire
+from chatstream.web.feed import SLICE, Subscription
+from chatstream.web.frames import problem
+from chatstream.web.requests import cursor, pairs, query
+from chatstream.web.sse import CutStream, EventStream, LogStream
+from chatstream.web.state import SHARE, Services, services_of
 
 logger = logging.getLogger(__name__)
 

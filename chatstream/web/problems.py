@@ -18,7 +18,7 @@ from chatstream.errors import (
     TooManyRequests,
 )
 from chatstream.log.records import Json
-from chatstream.services import services_of
+from chatstream.web.state import services_of
 
 logger = logging.getLogger(__name__)
 

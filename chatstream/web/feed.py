@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chatstream import wire
 from chatstream.log.conversation import Conversation
 from chatstream.log.tail import PIECE
 from chatstream.views.subscriber import Start, Subscriber
+from chatstream.web import wire
 
 SLICE = PIECE
 """What one conversation sends before the next has its turn."""

@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
-from chatstream.limits import Limits
 from chatstream.log.jsonl import JsonlLog
 from chatstream.metrics import Metrics
 from chatstream.providers.answers import Answers
 from chatstream.providers.routing import Providers
-from chatstream.pulse import Pulse
 from chatstream.settings import Settings
 from chatstream.turns.lag import Turns
 from chatstream.turns.runner import TurnRunner
 from chatstream.views.prices import Prices
+from chatstream.web.heartbeats import Pulse
+from chatstream.web.rate_limits import Limits
 
 SHARE = 16
 """Conversations of one connection that are seen to before everybody else has a round."""

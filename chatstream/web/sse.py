@@ -16,13 +16,13 @@ from collections.abc import AsyncIterator
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
-from chatstream import wire
 from chatstream.errors import ChatstreamError
 from chatstream.events import Address, EventId
 from chatstream.log.conversation import Conversation
 from chatstream.log.live_turn import LiveTurn
-from chatstream.services import Services
 from chatstream.views.subscriber import Signal, Start, Subscriber
+from chatstream.web import wire
+from chatstream.web.state import Services
 
 logger = logging.getLogger(__name__)
 

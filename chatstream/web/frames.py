@@ -17,8 +17,6 @@ from chatstream.errors import (
     RetryLater,
 )
 from chatstream.events import EventId, before
-from chatstream.http.conversations import history_page, keep_feedback
-from chatstream.limits import Kind
 from chatstream.log.conversation import Conversation
 from chatstream.log.live_turn import LiveTurn
 from chatstream.log.records import Json
@@ -32,11 +30,13 @@ from chatstream.schemas import (
     check_message,
     parse,
 )
-from chatstream.services import Services
-from chatstream.subscription import Subscription
 from chatstream.turns.runner import EndedTurn
 from chatstream.views.history import read_place
 from chatstream.views.subscriber import Start, start_of_conversation
+from chatstream.web.conversations import history_page, keep_feedback
+from chatstream.web.feed import Subscription
+from chatstream.web.rate_limits import Kind
+from chatstream.web.state import Services
 
 logger = logging.getLogger(__name__)
 
