@@ -24,7 +24,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount, Route, WebSocketRoute
 
 from chatstream.errors import ChatstreamError
-from chatstream.log.jsonl import open_log
+from chatstream.log.files.store import open_log
 from chatstream.metrics import Metrics
 from chatstream.providers.answers import Answers
 from chatstream.providers.routing import Providers, build

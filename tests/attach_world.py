@@ -14,14 +14,14 @@ import orjson
 
 from chatstream.errors import StorageFailed, TurnEnded
 from chatstream.events import EventId, TurnId
-from chatstream.log.clock import IdClock
-from chatstream.log.conversation import Conversation
-from chatstream.log.disk import Disk, Fsync
-from chatstream.log.folder import Folder
-from chatstream.log.jsonl import JsonlLog
-from chatstream.log.live_turn import LiveTurn
-from chatstream.log.records import Json
-from chatstream.log.syncer import Done, Job, Syncer, _run, _tell
+from chatstream.log.files.clock import IdClock
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.disk import Disk, Fsync
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.paths import Folder
+from chatstream.log.files.records import Json
+from chatstream.log.files.store import JsonlLog
+from chatstream.log.files.syncer import Done, Job, Syncer, _run, _tell
 from chatstream.metrics import Metrics
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted

@@ -11,10 +11,10 @@ import pytest
 
 from chatstream.errors import StorageFailed
 from chatstream.events import Address, TurnId, place
-from chatstream.log.conversation import Conversation
-from chatstream.log.jsonl import JsonlLog
-from chatstream.log.live_turn import LiveTurn
-from chatstream.log.records import Encoded
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.records import Encoded
+from chatstream.log.files.store import JsonlLog
 
 ADDRESS = Address("u", "c")
 FIELDS: dict[str, Any] = {"request": {}, "created_at": "x"}

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from chatstream.events import Address
-from chatstream.log.jsonl import JsonlLog
-from chatstream.log.live_turn import LiveTurn
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.store import JsonlLog
 from chatstream.metrics import Metrics
 from chatstream.providers import Provider
 from chatstream.providers.routing import Providers

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 
 from chatstream.events import place
-from chatstream.log import journal
-from chatstream.log.conversation import Conversation
-from chatstream.log.journal import Journal
-from chatstream.log.live_turn import LiveTurn
-from chatstream.log.order import FOREVER
-from chatstream.log.records import Encoded
-from chatstream.log.tail import Tail
+from chatstream.log.files import journal
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.journal import Journal
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.records import Encoded
+from chatstream.log.files.tail import Tail
+from chatstream.log.files.visibility import FOREVER
 from chatstream.views.subscriber import Subscriber
 from chatstream.web.sse import LogStream
 from tests.attach_client import Client

@@ -11,7 +11,7 @@ import pytest
 from chatstream.cli import fsck
 from chatstream.cli.export import export
 from chatstream.errors import NotFound
-from chatstream.log.copies import is_copy, remove_copies
+from chatstream.log.files.copies import is_copy, remove_copies
 from chatstream.providers.scripted import Scripted
 from tests.log_steps import contents
 from tests.running import Gate, Running
@@ -126,8 +126,8 @@ def test_an_erasure_that_died_takes_the_copies_with_it_at_the_next_start(
         say(server, "trip")
         copy(tmp_path, *NAMES)
         with monkeypatch.context() as patch:
-            patch.setattr("chatstream.log.erase.remove_beside", lambda path: None)
-            patch.setattr("chatstream.log.erase.finish_intent", lambda folder, intent: None)
+            patch.setattr("chatstream.log.files.erasure.remove_beside", lambda path: None)
+            patch.setattr("chatstream.log.files.erasure.finish_intent", lambda folder, intent: None)
             done = server.http.post("/history/clear", json={"conversation_id": "trip"})
             assert done.status_code == 200
         assert b"secret" in contents(tmp_path)

@@ -14,10 +14,10 @@ import pytest
 
 from chatstream.errors import StorageFailed, StorageFull, TurnEnded
 from chatstream.events import Address, TurnId, place
-from chatstream.log import jsonl
-from chatstream.log.jsonl import JsonlLog, open_log
-from chatstream.log.live_turn import LiveTurn
-from chatstream.log.records import Encoded
+from chatstream.log.files import store
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.records import Encoded
+from chatstream.log.files.store import JsonlLog, open_log
 from tests.log_steps import ADDRESS, HeldSync, contents, everything, say, start
 
 pytestmark = pytest.mark.anyio
@@ -139,7 +139,7 @@ async def test_one_id_starts_one_turn_also_after_it_was_forgotten_from_memory(
 async def test_a_conversation_that_somebody_holds_is_never_opened_twice(
     log: JsonlLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jsonl, "QUIET_CONVERSATIONS", 1)
+    monkeypatch.setattr(store, "QUIET_CONVERSATIONS", 1)
     held = await log.conversation(ADDRESS)
     for name in "defgh":
         await log.conversation(Address("u", name))
@@ -258,7 +258,7 @@ async def test_an_erased_user_leaves_no_trace(log: JsonlLog, tmp_path: Path) -> 
 CHILD = """
 import asyncio, sys
 from pathlib import Path
-from chatstream.log.jsonl import open_log
+from chatstream.log.files.store import open_log
 from tests.log_steps import say, start
 
 async def main():
@@ -327,7 +327,7 @@ async def test_a_second_process_is_refused_and_told_whose_the_folder_is(
     log: JsonlLog, tmp_path: Path
 ) -> None:
     code = (
-        "import asyncio, sys; from pathlib import Path; from chatstream.log.jsonl import open_log\n"
+        "import asyncio, sys; from pathlib import Path; from chatstream.log.files.store import open_log\n"
         "async def main():\n"
         "    async with open_log(Path(sys.argv[1]), 'terminal'): pass\n"
         "asyncio.run(main())"

@@ -11,7 +11,7 @@ import pytest
 from chatstream.cli.export import export
 from chatstream.errors import InvalidRequest, NotFound, StorageFailed
 from chatstream.events import Address
-from chatstream.log.folder import Folder
+from chatstream.log.files.paths import Folder
 from chatstream.providers.scripted import Scripted
 from tests.running import EVENT_STREAM, Gate, Running
 

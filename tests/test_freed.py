@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from chatstream.log import jsonl
+from chatstream.log.files import store
 from chatstream.providers.routing import Providers, build
 from chatstream.providers.scripted import Scripted
 from chatstream.settings import Settings
@@ -24,7 +24,7 @@ TIMES = 10
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    monkeypatch.setattr(jsonl, "QUIET_CONVERSATIONS", 0)
+    monkeypatch.setattr(store, "QUIET_CONVERSATIONS", 0)
     with Running(tmp_path / "data", Scripted("Hello", " you")) as running:
         yield running
 
@@ -125,7 +125,7 @@ def test_sockets_that_follow_and_send(server: Running) -> None:
 
 
 def test_answers_of_a_provider_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jsonl, "QUIET_CONVERSATIONS", 0)
+    monkeypatch.setattr(store, "QUIET_CONVERSATIONS", 0)
     with Upstream() as upstream:
         given = {"openai_api_key": "k", "openai_base_url": upstream.openai_url}
         providers = build(Settings(_env_file=None, provider="openai", **given))  # type: ignore[arg-type]
@@ -147,14 +147,14 @@ def test_many_names_leave_as_many_conversations_as_the_cache_holds(tmp_path: Pat
         async def known() -> int:
             return len(server.app.services.log._known)
 
-        while server.call(known()) > jsonl.QUIET_CONVERSATIONS:
+        while server.call(known()) > store.QUIET_CONVERSATIONS:
             threading.Event().wait(0.01)
 
 
 def test_too_many_conversations_at_once_are_refused_and_the_others_are_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jsonl, "MOST_CONVERSATIONS", 3)
+    monkeypatch.setattr(store, "MOST_CONVERSATIONS", 3)
     with Running(tmp_path / "data") as server:
         names = "&".join(f"conversation_id={number}" for number in range(5))
         with server.stream("GET", f"/events?{names}") as events:

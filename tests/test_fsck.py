@@ -11,7 +11,7 @@ import pytest
 from chatstream.cli.fsck import Problem, check, repair
 from chatstream.errors import DataFolderError
 from chatstream.events import Address
-from chatstream.log.folder import Folder
+from chatstream.log.files.paths import Folder
 from chatstream.providers.scripted import Scripted
 from tests.running import EVENT_STREAM, Gate, Running
 

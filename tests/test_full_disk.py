@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from chatstream.cli import fsck
-from chatstream.log.reserve import RESERVE_BYTES
+from chatstream.log.files.disk_reserve import RESERVE_BYTES
 from chatstream.providers.scripted import Scripted
 from tests.log_steps import fail
 from tests.running import Gate, Running

@@ -9,9 +9,9 @@ import pytest
 
 from chatstream.errors import InvalidRequest, ProviderError
 from chatstream.events import EventId
-from chatstream.log.feedback import Ratings
-from chatstream.log.jsonl import JsonlLog, open_log
-from chatstream.log.records import Json
+from chatstream.log.files.feedback import Ratings
+from chatstream.log.files.records import Json
+from chatstream.log.files.store import JsonlLog, open_log
 from chatstream.providers.scripted import Scripted
 from chatstream.turns.context import context
 from chatstream.views.history import MAX_PAGE_BYTES, Page, page, public, read_place

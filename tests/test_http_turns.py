@@ -14,7 +14,7 @@ import pytest
 
 from chatstream.errors import ProviderError, ProviderTimeout, StorageFailed
 from chatstream.events import BEGINNING, Address, event_id, place
-from chatstream.log.live_turn import LiveTurn
+from chatstream.log.files.live_turn import LiveTurn
 from chatstream.providers import Finish, Reasoning, Text, Usage
 from chatstream.providers.scripted import Scripted, Step
 from chatstream.turns.runner import EndedTurn, TurnRunner

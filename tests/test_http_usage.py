@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chatstream.errors import ProviderError
-from chatstream.log.usage_file import Count, Kind
+from chatstream.log.files.usage_file import Count, Kind
 from chatstream.providers import Usage
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted

@@ -16,8 +16,8 @@ from chatstream.cli.aichatbot_files import MAX_TEXT_BYTES
 from chatstream.cli.fsck import check
 from chatstream.cli.import_aichatbot import NO_MESSAGE, import_files
 from chatstream.errors import ChatstreamError, Conflict, InvalidRequest, StorageFailed, StorageFull
-from chatstream.log.folder import Folder
-from chatstream.log.recovery import survey
+from chatstream.log.files.paths import Folder
+from chatstream.log.files.recovery import survey
 from chatstream.providers.scripted import Scripted
 from tests.running import Running, fold
 

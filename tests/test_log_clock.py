@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from chatstream.events import BEGINNING, EventId, place
-from chatstream.log.clock import LEASE_MS, IdClock
+from chatstream.log.files.clock import LEASE_MS, IdClock
 from tests.log_steps import fail
 
 NOW = 1_764_000_000_000

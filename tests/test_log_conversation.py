@@ -13,10 +13,10 @@ import pytest
 
 from chatstream.errors import NotFound, StorageFailed, StorageFull
 from chatstream.events import Address, TurnId, place
-from chatstream.log.conversation import RECENT_TURNS
-from chatstream.log.disk import Fsync
-from chatstream.log.jsonl import JsonlLog, open_log
-from chatstream.log.live_turn import LiveTurn
+from chatstream.log.files.conversation import RECENT_TURNS
+from chatstream.log.files.disk import Fsync
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.store import JsonlLog, open_log
 from tests.log_steps import ADDRESS, HeldSync, everything, fail, kinds, say, start, until
 
 pytestmark = pytest.mark.anyio

@@ -13,9 +13,9 @@ import pytest
 
 from chatstream.errors import StorageFailed, StorageFull
 from chatstream.events import Address, place
-from chatstream.log import disk as disk_module
-from chatstream.log.jsonl import JsonlLog, open_log
-from chatstream.log.live_turn import LiveTurn
+from chatstream.log.files import disk as disk_module
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.store import JsonlLog, open_log
 from tests.log_steps import everything, fail, kinds, say, start, until
 
 pytestmark = pytest.mark.anyio

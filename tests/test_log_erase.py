@@ -13,10 +13,10 @@ import pytest
 
 from chatstream.errors import StorageFailed
 from chatstream.events import Address, place
-from chatstream.log import erase
-from chatstream.log.conversation import Conversation
-from chatstream.log.jsonl import JsonlLog, open_log
-from chatstream.log.live_turn import LiveTurn
+from chatstream.log.files import erasure
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.store import JsonlLog, open_log
 from tests.log_steps import ADDRESS, HeldSync, contents, everything, fail, kinds, say, start, until
 
 pytestmark = pytest.mark.anyio
@@ -159,7 +159,7 @@ async def test_a_clear_that_fails_after_the_new_file_is_there_goes_on_with_that_
         def broken(path: Path) -> None:
             raise OSError(errno.EIO, "broken")
 
-        patch.setattr(erase, "remove_beside", broken)
+        patch.setattr(erasure, "remove_beside", broken)
         with pytest.raises(StorageFailed):
             await log.clear(turn.conversation)
     await start(log, "turn-0002")

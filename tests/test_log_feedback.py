@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from chatstream.errors import StorageFailed, StorageFull
-from chatstream.log import feedback
-from chatstream.log.jsonl import JsonlLog, open_log
+from chatstream.log.files import feedback
+from chatstream.log.files.store import JsonlLog, open_log
 from tests.log_steps import HeldSync, until
 
 pytestmark = pytest.mark.anyio

@@ -11,10 +11,10 @@ import pytest
 
 from chatstream.errors import DataFolderError, StorageFailed
 from chatstream.events import Address
-from chatstream.log import jsonl
-from chatstream.log.conversation import Conversation
-from chatstream.log.disk import MAX_OPEN_FILES
-from chatstream.log.jsonl import QUIET_CONVERSATIONS, open_log
+from chatstream.log.files import store
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.disk import MAX_OPEN_FILES
+from chatstream.log.files.store import QUIET_CONVERSATIONS, open_log
 from tests.log_steps import ADDRESS, everything, kinds, start
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +47,7 @@ async def test_fewer_than_the_bound_are_all_kept(tmp_path: Path) -> None:
 async def test_one_that_is_in_use_is_found_again_after_it_was_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jsonl, "QUIET_CONVERSATIONS", 1)
+    monkeypatch.setattr(store, "QUIET_CONVERSATIONS", 1)
     async with open_log(tmp_path, "terminal") as log:
         held = await log.conversation(ADDRESS)
         for number in range(5):
@@ -73,7 +73,7 @@ async def test_one_opening_serves_all_who_ask_at_once_even_if_one_leaves(tmp_pat
 
 def test_a_second_process_is_told_whose_the_folder_is(tmp_path: Path) -> None:
     code = (
-        "import asyncio, sys; from pathlib import Path; from chatstream.log.jsonl import open_log\n"
+        "import asyncio, sys; from pathlib import Path; from chatstream.log.files.store import open_log\n"
         "async def main():\n"
         "    async with open_log(Path(sys.argv[1]), 'terminal'):\n"
         "        print('mine', flush=True); input()\n"

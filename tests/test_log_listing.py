@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from chatstream.events import Address
-from chatstream.log import listing
-from chatstream.log.jsonl import JsonlLog, open_log
+from chatstream.log.files import listing
+from chatstream.log.files.store import JsonlLog, open_log
 from tests.log_steps import ADDRESS, HeldSync, start, until
 
 pytestmark = pytest.mark.anyio

@@ -11,8 +11,8 @@ import orjson
 import pytest
 
 from chatstream.errors import StorageFailed, TurnEnded
-from chatstream.log import disk
-from chatstream.log.jsonl import JsonlLog, open_log
+from chatstream.log.files import disk
+from chatstream.log.files.store import JsonlLog, open_log
 from tests.log_steps import ADDRESS, HeldSync, everything, fail, kinds, say, start, until
 
 pytestmark = pytest.mark.anyio

@@ -3,7 +3,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatstream.log.names import file_name
+from chatstream.log.files.names import file_name
 
 SAMPLES = [
     *("a", "A", "a/b", "a%2fb", "%2e", ".", "..", "...", "con", "CON", "Con", "c", "%63on"),

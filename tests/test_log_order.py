@@ -8,8 +8,8 @@ from typing import cast
 
 import pytest
 
-from chatstream.log.order import FOREVER, End, Order, Pending
-from chatstream.log.syncer import Done, Job, Syncer
+from chatstream.log.files.syncer import Done, Job, Syncer
+from chatstream.log.files.visibility import FOREVER, End, Order, Pending
 
 pytestmark = pytest.mark.anyio
 BROKEN = OSError(5, "broken")

@@ -10,8 +10,8 @@ import pytest
 
 from chatstream.errors import StorageFailed
 from chatstream.events import place
-from chatstream.log.conversation import Conversation
-from chatstream.log.jsonl import JsonlLog, open_log
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.store import JsonlLog, open_log
 from tests.log_steps import ADDRESS, contents, everything, fail, kinds, say, start, until
 from tests.power_cut import Power
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatstream.events import Address, EventId, event_id
-from chatstream.log import records
-from chatstream.log.lines import committed_size, lines_back
+from chatstream.log.files import records
+from chatstream.log.files.line_io import committed_size, lines_back
 
 ADDRESS = Address("u", "c")
 

@@ -14,10 +14,10 @@ import pytest
 
 from chatstream.errors import DataFolderError, StorageFailed, StorageFull
 from chatstream.events import Address, event_id, place
-from chatstream.log.conversation import Conversation
-from chatstream.log.disk import Disk
-from chatstream.log.jsonl import open_log
-from chatstream.log.orphans import end_orphans
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.disk import Disk
+from chatstream.log.files.leftovers import end_orphans
+from chatstream.log.files.store import open_log
 from tests.log_steps import ADDRESS, everything, fail, kinds, say, start
 
 pytestmark = pytest.mark.anyio
@@ -25,9 +25,9 @@ pytestmark = pytest.mark.anyio
 CHILD = """
 import asyncio, sys
 from pathlib import Path
-from chatstream.log.disk import Disk
-from chatstream.log.jsonl import open_log
-from chatstream.log.orphans import end_orphans
+from chatstream.log.files.disk import Disk
+from chatstream.log.files.store import open_log
+from chatstream.log.files.leftovers import end_orphans
 from tests.log_steps import say, start
 
 async def main():
@@ -126,7 +126,7 @@ async def test_what_is_unforeseen_in_one_conversation_keeps_no_other_from_being_
         await end_orphans(conversation)
 
     with monkeypatch.context() as patch:
-        patch.setattr("chatstream.log.jsonl.end_orphans", unforeseen)
+        patch.setattr("chatstream.log.files.store.end_orphans", unforeseen)
         async with open_log(tmp_path, "terminal") as log:
             good = await log.conversation(Address("u", "good"))
             assert kinds(await everything(good)) == ["turn.started", "turn.interrupted"]

@@ -8,7 +8,7 @@ from concurrent.futures import Future, wait
 
 import pytest
 
-from chatstream.log.syncer import THREADS, Syncer
+from chatstream.log.files.syncer import THREADS, Syncer
 
 pytestmark = pytest.mark.anyio
 

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatstream.events import DeltaKind, TurnId, event_id, place
-from chatstream.log.records import Encoded
-from chatstream.log.tail import PIECE, Tail
+from chatstream.log.files.records import Encoded
+from chatstream.log.files.tail import PIECE, Tail
 
 FOREVER = 10**18
 T1, T2 = TurnId("turn-one"), TurnId("turn-two")

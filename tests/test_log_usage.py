@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from chatstream.events import Address
-from chatstream.log import usage, usage_file
-from chatstream.log.jsonl import JsonlLog, open_log
-from chatstream.log.usage_file import Count, Counts, Kind
+from chatstream.log.files import usage, usage_file
+from chatstream.log.files.store import JsonlLog, open_log
+from chatstream.log.files.usage_file import Count, Counts, Kind
 from tests.log_steps import ADDRESS, HeldSync, start, until
 
 pytestmark = pytest.mark.anyio

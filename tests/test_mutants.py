@@ -51,7 +51,7 @@ def test_what_no_test_notices_survives_and_what_has_moved_is_told(tmp_path: Path
     assert [result.noticed for result in results] == [False] * 4
     assert [result.how.partition(";")[0] for result in results] == [
         "test_log_names.py pass all the same",
-        "its fragment stands 0 times in chatstream/log/order.py, not once",
+        "its fragment stands 0 times in chatstream/log/files/visibility.py, not once",
         "there is no chatstream/log/nowhere.py: it has moved",
         "there is no tests/test_nothing.py: it has moved",
     ]

@@ -11,7 +11,7 @@ import pytest
 from chatstream.cli import fsck
 from chatstream.cli.export import export
 from chatstream.errors import DataFolderError, StorageFailed
-from chatstream.log.reserve import RESERVE_BYTES
+from chatstream.log.files.disk_reserve import RESERVE_BYTES
 from chatstream.providers.scripted import Scripted
 from tests.running import Gate, Running
 from tests.test_full_disk import status, texts

@@ -73,7 +73,7 @@ def test_what_no_client_causes_is_never_held_back() -> None:
     seen = Repeats(Clock())
 
     for _ in range(3):
-        assert seen.admits(warning("sync failed", "chatstream.log.journal"))
+        assert seen.admits(warning("sync failed", "chatstream.log.files.journal"))
         info = warning("listening", "uvicorn.error", levelno=logging.INFO)
         assert seen.admits(info)
 

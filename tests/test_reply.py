@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatstream.errors import ProviderError, StorageFull
-from chatstream.log.jsonl import JsonlLog, open_log
-from chatstream.log.live_turn import LiveTurn
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.store import JsonlLog, open_log
 from chatstream.providers import Finish, Reasoning, Usage
 from chatstream.providers.scripted import Scripted, Step
 from chatstream.turns import terminal

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from chatstream.cli import fsck
-from chatstream.log.trouble import Changed, Trouble
+from chatstream.log.files.trouble import Changed, Trouble
 from chatstream.providers.scripted import Scripted
 from tests.log_steps import fail
 from tests.running import Gate, Running

@@ -8,10 +8,10 @@ import orjson
 import pytest
 
 from chatstream.events import BEGINNING, EventId, before, event_id, place
-from chatstream.log.conversation import Conversation
-from chatstream.log.jsonl import JsonlLog, open_log
-from chatstream.log.live_turn import LiveTurn
-from chatstream.log.records import Encoded
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.records import Encoded
+from chatstream.log.files.store import JsonlLog, open_log
 from chatstream.providers.scripted import Scripted
 from chatstream.views.subscriber import (
     Signal,

@@ -18,10 +18,10 @@ from chatstream.errors import (
     Unavailable,
 )
 from chatstream.events import Address, TurnId, place
-from chatstream.log.conversation import Conversation
-from chatstream.log.jsonl import JsonlLog, open_log
-from chatstream.log.live_turn import LiveTurn
-from chatstream.log.records import Json
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.records import Json
+from chatstream.log.files.store import JsonlLog, open_log
 from chatstream.metrics import Metrics
 from chatstream.providers import Message, Reasoning
 from chatstream.providers.routing import Providers

@@ -13,9 +13,9 @@ import pytest
 
 from chatstream.errors import Conflict, NotFound, ProviderError, StorageFailed, Unavailable
 from chatstream.events import Address, EventId, place
-from chatstream.log.conversation import Conversation
-from chatstream.log.jsonl import JsonlLog, open_log
-from chatstream.log.live_turn import LiveTurn
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.store import JsonlLog, open_log
 from chatstream.metrics import Metrics
 from chatstream.providers import Message
 from chatstream.providers.routing import Providers

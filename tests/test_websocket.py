@@ -19,7 +19,7 @@ from websockets.typing import Origin, Subprotocol
 
 from chatstream.app import create_app
 from chatstream.events import Address
-from chatstream.log.records import Json
+from chatstream.log.files.records import Json
 from chatstream.providers.routing import Providers
 from chatstream.providers.scripted import Scripted
 from chatstream.settings import Settings

@@ -11,7 +11,7 @@ from chatstream.bench import processes
 from chatstream.bench.endpoints import fill
 from chatstream.bench.processes import Server
 from chatstream.bench.readers import Reader, SocketReader, caught_up, leave
-from chatstream.log.jsonl import open_log
+from chatstream.log.files.store import open_log
 
 EVENTS = 10_000
 BEGINNING = "0"

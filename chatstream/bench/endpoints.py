@@ -14,7 +14,7 @@ from chatstream.bench.clients import Client, post
 from chatstream.bench.script import Script
 from chatstream.bench.streams import Subject, play
 from chatstream.events import Address, TurnId
-from chatstream.log.jsonl import JsonlLog, open_log
+from chatstream.log.files.store import JsonlLog, open_log
 
 CALLERS = 20
 MESSAGES = 100_000

@@ -14,8 +14,8 @@ from chatstream.bench.calls import get, time_calls
 from chatstream.bench.endpoints import fill
 from chatstream.bench.script import token
 from chatstream.events import Address, TurnId
-from chatstream.log.jsonl import JsonlLog, open_log
-from chatstream.log.live_turn import LiveTurn
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.store import JsonlLog, open_log
 
 CONVERSATIONS, ORPHANS, USERS = 10_000, 100, 500
 TOKENS = 200

@@ -18,7 +18,7 @@ import orjson
 
 from chatstream.errors import InvalidRequest
 from chatstream.events import timestamp
-from chatstream.log.records import Json
+from chatstream.log.files.records import Json
 from chatstream.schemas import FeedbackRequest, UserQuery, parse
 
 MAX_TEXT_BYTES = 524_288

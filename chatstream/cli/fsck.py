@@ -18,11 +18,11 @@ import orjson
 from chatstream.cli.fsck_checks import Problem, check_lines, check_live, read_lines
 from chatstream.errors import DataFolderError
 from chatstream.events import Address, EventId, before, place, timestamp
-from chatstream.log import records
-from chatstream.log.folder import FEEDBACK, Folder
-from chatstream.log.names import file_name
-from chatstream.log.recovery import refuse_newer
-from chatstream.log.syncer import sync_folder
+from chatstream.log.files import records
+from chatstream.log.files.names import file_name
+from chatstream.log.files.paths import FEEDBACK, Folder
+from chatstream.log.files.recovery import refuse_newer
+from chatstream.log.files.syncer import sync_folder
 
 __all__ = ["Problem", "check", "repair"]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chatstream.events import TERMINAL_TYPES
-from chatstream.log import records
-from chatstream.log.folder import FEEDBACK
-from chatstream.log.names import file_name
-from chatstream.log.opening import opener
-from chatstream.log.records import Json
+from chatstream.log.files import records
+from chatstream.log.files.names import file_name
+from chatstream.log.files.opening import opener
+from chatstream.log.files.paths import FEEDBACK
+from chatstream.log.files.records import Json
 
 TORN = "torn line: it was never acknowledged"
 

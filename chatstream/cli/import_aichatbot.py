@@ -23,13 +23,13 @@ from chatstream.cli.aichatbot_files import MAX_TEXT_BYTES, Message, read_feedbac
 from chatstream.cli.left_out import LISTED, Report, refuse
 from chatstream.errors import Conflict, StorageFailed, StorageFull
 from chatstream.events import Address, EventId, event_id, new_turn_id, place, timestamp
-from chatstream.log import records
-from chatstream.log.clock import IdClock
-from chatstream.log.folder import Folder
-from chatstream.log.records import Json
-from chatstream.log.recovery import survey
-from chatstream.log.staging import Staging
-from chatstream.log.trouble import FULL
+from chatstream.log.files import records
+from chatstream.log.files.bulk_import import Staging
+from chatstream.log.files.clock import IdClock
+from chatstream.log.files.paths import Folder
+from chatstream.log.files.records import Json
+from chatstream.log.files.recovery import survey
+from chatstream.log.files.trouble import FULL
 
 CONVERSATION = "default"
 NO_MESSAGE = "…"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from chatstream.cli.aichatbot_files import Flaw
 from chatstream.errors import Conflict, InvalidRequest
-from chatstream.log.syncer import sync_folder
+from chatstream.log.files.syncer import sync_folder
 
 LISTED = 100
 """So many are named one by one; of the others, how many there are."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chatstream.log.disk import MAX_OPEN_FILES
+from chatstream.log.files.disk import MAX_OPEN_FILES
 from chatstream.settings import Settings
 
 try:

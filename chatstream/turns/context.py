@@ -6,8 +6,8 @@ from functools import partial
 from itertools import islice
 
 from chatstream.events import EventId, before
-from chatstream.log import records
-from chatstream.log.conversation import Conversation
+from chatstream.log.files import records
+from chatstream.log.files.conversation import Conversation
 from chatstream.providers import Message
 from chatstream.views.history import NOTHING_HIDDEN, turns_back
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from chatstream.errors import ProviderTimeout
-from chatstream.log.conversation import Conversation
+from chatstream.log.files.conversation import Conversation
 from chatstream.providers.answers import Way
 from chatstream.settings import Settings
 from chatstream.turns.terminal import Why

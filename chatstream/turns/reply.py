@@ -14,8 +14,8 @@ from orjson import dumps
 
 from chatstream.errors import ChatstreamError, TurnEnded
 from chatstream.events import DeltaKind, TerminalType, timestamp
-from chatstream.log.live_turn import LiveTurn
-from chatstream.log.records import Json
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.records import Json
 from chatstream.metrics import Outcome
 from chatstream.providers import (
     Finish,

@@ -17,10 +17,10 @@ import orjson
 
 from chatstream.errors import NotFound, TooManyRequests, Unavailable
 from chatstream.events import Address, EventId, TurnId, new_turn_id
-from chatstream.log.conversation import Conversation
-from chatstream.log.jsonl import JsonlLog
-from chatstream.log.live_turn import LiveTurn
-from chatstream.log.records import Json
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.records import Json
+from chatstream.log.files.store import JsonlLog
 from chatstream.metrics import OTHER_MODEL, Metrics
 from chatstream.providers import Message
 from chatstream.providers.answers import Answers

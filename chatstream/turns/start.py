@@ -7,8 +7,8 @@ from __future__ import annotations
 import time
 
 from chatstream.events import timestamp
-from chatstream.log.live_turn import LiveTurn
-from chatstream.log.records import Json
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.records import Json
 from chatstream.providers import ProviderRequest
 from chatstream.providers.answers import Answers
 from chatstream.providers.resilience import Route

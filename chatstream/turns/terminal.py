@@ -17,8 +17,8 @@ from chatstream.errors import (
     TurnEnded,
 )
 from chatstream.events import TerminalType
-from chatstream.log.live_turn import LiveTurn
-from chatstream.log.records import Json
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.records import Json
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ import orjson
 
 from chatstream.errors import InvalidRequest
 from chatstream.events import EventId, before, is_event_id
-from chatstream.log import records
-from chatstream.log.conversation import Conversation
-from chatstream.log.feedback import Ratings
-from chatstream.log.records import Json
+from chatstream.log.files import records
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.feedback import Ratings
+from chatstream.log.files.records import Json
 
 MAX_PAGE_BYTES = 512 * 1024
 

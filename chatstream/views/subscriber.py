@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from chatstream.events import BEGINNING, TERMINAL_TYPES, EventId, before, is_event_id, place
-from chatstream.log.conversation import Conversation
-from chatstream.log.live_turn import LiveTurn
-from chatstream.log.records import Encoded
-from chatstream.log.tail import PIECE
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.records import Encoded
+from chatstream.log.files.tail import PIECE
 
 
 class Start(NamedTuple):

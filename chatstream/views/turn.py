@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from chatstream.errors import Conflict, NotFound
 from chatstream.events import TurnId
-from chatstream.log.conversation import Conversation
-from chatstream.log.records import Json
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.records import Json
 from chatstream.schemas import is_turn_id
 from chatstream.views.history import public
 

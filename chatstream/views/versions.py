@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Literal
 
 from chatstream.errors import Conflict
-from chatstream.log import records
-from chatstream.log.conversation import Conversation
-from chatstream.log.lines import BLOCK, lines_back
-from chatstream.log.records import Json
+from chatstream.log.files import records
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.line_io import BLOCK, lines_back
+from chatstream.log.files.records import Json
 from chatstream.schemas import (
     Addressed,
     ReplacingTurnRequest,

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from chatstream.errors import InvalidRequest, NotFound
 from chatstream.events import is_event_id
-from chatstream.log.records import Json
+from chatstream.log.files.records import Json
 from chatstream.schemas import (
     Addressed,
     ConversationsQuery,

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull, Unavailable
 from chatstream.events import Address
-from chatstream.log.conversation import Conversation
+from chatstream.log.files.conversation import Conversation
 from chatstream.schemas import Addressed, FollowQuery, parse
 from chatstream.views.subscriber import Start, start_of_conversation
 from chatstream.web import wire

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chatstream.log.conversation import Conversation
-from chatstream.log.tail import PIECE
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.tail import PIECE
 from chatstream.views.subscriber import Start, Subscriber
 from chatstream.web import wire
 

@@ -17,9 +17,9 @@ from chatstream.errors import (
     RetryLater,
 )
 from chatstream.events import EventId, before
-from chatstream.log.conversation import Conversation
-from chatstream.log.live_turn import LiveTurn
-from chatstream.log.records import Json
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.records import Json
 from chatstream.schemas import (
     MAX_ID_CHARS,
     Addressed,

@@ -18,8 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from chatstream.errors import ChatstreamError
 from chatstream.events import Address, EventId
-from chatstream.log.conversation import Conversation
-from chatstream.log.live_turn import LiveTurn
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.live_turn import LiveTurn
 from chatstream.views.subscriber import Signal, Start, Subscriber
 from chatstream.web import wire
 from chatstream.web.state import Services

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
-from chatstream.log.jsonl import JsonlLog
+from chatstream.log.files.store import JsonlLog
 from chatstream.metrics import Metrics
 from chatstream.providers.answers import Answers
 from chatstream.providers.routing import Providers

@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull
 from chatstream.events import Address, EventId
-from chatstream.log.live_turn import LiveTurn
-from chatstream.log.records import Json
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.records import Json
 from chatstream.schemas import Addressed, ReplacingTurnRequest, TurnRequest
 from chatstream.turns.runner import EndedTurn
 from chatstream.turns.terminal import told

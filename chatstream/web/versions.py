@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chatstream.log.live_turn import LiveTurn
+from chatstream.log.files.live_turn import LiveTurn
 from chatstream.schemas import Addressed
 from chatstream.views.versions import AgainBody, AgainKind, again, versions
 from chatstream.web.requests import count, json, keyed_body, query, turn_path

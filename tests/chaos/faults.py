@@ -15,10 +15,10 @@ from starlette.types import Receive, Scope, Send
 
 from chatstream.errors import NotFound
 from chatstream.events import Address, EventId
-from chatstream.log import records
-from chatstream.log.conversation import Conversation
-from chatstream.log.live_turn import LiveTurn
-from chatstream.log.records import Encoded, Record
+from chatstream.log.files import records
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.records import Encoded, Record
 from chatstream.turns.runner import EndedTurn, TurnRunner
 from chatstream.turns.terminal import Why
 from chatstream.views import history, subscriber

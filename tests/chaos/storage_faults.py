@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from chatstream.log import erase, feedback, intents, order
-from chatstream.log.clock import IdClock
-from chatstream.log.conversation import Conversation
-from chatstream.log.folder import FEEDBACK, Folder
-from chatstream.log.live_turn import LiveTurn
-from chatstream.log.records import Encoded
+from chatstream.log.files import erasure, feedback, intents, visibility
+from chatstream.log.files.clock import IdClock
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.paths import FEEDBACK, Folder
+from chatstream.log.files.records import Encoded
 from tests.chaos.planting import Fault, put
 
 
@@ -30,21 +30,23 @@ def show_before_writing() -> None:
 def forget_to_sync() -> None:
     """What should be durable is only written."""
 
-    def broken(targets: Iterable[order.Target]) -> None:
+    def broken(targets: Iterable[visibility.Target]) -> None:
         """Leave it to the operating system."""
 
-    put(order, "_sync_all", broken)
+    put(visibility, "_sync_all", broken)
 
 
 def acknowledge_before_syncing() -> None:
     """What is on its way to the disk counts as durable."""
-    add = order.Order.add
+    add = visibility.Order.add
 
-    def broken(self: order.Order, pending: order.Pending, owner: order.Owner) -> None:
+    def broken(
+        self: visibility.Order, pending: visibility.Pending, owner: visibility.Owner
+    ) -> None:
         add(self, replace(pending, tell=lambda error: None), owner)
         pending.tell(None)
 
-    put(order.Order, "add", broken)
+    put(visibility.Order, "add", broken)
 
 
 def forget_feedback() -> None:
@@ -75,18 +77,18 @@ def begin_the_clock_anew() -> None:
 
 def keep_a_copy() -> None:
     """A clear leaves what was there, where no look for copies finds it."""
-    write_aside = erase.write_aside
+    write_aside = erasure.write_aside
 
     async def broken(path: Path, *given: Any) -> int:
         shutil.copy(path, path.parent.parent / f"{path.name}.old")
         return await write_aside(path, *given)
 
-    put(erase, "write_aside", broken)
+    put(erasure, "write_aside", broken)
 
 
 def keep_live_files() -> None:
     """A clear leaves the running turns' text."""
-    put(erase, "remove_beside", lambda path: None)
+    put(erasure, "remove_beside", lambda path: None)
 
 
 def keep_the_feedback() -> None:
@@ -101,7 +103,7 @@ def keep_the_feedback() -> None:
             path.parent.mkdir()
             path.write_bytes(kept)
 
-    put(erase, "remove_user", broken)
+    put(erasure, "remove_user", broken)
 
 
 def lose_a_record() -> None:

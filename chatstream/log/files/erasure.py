@@ -18,12 +18,10 @@ from typing import TypeVar
 
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull
 from chatstream.events import Address, EventId, kept, place, timestamp
-from chatstream.log import records
-from chatstream.log.conversation import Conversation
-from chatstream.log.disk import Disk
-from chatstream.log.file_state import FileState, load
-from chatstream.log.folder import put
-from chatstream.log.intents import (
+from chatstream.log.files import records
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.disk import Disk
+from chatstream.log.files.intents import (
     Intent,
     Scope,
     finish_intent,
@@ -33,9 +31,11 @@ from chatstream.log.intents import (
     withdraw_intent,
     write_intent,
 )
-from chatstream.log.live_turn import LiveTurn
-from chatstream.log.records import Encoded, Json
-from chatstream.log.trouble import FULL
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.paths import put
+from chatstream.log.files.records import Encoded, Json
+from chatstream.log.files.summary import FileState, load
+from chatstream.log.files.trouble import FULL
 
 logger = logging.getLogger(__name__)
 

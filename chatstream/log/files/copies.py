@@ -15,11 +15,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from chatstream.log import records
-from chatstream.log.lines import BLOCK, committed_size
-from chatstream.log.names import file_name
-from chatstream.log.opening import open_file
-from chatstream.log.records import Json
+from chatstream.log.files import records
+from chatstream.log.files.line_io import BLOCK, committed_size
+from chatstream.log.files.names import file_name
+from chatstream.log.files.opening import open_file
+from chatstream.log.files.records import Json
 
 logger = logging.getLogger(__name__)
 

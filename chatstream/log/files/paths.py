@@ -16,10 +16,10 @@ import threading
 from pathlib import Path
 
 from chatstream.events import Address
-from chatstream.log.names import file_name
-from chatstream.log.opening import REPLACE, open_file
-from chatstream.log.ownership import Ownership, unusable
-from chatstream.log.syncer import sync_folder
+from chatstream.log.files.names import file_name
+from chatstream.log.files.opening import REPLACE, open_file
+from chatstream.log.files.ownership import Ownership, unusable
+from chatstream.log.files.syncer import sync_folder
 
 FEEDBACK = "+feedback.jsonl"
 _LIVE = re.compile(r"\d{13}-\d{4}\.live", re.ASCII)

@@ -14,7 +14,7 @@ from bisect import bisect_right
 import orjson
 
 from chatstream.events import DeltaKind, EventId, TurnId, event_id, place
-from chatstream.log.records import Encoded
+from chatstream.log.files.records import Encoded
 
 PIECE = 64 * 1024
 """Most bytes of text in one delta that joins others."""

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from chatstream.errors import StorageFailed
 from chatstream.events import Address, EventId, before, place
-from chatstream.log import records
-from chatstream.log.disk import Disk, cut_back
-from chatstream.log.file_state import FileState, load
-from chatstream.log.log_file import create
-from chatstream.log.opening import READ, UPDATE, open_file
-from chatstream.log.records import Json
+from chatstream.log.files import records
+from chatstream.log.files.disk import Disk, cut_back
+from chatstream.log.files.log_file import create
+from chatstream.log.files.opening import READ, UPDATE, open_file
+from chatstream.log.files.records import Json
+from chatstream.log.files.summary import FileState, load
 
 if TYPE_CHECKING:
-    from chatstream.log.conversation import Conversation
-    from chatstream.log.live_turn import LiveTurn
+    from chatstream.log.files.conversation import Conversation
+    from chatstream.log.files.live_turn import LiveTurn
 
 logger = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chatstream.events import EventId, place, timestamp
-from chatstream.log import records
-from chatstream.log.copies import Copies, first_record, is_foreign
-from chatstream.log.disk import Disk
-from chatstream.log.folder import conversation_files
-from chatstream.log.lines import committed_size
-from chatstream.log.opening import open_file
-from chatstream.log.records import Json
+from chatstream.log.files import records
+from chatstream.log.files.copies import Copies, first_record, is_foreign
+from chatstream.log.files.disk import Disk
+from chatstream.log.files.line_io import committed_size
+from chatstream.log.files.opening import open_file
+from chatstream.log.files.paths import conversation_files
+from chatstream.log.files.records import Json
 
 TITLE_CHARS = 60
 ENTRIES_IN_MEMORY = 20_000

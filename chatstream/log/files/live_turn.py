@@ -18,16 +18,16 @@ import orjson
 
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull, TurnEnded
 from chatstream.events import DeltaKind, EventId, TerminalType, TurnId, kept, place
-from chatstream.log.opening import open_file
-from chatstream.log.order import FOREVER
-from chatstream.log.records import Encoded, Json
-from chatstream.log.tail import DeltaRun
+from chatstream.log.files.opening import open_file
+from chatstream.log.files.records import Encoded, Json
+from chatstream.log.files.tail import DeltaRun
+from chatstream.log.files.visibility import FOREVER
 
 if TYPE_CHECKING:
-    from chatstream.log.conversation import Conversation
-    from chatstream.log.file_state import Orphan
-    from chatstream.log.journal import Written
-    from chatstream.log.outside import Opening
+    from chatstream.log.files.conversation import Conversation
+    from chatstream.log.files.journal import Written
+    from chatstream.log.files.outside import Opening
+    from chatstream.log.files.summary import Orphan
 
 logger = logging.getLogger(__name__)
 

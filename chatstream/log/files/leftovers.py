@@ -10,10 +10,10 @@ import time
 
 from chatstream.errors import StorageFailed, StorageFull, TurnEnded
 from chatstream.events import timestamp
-from chatstream.log.conversation import Conversation
-from chatstream.log.file_state import Orphan
-from chatstream.log.live_turn import LiveTurn
-from chatstream.log.records import Json
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.records import Json
+from chatstream.log.files.summary import Orphan
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from chatstream.events import EventId
-from chatstream.log.folder import Folder, is_folder
-from chatstream.log.syncer import sync_folder
+from chatstream.log.files.paths import Folder, is_folder
+from chatstream.log.files.syncer import sync_folder
 
 STAGED = ".staged"
 """Not decided, or done with: to be discarded."""

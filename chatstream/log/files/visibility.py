@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from chatstream.events import EventId
-from chatstream.log.syncer import Syncer, sync_folder
+from chatstream.log.files.syncer import Syncer, sync_folder
 
 FOREVER = 10**18
 """A place behind every event."""

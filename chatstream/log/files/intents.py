@@ -15,9 +15,9 @@ from typing import Literal, TypedDict
 import orjson
 
 from chatstream.events import EventId
-from chatstream.log.copies import remove_copies
-from chatstream.log.folder import Folder, is_folder, live_files, put
-from chatstream.log.syncer import sync_folder
+from chatstream.log.files.copies import remove_copies
+from chatstream.log.files.paths import Folder, is_folder, live_files, put
+from chatstream.log.files.syncer import sync_folder
 
 Scope = Literal["clear", "conversation", "user"]
 

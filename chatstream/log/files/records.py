@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from chatstream.events import TERMINAL_TYPES, Address, EventId, TurnId, before, is_event_id, kept
-from chatstream.log.lines import BLOCK, line_around, lines_back
+from chatstream.log.files.line_io import BLOCK, line_around, lines_back
 
 logger = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, Protocol, TypeVar
 
 from chatstream.events import EventId
-from chatstream.log.clock import IdClock
-from chatstream.log.copies import Copies
-from chatstream.log.folder import Folder
-from chatstream.log.reserve import Reserve
-from chatstream.log.syncer import Syncer
-from chatstream.log.trouble import FULL, Trouble, reason
+from chatstream.log.files.clock import IdClock
+from chatstream.log.files.copies import Copies
+from chatstream.log.files.disk_reserve import Reserve
+from chatstream.log.files.paths import Folder
+from chatstream.log.files.syncer import Syncer
+from chatstream.log.files.trouble import FULL, Trouble, reason
 
 logger = logging.getLogger(__name__)
 

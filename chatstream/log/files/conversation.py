@@ -22,15 +22,15 @@ from chatstream.events import (
     before,
     event_id,
 )
-from chatstream.log import records
-from chatstream.log.disk import Disk
-from chatstream.log.file_state import FileState, Orphan
-from chatstream.log.journal import Journal, Written
-from chatstream.log.live_turn import LiveTurn
-from chatstream.log.order import End
-from chatstream.log.outside import Opening, look_anew
-from chatstream.log.records import Encoded, Json
-from chatstream.log.trouble import refusal
+from chatstream.log.files import records
+from chatstream.log.files.disk import Disk
+from chatstream.log.files.journal import Journal, Written
+from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.outside import Opening, look_anew
+from chatstream.log.files.records import Encoded, Json
+from chatstream.log.files.summary import FileState, Orphan
+from chatstream.log.files.trouble import refusal
+from chatstream.log.files.visibility import End
 
 RECENT_TURNS = 1000
 """For so many turns back a repeated `turn_id` is known (CONTRACT, promise 6)."""

@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from chatstream.log.copies import Copies
-from chatstream.log.disk import Disk
-from chatstream.log.folder import conversation_names
-from chatstream.log.usage_file import SLICE, Count, Counts, UsageFile
+from chatstream.log.files.copies import Copies
+from chatstream.log.files.disk import Disk
+from chatstream.log.files.paths import conversation_names
+from chatstream.log.files.usage_file import SLICE, Count, Counts, UsageFile
 
 CELLS_IN_MEMORY = 50_000
 """Files, and the days and models of each, that are kept: some 20 MB. Users read longest ago go."""

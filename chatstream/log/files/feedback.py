@@ -20,11 +20,11 @@ import aiofiles
 import orjson
 
 from chatstream.events import EventId, place, timestamp
-from chatstream.log.disk import Disk, cut_back
-from chatstream.log.lines import committed_size
-from chatstream.log.opening import UPDATE, open_file, opener
-from chatstream.log.records import VERSION, Json
-from chatstream.log.syncer import sync_folder
+from chatstream.log.files.disk import Disk, cut_back
+from chatstream.log.files.line_io import committed_size
+from chatstream.log.files.opening import UPDATE, open_file, opener
+from chatstream.log.files.records import VERSION, Json
+from chatstream.log.files.syncer import sync_folder
 
 USERS_IN_MEMORY = 256
 

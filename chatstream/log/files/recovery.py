@@ -19,14 +19,20 @@ import orjson
 
 from chatstream.errors import DataFolderError
 from chatstream.events import Address, EventId, is_event_id, place
-from chatstream.log import records, staging
-from chatstream.log.copies import remove_copies
-from chatstream.log.folder import FEEDBACK, Folder, is_folder, live_files, put
-from chatstream.log.intents import Intent, Scope, finish_intent, remove_conversation, remove_user
-from chatstream.log.lines import committed_size, first_line
-from chatstream.log.opening import open_file, opener, read_file
-from chatstream.log.ownership import OTHERS_WRITE
-from chatstream.log.records import Json, Record
+from chatstream.log.files import bulk_import, records
+from chatstream.log.files.copies import remove_copies
+from chatstream.log.files.intents import (
+    Intent,
+    Scope,
+    finish_intent,
+    remove_conversation,
+    remove_user,
+)
+from chatstream.log.files.line_io import committed_size, first_line
+from chatstream.log.files.opening import open_file, opener, read_file
+from chatstream.log.files.ownership import OTHERS_WRITE
+from chatstream.log.files.paths import FEEDBACK, Folder, is_folder, live_files, put
+from chatstream.log.files.records import Json, Record
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +64,7 @@ def survey(folder: Folder) -> Findings:
         try:
             _finish(folder, path, findings)
         except OSError as error:
-            if path.suffix == staging.DECIDED:
+            if path.suffix == bulk_import.DECIDED:
                 raise  # nobody may write where the rest of an import is to go
             # It was never answered: better the other conversations now, and this at the next start.
             logger.error("erasure not finished", extra={"file": path.name, "errno": error.errno})
@@ -125,11 +131,11 @@ def _finish(folder: Folder, path: Path, findings: Findings) -> None:
     if path.is_symlink():
         logger.warning("symbolic link passed over", extra={"path": str(path)})
         return
-    if path.suffix in (".erased", staging.STAGED):
+    if path.suffix in (".erased", bulk_import.STAGED):
         shutil.rmtree(path)
         return
-    if path.suffix == staging.DECIDED:
-        staging.finish(folder, path)
+    if path.suffix == bulk_import.DECIDED:
+        bulk_import.finish(folder, path)
         logger.warning("finished an import")
         return
     if path.suffix != ".json":

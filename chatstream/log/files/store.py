@@ -18,20 +18,20 @@ from weakref import WeakValueDictionary
 
 from chatstream.errors import OVERLOADED, ChatstreamError, Unavailable
 from chatstream.events import Address, EventId, event_id
-from chatstream.log import erase
-from chatstream.log.clock import IdClock
-from chatstream.log.conversation import Conversation
-from chatstream.log.disk import Disk, Fsync
-from chatstream.log.feedback import Feedback
-from chatstream.log.folder import Folder
-from chatstream.log.listing import Entry, Listing
-from chatstream.log.orphans import end_orphans
-from chatstream.log.outside import first_look, look_anew
-from chatstream.log.ownership import unusable
-from chatstream.log.recovery import survey
-from chatstream.log.syncer import sync_folder
-from chatstream.log.usage import Usage
-from chatstream.log.usage_file import Counts
+from chatstream.log.files import erasure
+from chatstream.log.files.clock import IdClock
+from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.disk import Disk, Fsync
+from chatstream.log.files.feedback import Feedback
+from chatstream.log.files.leftovers import end_orphans
+from chatstream.log.files.listing import Entry, Listing
+from chatstream.log.files.outside import first_look, look_anew
+from chatstream.log.files.ownership import unusable
+from chatstream.log.files.paths import Folder
+from chatstream.log.files.recovery import survey
+from chatstream.log.files.syncer import sync_folder
+from chatstream.log.files.usage import Usage
+from chatstream.log.files.usage_file import Counts
 
 logger = logging.getLogger(__name__)
 
@@ -144,11 +144,11 @@ class JsonlLog:
 
     async def clear(self, conversation: Conversation) -> None:
         """Erase what a conversation holds; see `erase.clear`. It goes on if the caller leaves."""
-        await self._erase(erase.clear(conversation), conversation.address.user_id)
+        await self._erase(erasure.clear(conversation), conversation.address.user_id)
 
     async def erase(self, conversation: Conversation) -> bool:
         """Erase a conversation with its file; see `erase.erase`. As `clear`, it goes on."""
-        return await self._erase(erase.erase(conversation), conversation.address.user_id)
+        return await self._erase(erasure.erase(conversation), conversation.address.user_id)
 
     async def erase_user(self, user_id: str) -> None:
         """
@@ -188,7 +188,7 @@ class JsonlLog:
                 await asyncio.wait(opening)
             conversations = self._known_of(user_id)
             async with self.feedback.held(user_id):
-                await erase.erase_user(self._disk, user_id, conversations)
+                await erasure.erase_user(self._disk, user_id, conversations)
                 self.feedback.forget(user_id)
                 self._usage.forget(user_id)
         finally:

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from chatstream.events import BEGINNING, Address, EventId, TurnId, event_id, place
-from chatstream.log import records
-from chatstream.log.disk import Disk
-from chatstream.log.file_state import FileState
-from chatstream.log.log_file import LogFile
-from chatstream.log.order import FOREVER, End, Order, Pending
-from chatstream.log.records import Encoded, Json
-from chatstream.log.tail import PIECE, Tail
-from chatstream.log.trouble import FULL
+from chatstream.log.files import records
+from chatstream.log.files.disk import Disk
+from chatstream.log.files.log_file import LogFile
+from chatstream.log.files.records import Encoded, Json
+from chatstream.log.files.summary import FileState
+from chatstream.log.files.tail import PIECE, Tail
+from chatstream.log.files.trouble import FULL
+from chatstream.log.files.visibility import FOREVER, End, Order, Pending
 
 T = TypeVar("T")
 TAIL_BYTES = 32 * 1024

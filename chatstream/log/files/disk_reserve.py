@@ -9,8 +9,8 @@ import os
 import stat
 from pathlib import Path
 
-from chatstream.log.opening import REPLACE, open_file
-from chatstream.log.trouble import FULL
+from chatstream.log.files.opening import REPLACE, open_file
+from chatstream.log.files.trouble import FULL
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from chatstream.errors import DataFolderError
-from chatstream.log.opening import READ, UPDATE, open_file, open_folder
-from chatstream.log.trouble import Changed, reason
+from chatstream.log.files.opening import READ, UPDATE, open_file, open_folder
+from chatstream.log.files.trouble import Changed, reason
 
 logger = logging.getLogger(__name__)
 

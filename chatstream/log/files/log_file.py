@@ -16,13 +16,13 @@ from typing import TypeVar
 
 from chatstream.errors import StorageFailed, StorageFull
 from chatstream.events import Address, EventId, place, timestamp
-from chatstream.log import records
-from chatstream.log.copies import is_copy, set_apart
-from chatstream.log.disk import Disk, cut_back
-from chatstream.log.opening import REPLACE, UPDATE, open_file
-from chatstream.log.order import End, Order
-from chatstream.log.syncer import sync_folder
-from chatstream.log.trouble import Changed
+from chatstream.log.files import records
+from chatstream.log.files.copies import is_copy, set_apart
+from chatstream.log.files.disk import Disk, cut_back
+from chatstream.log.files.opening import REPLACE, UPDATE, open_file
+from chatstream.log.files.syncer import sync_folder
+from chatstream.log.files.trouble import Changed
+from chatstream.log.files.visibility import End, Order
 
 T = TypeVar("T")
 

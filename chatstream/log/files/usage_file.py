@@ -18,10 +18,10 @@ from typing import NamedTuple
 import orjson
 
 from chatstream.events import TERMINAL_TYPES, place, timestamp
-from chatstream.log import records
-from chatstream.log.copies import first_record, is_foreign
-from chatstream.log.opening import open_file
-from chatstream.log.records import Json
+from chatstream.log.files import records
+from chatstream.log.files.copies import first_record, is_foreign
+from chatstream.log.files.opening import open_file
+from chatstream.log.files.records import Json
 
 BLOCK = 256 * 1024
 SLICE = 16 * 1024 * 1024

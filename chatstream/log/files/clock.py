@@ -15,7 +15,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from chatstream.events import PER_MILLISECOND, EventId, event_id, is_event_id, place
-from chatstream.log.opening import UPDATE, open_file
+from chatstream.log.files.opening import UPDATE, open_file
 
 LEASE_MS = 30_000
 """How far the ceiling lies ahead. After a crash ids begin there: at most this far in the future."""
