@@ -26,8 +26,8 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from chatstream.errors import ChatstreamError
 from chatstream.log.files.store import open_log
 from chatstream.metrics import Metrics
-from chatstream.providers.answers import Answers
-from chatstream.providers.routing import Providers, build
+from chatstream.providers.registry import Providers, build
+from chatstream.providers.route.cache import Answers
 from chatstream.settings import Settings, load
 from chatstream.turns.runner import TurnRunner
 from chatstream.views.prices import load_prices

@@ -8,10 +8,10 @@ import pytest
 
 from chatstream.errors import ProviderError
 from chatstream.providers import Message, Piece, Provider, ProviderRequest, Text
-from chatstream.providers.anthropic import AnthropicProvider
-from chatstream.providers.gemini import GeminiProvider
-from chatstream.providers.ollama import OllamaProvider
-from chatstream.providers.openai import OpenAIProvider
+from chatstream.providers.adapters.anthropic import AnthropicProvider
+from chatstream.providers.adapters.gemini import GeminiProvider
+from chatstream.providers.adapters.ollama import OllamaProvider
+from chatstream.providers.adapters.openai import OpenAIProvider
 from tests.upstream_forms import token
 
 FORMS: Final = ("openai", "gemini", "anthropic", "ollama")

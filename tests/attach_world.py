@@ -23,8 +23,8 @@ from chatstream.log.files.records import Json
 from chatstream.log.files.store import JsonlLog
 from chatstream.log.files.syncer import Done, Job, Syncer, _run, _tell
 from chatstream.metrics import Metrics
-from chatstream.providers.routing import Providers
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
+from chatstream.providers.registry import Providers
 from chatstream.settings import Settings
 from chatstream.turns.runner import TurnRunner
 from chatstream.web.heartbeats import Pulse

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chatstream.cli import fsck
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from tests.running import Gate, Running, fold
 
 Edit = Callable[[list[bytes]], list[bytes]]

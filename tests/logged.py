@@ -8,7 +8,7 @@ from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.store import JsonlLog
 from chatstream.metrics import Metrics
 from chatstream.providers import Provider
-from chatstream.providers.routing import Providers
+from chatstream.providers.registry import Providers
 from chatstream.schemas import ReplacingTurnRequest
 from chatstream.settings import Settings
 from chatstream.turns.runner import EndedTurn, TurnRunner

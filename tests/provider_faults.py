@@ -29,8 +29,8 @@ import aiohttp
 import orjson
 
 from chatstream.providers import Closes, Finish, Piece, Provider, ProviderRequest, Reasoning, Text
-from chatstream.providers.breaker import Change
-from chatstream.providers.routing import Providers
+from chatstream.providers.registry import Providers
+from chatstream.providers.route.breaker import Change
 from tests.asking import make
 from tests.running import EVENT_STREAM, Running
 from tests.upstream import Asked, Upstream, text_of
@@ -282,7 +282,7 @@ def counted(figures: Figures) -> Iterator[None]:
             figures.parkings += parked
             figures.openings += not parked
 
-    with patch("chatstream.providers.breakers._log", changed):
+    with patch("chatstream.providers.route.breakers._log", changed):
         yield
 
 

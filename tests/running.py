@@ -20,8 +20,8 @@ import httpx
 import orjson
 
 from chatstream.app import Chatstream, create_app
-from chatstream.providers.routing import Providers
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
+from chatstream.providers.registry import Providers
 from chatstream.server.server import Server
 from chatstream.settings import Settings
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from chatstream.turns.admission import FEW_TURNS, MOST_LAG, MOST_LAG_OF_MANY, REFUSED_A_SECOND
 from chatstream.turns.lag import Lag
 from tests.running import Gate, Running

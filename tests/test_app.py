@@ -17,8 +17,8 @@ from starlette.routing import Mount, Route
 from websockets.sync.client import connect
 
 import chatstream
-from chatstream.providers.routing import Providers
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
+from chatstream.providers.registry import Providers
 from chatstream.settings import Settings
 from tests.running import Running
 

@@ -13,8 +13,8 @@ import pytest
 from chatstream.errors import StorageFailed, StorageFull
 from chatstream.events import event_id, place
 from chatstream.providers import Provider
-from chatstream.providers.routing import Providers
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
+from chatstream.providers.registry import Providers
 from chatstream.web import websocket
 from chatstream.web.frames import Frames
 from tests.running import Frame, Gate, Running, kinds

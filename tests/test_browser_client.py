@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page
 
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from tests.browser import ServerProcess, browser, server, upstream
 from tests.doorman import Doorman, closed_socket, refusal
 from tests.following import context, follow, has_all, has_text, live, seen, settles, start

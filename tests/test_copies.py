@@ -12,7 +12,7 @@ from chatstream.cli import fsck
 from chatstream.cli.export import export
 from chatstream.errors import NotFound
 from chatstream.log.files.copies import is_copy, remove_copies
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from tests.log_steps import contents
 from tests.running import Gate, Running
 from tests.test_full_disk import texts

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from chatstream.events import event_id, place
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from tests.running import EVENT_STREAM, Frame, Gate, Running, kinds
 from tests.test_websocket import Socket
 

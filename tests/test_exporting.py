@@ -12,7 +12,7 @@ from chatstream.cli.export import export
 from chatstream.errors import InvalidRequest, NotFound, StorageFailed
 from chatstream.events import Address
 from chatstream.log.files.paths import Folder
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from tests.running import EVENT_STREAM, Gate, Running
 
 CHATSTREAM = str(Path(sys.executable).parent / "chatstream")

@@ -13,8 +13,8 @@ import pytest
 from websockets.sync.client import connect
 
 from chatstream.log.files import store
-from chatstream.providers.routing import Providers, build
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
+from chatstream.providers.registry import Providers, build
 from chatstream.settings import Settings
 from tests.running import Running
 from tests.upstream import Upstream

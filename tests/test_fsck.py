@@ -12,7 +12,7 @@ from chatstream.cli.fsck import Problem, check, repair
 from chatstream.errors import DataFolderError
 from chatstream.events import Address
 from chatstream.log.files.paths import Folder
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from tests.running import EVENT_STREAM, Gate, Running
 
 CHATSTREAM = str(Path(sys.executable).parent / "chatstream")

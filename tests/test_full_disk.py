@@ -13,7 +13,7 @@ import pytest
 
 from chatstream.cli import fsck
 from chatstream.log.files.disk_reserve import RESERVE_BYTES
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from tests.log_steps import fail
 from tests.running import Gate, Running
 from tests.test_server import Program

@@ -12,7 +12,7 @@ from chatstream.events import EventId
 from chatstream.log.files.feedback import Ratings
 from chatstream.log.files.records import Json
 from chatstream.log.files.store import JsonlLog, open_log
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from chatstream.turns.context import context
 from chatstream.views.history import MAX_PAGE_BYTES, Page, page, public, read_place
 from tests import log_steps

@@ -11,7 +11,7 @@ import pytest
 from chatstream.errors import ProviderError
 from chatstream.events import event_id, place
 from chatstream.providers import Usage
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from tests.running import Gate, Running, fold, kinds
 
 

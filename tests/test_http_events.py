@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from chatstream.events import Address
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from chatstream.schemas import MAX_FOLLOWED
 from tests.log_steps import unreadable
 from tests.running import Gate, Running, Stream

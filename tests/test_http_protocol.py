@@ -15,7 +15,7 @@ import orjson
 import pytest
 from websockets.sync.client import connect
 
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from chatstream.server import connections, http_protocol
 from chatstream.server.connections import Turns
 from chatstream.server.descriptors import places, raise_limit

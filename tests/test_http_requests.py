@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from chatstream.errors import StorageFull
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from tests.running import Gate, Running
 
 JSON = {"Content-Type": "application/json"}

@@ -10,8 +10,8 @@ import pytest
 from starlette.routing import Route
 
 from chatstream.errors import ProviderError
-from chatstream.providers.routing import Providers
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
+from chatstream.providers.registry import Providers
 from tests.asking import FORMS, make
 from tests.running import Gate, Running
 from tests.upstream import MODELS, Upstream

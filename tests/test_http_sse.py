@@ -15,7 +15,7 @@ import pytest
 from chatstream.errors import StorageFailed
 from chatstream.events import Address
 from chatstream.log.files.conversation import Conversation
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from chatstream.web import heartbeats
 from tests.running import EVENT_STREAM, Gate, Running
 

@@ -16,7 +16,7 @@ from chatstream.errors import ProviderError, ProviderTimeout, StorageFailed
 from chatstream.events import BEGINNING, Address, event_id, place
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.providers import Finish, Reasoning, Text, Usage
-from chatstream.providers.scripted import Scripted, Step
+from chatstream.providers.adapters.scripted import Scripted, Step
 from chatstream.turns.runner import EndedTurn, TurnRunner
 from chatstream.web import turns as turns_edge
 from chatstream.web.sse import EndedStream

@@ -10,8 +10,8 @@ import pytest
 from chatstream.errors import ProviderError
 from chatstream.log.files.usage_file import Count, Kind
 from chatstream.providers import Usage
-from chatstream.providers.routing import Providers
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
+from chatstream.providers.registry import Providers
 from chatstream.views.prices import Price, Prices
 from chatstream.views.usage import MAX_ROWS, report
 from tests.running import Gate, Running

@@ -18,7 +18,7 @@ from chatstream.cli.import_aichatbot import NO_MESSAGE, import_files
 from chatstream.errors import ChatstreamError, Conflict, InvalidRequest, StorageFailed, StorageFull
 from chatstream.log.files.paths import Folder
 from chatstream.log.files.recovery import survey
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from tests.running import Running, fold
 
 CHATSTREAM = str(Path(sys.executable).parent / "chatstream")

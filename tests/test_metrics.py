@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from chatstream.metrics import MAX_MODELS, Metrics, Outcome
-from chatstream.providers.routing import Providers
+from chatstream.providers.registry import Providers
 from tests.asking import make
 from tests.running import Running
 from tests.upstream import MODELS, Upstream

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from chatstream.errors import BadRequest, InvalidRequest
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from chatstream.schemas import (
     Addressed,
     ConversationsQuery,

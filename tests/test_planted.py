@@ -12,7 +12,7 @@ from chatstream.cli import fsck
 from chatstream.cli.export import export
 from chatstream.errors import DataFolderError, StorageFailed
 from chatstream.log.files.disk_reserve import RESERVE_BYTES
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from tests.running import Gate, Running
 from tests.test_full_disk import status, texts
 from tests.test_server import Program, refused

@@ -10,8 +10,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from chatstream.providers.openai import OpenAIProvider
-from chatstream.providers.routing import Providers
+from chatstream.providers.adapters.openai import OpenAIProvider
+from chatstream.providers.registry import Providers
 from tests.running import EVENT_STREAM, Running
 from tests.upstream import Upstream, token
 

@@ -10,7 +10,7 @@ from tests import provider_faults
 @pytest.fixture(autouse=True)
 def short_openings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a breaker that opened be tried sooner, so that the test is short."""
-    monkeypatch.setattr("chatstream.providers.breaker.SHORTEST_OPEN", 0.5)
+    monkeypatch.setattr("chatstream.providers.route.breaker.SHORTEST_OPEN", 0.5)
 
 
 def test_nearly_all_turns_complete_although_three_requests_in_ten_fail(tmp_path: Path) -> None:

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from chatstream.errors import ProviderError
 from chatstream.providers import Closes, Finish, ListsModels, Piece, Text, Usage
-from chatstream.providers.answer_decoder import AnswerDecoder
-from chatstream.providers.anthropic import AnthropicAnswer
-from chatstream.providers.gemini import GeminiAnswer
-from chatstream.providers.http import ProviderClient
-from chatstream.providers.ollama import OllamaAnswer
-from chatstream.providers.openai import OpenAIAnswer
-from chatstream.providers.reading import Reading
-from chatstream.providers.resilience import Route
-from chatstream.providers.routing import Providers
+from chatstream.providers.adapters.anthropic import AnthropicAnswer
+from chatstream.providers.adapters.gemini import GeminiAnswer
+from chatstream.providers.adapters.ollama import OllamaAnswer
+from chatstream.providers.adapters.openai import OpenAIAnswer
+from chatstream.providers.http.answer_decoder import AnswerDecoder
+from chatstream.providers.http.client import ProviderClient
+from chatstream.providers.http.reading import Reading
+from chatstream.providers.registry import Providers
+from chatstream.providers.route.attempts import Route
 from chatstream.settings import Settings
 from tests.asking import FORMS, Adapter, answer, ask, failure, make, texts
 from tests.provider_faults import AMID_CONTENT, BEFORE_CONTENT
@@ -156,8 +156,8 @@ async def test_an_answer_in_two_reads_is_the_same(provider: Adapter) -> None:
 async def test_every_fault_before_the_first_content_is_mended_by_asking_again(
     form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.resilience.backoff", lambda *_: 0.0)
-    monkeypatch.setattr("chatstream.providers.http.ERROR_BODY_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.route.attempts.backoff", lambda *_: 0.0)
+    monkeypatch.setattr("chatstream.providers.http.client.ERROR_BODY_SECONDS", 0.05)
     faults = [fault for fault in BEFORE_CONTENT if "date" not in fault]
     asked: dict[str, int] = {}
 

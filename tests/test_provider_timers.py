@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from chatstream.providers.routing import Providers
+from chatstream.providers.registry import Providers
 from tests.asking import FORMS, make
 from tests.running import Running
 from tests.upstream import Upstream, token

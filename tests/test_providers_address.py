@@ -7,8 +7,8 @@ import pytest
 
 from chatstream.errors import ProviderError, SettingsError
 from chatstream.providers import Finish
-from chatstream.providers.address import Address
-from chatstream.providers.proxies import on_loopback, unusable
+from chatstream.providers.http.address import Address
+from chatstream.providers.http.proxies import on_loopback, unusable
 from chatstream.settings import load
 from tests.asking import FORMS, answer, failure, make
 from tests.upstream import MODELS, Upstream

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from chatstream.errors import ProviderError
 from chatstream.providers import Finish, Piece, Text, Usage
-from chatstream.providers.answer_decoder import AnswerDecoder, NoAnswer
-from chatstream.providers.json_decoder import ValueDecoder
+from chatstream.providers.http.answer_decoder import AnswerDecoder, NoAnswer
+from chatstream.providers.http.json_decoder import ValueDecoder
 from tests.asking import FORMS, Adapter, answer, ask, failure, make
 from tests.upstream import Upstream, text_of, token
 from tests.upstream_forms import GeminiForm, OllamaForm, OpenAIForm

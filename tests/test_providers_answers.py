@@ -8,9 +8,9 @@ import pytest
 
 from chatstream.errors import ProviderError
 from chatstream.providers import Finish, Message, Piece, ProviderRequest, Reasoning, Text, Usage
-from chatstream.providers.answers import Answers, Share
-from chatstream.providers.routing import Providers
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
+from chatstream.providers.registry import Providers
+from chatstream.providers.route.cache import Answers, Share
 from chatstream.settings import Settings
 from tests.log_steps import until
 from tests.running import Gate, Running, kinds

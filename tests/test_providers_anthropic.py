@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from chatstream.providers import Finish, Message, ProviderRequest, Reasoning, Text, Usage
-from chatstream.providers.anthropic import AnthropicAnswer
+from chatstream.providers.adapters.anthropic import AnthropicAnswer
 from tests.asking import KEY, Adapter, answer, ask, failure, make
 from tests.upstream import EMOJI, Upstream, token
 
@@ -111,8 +111,8 @@ async def test_stop_reasons_are_ours(provider: Adapter, theirs: str, ours: str) 
 async def test_an_answer_is_whole_once_its_stop_was_seen(
     provider: Adapter, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.reading.END_SECONDS", 0.05)
-    monkeypatch.setattr("chatstream.providers.http.DRAIN_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.reading.END_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.client.DRAIN_SECONDS", 0.05)
     pieces = await answer(provider, f"!say=x {ending}")
 
     assert [p for p in pieces if not isinstance(p, Usage)] == [Text("x"), Finish("stop")]

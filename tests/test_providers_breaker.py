@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from chatstream.errors import ProviderError
-from chatstream.providers.breaker import (
+from chatstream.providers.route.breaker import (
     CONSECUTIVE,
     LONGEST_OPEN,
     SLACK,
@@ -18,7 +18,7 @@ from chatstream.providers.breaker import (
     Change,
     Entry,
 )
-from chatstream.providers.retry import BUDGET_MOST, Budget, backoff
+from chatstream.providers.route.retry import BUDGET_MOST, Budget, backoff
 
 BROKEN = ProviderError("broken", retryable=True)
 REFUSED = ProviderError("refused")

@@ -11,11 +11,11 @@ import pytest
 
 from chatstream.errors import ProviderError
 from chatstream.providers import Message, ProviderRequest
-from chatstream.providers.breaker import EMPTY_SECONDS, Account, Breaker
-from chatstream.providers.breakers import Breakers
-from chatstream.providers.failures import error_object, explain, unquoted
-from chatstream.providers.routing import Providers
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
+from chatstream.providers.http.failures import error_object, explain, unquoted
+from chatstream.providers.registry import Providers
+from chatstream.providers.route.breaker import EMPTY_SECONDS, Account, Breaker
+from chatstream.providers.route.breakers import Breakers
 from tests.asking import FORMS, failure, make
 from tests.running import EVENT_STREAM, Running
 from tests.upstream import Asked, Upstream

@@ -10,7 +10,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from chatstream.errors import ProviderError, Unavailable
 from chatstream.providers import Finish, Message, ProviderRequest, Text
-from chatstream.providers.concurrency import (
+from chatstream.providers.adapters.scripted import Scripted
+from chatstream.providers.registry import Providers
+from chatstream.providers.route.attempts import Route
+from chatstream.providers.route.concurrency import (
     DECREASE,
     LATELY,
     TRIAL_SECONDS,
@@ -18,9 +21,6 @@ from chatstream.providers.concurrency import (
     Queue,
     Ticket,
 )
-from chatstream.providers.resilience import Route
-from chatstream.providers.routing import Providers
-from chatstream.providers.scripted import Scripted
 from chatstream.settings import Settings
 
 pytestmark = pytest.mark.anyio

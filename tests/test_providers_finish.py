@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from chatstream.providers import Finish, Piece, Reasoning, Text, Usage
-from chatstream.providers.reasons import mark_of
-from chatstream.providers.routing import Providers, build
+from chatstream.providers.http.reasons import mark_of
+from chatstream.providers.registry import Providers, build
 from chatstream.settings import Settings
 from tests.asking import FORMS, answer, failure, make, texts
 from tests.running import Running
@@ -151,7 +151,7 @@ async def test_text_behind_the_last_finish_reason_is_whole_at_a_clean_end(
 async def test_a_silence_behind_text_and_its_finish_reason_is_the_end(
     upstream: Upstream, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.reading.END_SECONDS", 0.2)
+    monkeypatch.setattr("chatstream.providers.http.reading.END_SECONDS", 0.2)
     mark, _ = MARKS[form]
     begun = time.monotonic()
 
@@ -165,7 +165,7 @@ async def test_a_silence_behind_text_and_its_finish_reason_is_the_end(
 async def test_the_silence_begins_anew_with_all_that_comes(
     upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.reading.END_SECONDS", 0.8)
+    monkeypatch.setattr("chatstream.providers.http.reading.END_SECONDS", 0.8)
     script = "say=a finish wait=0.45 say=b finish wait=0.45 usage=7:3 wait=0.45 say=c finish hang"
 
     assert await said(upstream, "openai", script) == ("abc", "", [Usage(7, 3), Finish("stop")])
@@ -181,7 +181,7 @@ async def test_the_silence_is_shorter_than_a_short_token_timeout(upstream: Upstr
 def test_before_any_text_silence_is_for_the_turns_own_timers(
     tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.reading.END_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.reading.END_SECONDS", 0.05)
     providers = Providers({"openai": make("openai", upstream.url)}, "openai")
     with Running(tmp_path, providers, retries=0, token_timeout=1) as server:
         answered = server.http.post("/chat", json={"message": "!reason=1 finish hang"}).json()
@@ -196,7 +196,7 @@ def test_before_any_text_silence_is_for_the_turns_own_timers(
 async def test_a_provider_that_broke_off_and_goes_on_in_silence_is_a_cut(
     upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.reading.END_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.reading.END_SECONDS", 0.05)
 
     assert await broken(upstream, "openai", "finish=abort hang") == ([], "provider_cut", True)
 
@@ -229,7 +229,7 @@ def test_a_turn_that_the_provider_aborted_is_failed_with_its_text(
 def test_a_provider_that_aborts_before_any_content_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.resilience.backoff", lambda *_: 0.0)
+    monkeypatch.setattr("chatstream.providers.route.attempts.backoff", lambda *_: 0.0)
     with Upstream(lambda _: "end=abort" if len(upstream.asked) == 1 else "tokens=1") as upstream:
         providers = Providers({"openai": make("openai", upstream.url)}, "openai")
         with Running(tmp_path, providers) as server:

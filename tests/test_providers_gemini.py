@@ -11,7 +11,7 @@ from chatstream.providers import (
     Text,
     Usage,
 )
-from chatstream.providers.gemini import GeminiAnswer
+from chatstream.providers.adapters.gemini import GeminiAnswer
 from tests.asking import KEY, Adapter, answer, failure, make, texts
 from tests.upstream import EMOJI, Upstream, token
 
@@ -131,8 +131,8 @@ async def test_a_stream_without_its_finish_reason_is_a_failure(
 async def test_an_answer_is_whole_once_its_finish_reason_was_seen(
     provider: Adapter, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.reading.END_SECONDS", 0.05)
-    monkeypatch.setattr("chatstream.providers.http.DRAIN_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.reading.END_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.client.DRAIN_SECONDS", 0.05)
     assert await answer(provider, f"!tokens=2 {ending}") == [*texts(2), Finish("stop")]
 
 

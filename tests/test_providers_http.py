@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatstream.errors import ProviderError, ProviderTimeout
-from chatstream.providers import Finish, Piece, Text, Usage, failures
-from chatstream.providers.http_transport import AiohttpTransport
-from chatstream.providers.proxies import environment_proxy
-from chatstream.providers.routing import Providers
+from chatstream.providers import Finish, Piece, Text, Usage
+from chatstream.providers.http import failures
+from chatstream.providers.http.proxies import environment_proxy
+from chatstream.providers.http.transport import AiohttpTransport
+from chatstream.providers.registry import Providers
 from chatstream.settings import Settings
 from tests.asking import FORMS, Adapter, answer, ask, failure, make
 from tests.upstream import EMOJI, Upstream, text_of, token
@@ -211,7 +212,7 @@ async def test_retry_after_may_be_a_date(provider: Adapter) -> None:
 async def test_an_error_body_that_never_ends_does_not_keep_the_turn(
     upstream: Upstream, provider: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.http.ERROR_BODY_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.client.ERROR_BODY_SECONDS", 0.05)
 
     assert (await refused(provider, "!half=500")).upstream_status == 500
     await upstream.until(lambda: upstream.broken_off == 1)

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from chatstream.errors import ProviderError
 from chatstream.providers import Finish
-from chatstream.providers.inflating import (
+from chatstream.providers.adapters.openai import OpenAIProvider
+from chatstream.providers.http.inflating import (
     MAX_INFLATED_BYTES,
     SLICE_BYTES,
     Inflated,
     Unreadable,
     encoding_of,
 )
-from chatstream.providers.openai import OpenAIProvider
 from tests.abuse import hostile
 from tests.asking import FORMS, answer, ask, failure, make, texts
 from tests.upstream import Upstream

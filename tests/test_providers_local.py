@@ -16,10 +16,11 @@ import psutil
 import pytest
 
 from chatstream.errors import ProviderError
-from chatstream.providers import Finish, Message, Piece, ProviderRequest, Text, Usage, local
-from chatstream.providers.local import Local, availability, model_file
-from chatstream.providers.local_process import Inbox, WorkerProcess, ending
-from chatstream.providers.local_prompt import Attempt, Refusal, allowance, shorten
+from chatstream.providers import Finish, Message, Piece, ProviderRequest, Text, Usage
+from chatstream.providers.local import provider as local
+from chatstream.providers.local.process import Inbox, WorkerProcess, ending
+from chatstream.providers.local.prompt import Attempt, Refusal, allowance, shorten
+from chatstream.providers.local.provider import Local, availability, model_file
 
 CANCEL_SECONDS = 0.2
 LONG = "word " * 1900  # nearly all of a turn's context
@@ -28,7 +29,7 @@ ENDLESS = "Write a very long story about a river."
 PARENT = """
 import asyncio
 from chatstream.providers import Message, ProviderRequest
-from chatstream.providers.local import Local
+from chatstream.providers.local.provider import Local
 
 async def main():
     messages = [Message("user", "Write a very long story.")]
@@ -242,7 +243,7 @@ async def test_a_crash_fails_the_turns_running_then_and_the_next_one_works(
 async def test_native_code_that_hangs_is_killed_and_replaced(
     provider: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.local_process.HUNG_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.local.process.HUNG_SECONDS", 0.05)
     hanging = provider.reply(ask(ENDLESS, max_tokens=100_000))
     await first_text(hanging)
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from chatstream.errors import ProviderError, ProviderTimeout
+from chatstream.providers.adapters.ollama import installed
+from chatstream.providers.adapters.openai import OpenAIProvider
+from chatstream.providers.adapters.scripted import Scripted
 from chatstream.providers.model_list import AGAIN_SECONDS, KEPT_SECONDS, MAX_NAMES, ModelList
-from chatstream.providers.ollama import installed
-from chatstream.providers.openai import OpenAIProvider
-from chatstream.providers.routing import Providers
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.registry import Providers
 from tests.abuse import hostile
 from tests.asking import FORMS, make
 from tests.upstream import Upstream
@@ -216,7 +216,7 @@ async def test_a_list_without_end_has_a_bound(listing: str) -> None:
 async def test_a_list_that_comes_byte_by_byte_has_a_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.http.GET_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.client.GET_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
         provider = OpenAIProvider(base_url=url, api_key="k", model="m", connect_timeout=5)

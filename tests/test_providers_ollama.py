@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from chatstream.errors import ProviderError
 from chatstream.providers import Finish, Message, ProviderRequest, Reasoning, Text, Usage
-from chatstream.providers.ndjson_decoder import LineDecoder
-from chatstream.providers.ollama import OllamaAnswer
+from chatstream.providers.adapters.ollama import OllamaAnswer
+from chatstream.providers.http.ndjson_decoder import LineDecoder
 from tests.asking import Adapter, answer, failure, make
 from tests.upstream import EMOJI, Upstream, token
 
@@ -76,8 +76,8 @@ async def test_done_reasons_are_ours(provider: Adapter, theirs: str, ours: str) 
 async def test_an_answer_is_whole_once_it_is_done(
     provider: Adapter, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.reading.END_SECONDS", 0.05)
-    monkeypatch.setattr("chatstream.providers.http.DRAIN_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.reading.END_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.client.DRAIN_SECONDS", 0.05)
     assert await answer(provider, f"!say=x {ending}") == [Text("x"), Finish("stop")]
 
 

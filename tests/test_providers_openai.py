@@ -12,7 +12,7 @@ from chatstream.providers import (
     Text,
     Usage,
 )
-from chatstream.providers.openai import OpenAIAnswer, OpenAIProvider
+from chatstream.providers.adapters.openai import OpenAIAnswer, OpenAIProvider
 from tests.asking import KEY, Adapter, answer, ask, failure, make, texts
 from tests.upstream import EMOJI, Upstream, text_of, token
 
@@ -176,8 +176,8 @@ async def test_finish_reasons_are_ours(provider: Adapter, theirs: str, ours: str
 async def test_an_answer_is_whole_once_its_finish_reason_was_seen(
     provider: Adapter, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.reading.END_SECONDS", 0.05)
-    monkeypatch.setattr("chatstream.providers.http.DRAIN_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.reading.END_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.client.DRAIN_SECONDS", 0.05)
     pieces = await answer(provider, f"!tokens=2 {ending}")
 
     assert [p for p in pieces if not isinstance(p, Usage)] == [*texts(2), Finish("stop")]

@@ -5,7 +5,7 @@ from time import perf_counter
 
 import pytest
 
-from chatstream.providers.pace import (
+from chatstream.providers.http.batching import (
     BEAT_SECONDS,
     BUSY_TOKENS,
     FEW_IDLE,

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatstream.providers import Finish, Piece, Reasoning, Text, Usage
-from chatstream.providers.payloads import MAX_ODD_BYTES, Halves, read, read_again, whole
-from chatstream.providers.routing import Providers
+from chatstream.providers.http.payloads import MAX_ODD_BYTES, Halves, read, read_again, whole
+from chatstream.providers.registry import Providers
 from tests.asking import FORMS, Adapter, answer, make
 from tests.running import Running
 from tests.upstream import Upstream

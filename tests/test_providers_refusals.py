@@ -12,10 +12,10 @@ import pytest
 
 from chatstream.errors import ProviderError
 from chatstream.providers import GO_ON, Finish, Message, Piece, ProviderRequest, Text
-from chatstream.providers.failures import error_object
-from chatstream.providers.http import MOST_MENDED
-from chatstream.providers.refusals import refused
-from chatstream.providers.routing import Providers
+from chatstream.providers.http.client import MOST_MENDED
+from chatstream.providers.http.failures import error_object
+from chatstream.providers.http.refusals import refused
+from chatstream.providers.registry import Providers
 from tests.asking import FORMS, Adapter, make
 from tests.running import Running
 from tests.upstream import Asked, Upstream
@@ -389,7 +389,7 @@ async def test_a_server_that_refuses_whatever_is_asked_is_not_asked_for_ever() -
 async def test_the_models_whose_ways_are_remembered_have_a_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.ways.MOST_MODELS", 3)
+    monkeypatch.setattr("chatstream.providers.http.manners.MOST_MODELS", 3)
 
     def refusal(body: dict[str, Any]) -> tuple[int, Any] | None:
         strict = "temperature" in body

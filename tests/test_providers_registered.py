@@ -21,8 +21,8 @@ from chatstream.providers import (
     Text,
     Usage,
 )
-from chatstream.providers.registered import Registered, registered
-from chatstream.providers.routing import BUILT_IN, build
+from chatstream.providers.custom import Registered, registered
+from chatstream.providers.registry import BUILT_IN, build
 from chatstream.settings import load
 from tests.running import Running
 

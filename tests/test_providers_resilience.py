@@ -7,10 +7,10 @@ import pytest
 
 from chatstream.errors import ProviderError, ProviderTimeout, Unavailable
 from chatstream.providers import Finish, Message, Piece, ProviderRequest, Text, Usage
-from chatstream.providers.breaker import CONSECUTIVE, WINDOW_CALLS
-from chatstream.providers.resilience import Route
-from chatstream.providers.routing import Providers
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
+from chatstream.providers.registry import Providers
+from chatstream.providers.route.attempts import Route
+from chatstream.providers.route.breaker import CONSECUTIVE, WINDOW_CALLS
 from chatstream.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +38,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def backoff(retry: int, random: Callable[[], float], after: float | None = None) -> float:
         return after or 0.0
 
-    monkeypatch.setattr("chatstream.providers.resilience.backoff", backoff)
+    monkeypatch.setattr("chatstream.providers.route.attempts.backoff", backoff)
 
 
 class Asking:
@@ -217,7 +217,7 @@ async def test_a_cancelled_turn_is_not_asked_again() -> None:
 async def test_who_tries_a_broken_provider_and_leaves_keeps_nobody_else_from_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.breaker.SHORTEST_OPEN", 0.0)
+    monkeypatch.setattr("chatstream.providers.route.breaker.SHORTEST_OPEN", 0.0)
     provider = Scripted(broken())
     for _ in range(CONSECUTIVE - 1):
         provider.then(broken())
@@ -318,7 +318,7 @@ async def test_a_breaker_that_opens_ends_the_retries() -> None:
 async def test_a_turn_that_has_begun_waits_for_the_probe_where_it_can(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.breaker.SHORTEST_OPEN", 0.1)
+    monkeypatch.setattr("chatstream.providers.route.breaker.SHORTEST_OPEN", 0.1)
     provider = Scripted(broken())
     for _ in range(CONSECUTIVE - 1):
         provider.then(broken())
@@ -342,7 +342,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, dict[str, Any]]]:
 async def test_the_log_has_a_line_for_each_change_of_a_breaker(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.breaker.SHORTEST_OPEN", 0.1)
+    monkeypatch.setattr("chatstream.providers.route.breaker.SHORTEST_OPEN", 0.1)
     provider = Scripted(broken(), model="m")
     for _ in range(CONSECUTIVE - 1):
         provider.then(broken())

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 import pytest
 
 from chatstream.errors import SettingsError
-from chatstream.providers import ollama
-from chatstream.providers.routing import Providers, build
+from chatstream.providers.adapters import ollama
+from chatstream.providers.registry import Providers, build
 from chatstream.settings import Settings, load
 from tests.upstream import MODELS, Upstream
 

@@ -8,9 +8,9 @@ from urllib.parse import quote
 import pytest
 
 from chatstream.errors import ProviderError
-from chatstream.providers.registered import Registered
-from chatstream.providers.routing import Providers
-from chatstream.providers.said import CONTENT
+from chatstream.providers.custom import Registered
+from chatstream.providers.http.said import CONTENT
+from chatstream.providers.registry import Providers
 from chatstream.server.logs import Lines, set_up
 from tests.asking import FORMS, KEY, Adapter, ask, failure, make
 from tests.running import Running

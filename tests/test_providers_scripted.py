@@ -16,8 +16,8 @@ from chatstream.providers import (
     Text,
     Usage,
 )
-from chatstream.providers.offline import Offline
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.offline import Offline
+from chatstream.providers.adapters.scripted import Scripted
 
 pytestmark = pytest.mark.anyio
 

@@ -7,9 +7,9 @@ import orjson
 import pytest
 
 from chatstream.providers import Finish, Piece, Reasoning, Text, Usage
-from chatstream.providers.answer import MOST_TOKENS, count_in, usage_of
-from chatstream.providers.gemini import GeminiAnswer
-from chatstream.providers.openai import OpenAIAnswer
+from chatstream.providers.adapters.gemini import GeminiAnswer
+from chatstream.providers.adapters.openai import OpenAIAnswer
+from chatstream.providers.http.parser import MOST_TOKENS, count_in, usage_of
 from tests.asking import FORMS, answer, make
 from tests.upstream import Upstream
 

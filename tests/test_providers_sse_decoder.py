@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chatstream.errors import ProviderError
-from chatstream.providers.sse_decoder import EventDecoder, Failure
+from chatstream.providers.http.sse_decoder import EventDecoder, Failure
 
 CHUNK = b'data: {"choices":[{"delta":{"content":"hello"}}]}\n\n'
 RAW_ERROR = b'{\n  "error": {\n    "code": 503,\n    "message": "over { loaded"\n  }\n}\n'

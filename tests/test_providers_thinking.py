@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatstream.providers import Piece, Reasoning, Text
-from chatstream.providers.openai import OpenAIAnswer
-from chatstream.providers.thinking import MOST_HELD, Thoughts
+from chatstream.providers.adapters.openai import OpenAIAnswer
+from chatstream.providers.http.thinking import MOST_HELD, Thoughts
 from tests.asking import answer, failure, make
 from tests.upstream import Upstream
 

@@ -22,7 +22,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 from chatstream.bench.processes import free_port
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from tests.running import EVENT_STREAM, Gate, Running, Stream
 from tests.test_readme import blocks
 

@@ -14,7 +14,7 @@ from chatstream.errors import ProviderError, StorageFull
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.store import JsonlLog, open_log
 from chatstream.providers import Finish, Reasoning, Usage
-from chatstream.providers.scripted import Scripted, Step
+from chatstream.providers.adapters.scripted import Scripted, Step
 from chatstream.turns import terminal
 from chatstream.turns.reply import fit, json_size
 from chatstream.turns.runner import EndedTurn, TurnRunner

@@ -144,8 +144,8 @@ import asyncio, sys
 from pathlib import Path
 from chatstream import server
 from chatstream.app import create_app
-from chatstream.providers.routing import Providers
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.registry import Providers
+from chatstream.providers.adapters.scripted import Scripted
 from chatstream.settings import Settings
 
 async def deaf():

@@ -25,7 +25,7 @@ from uvicorn.server import ServerState
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from chatstream.server.mailbox import Gate, Mailbox
 from chatstream.server.websocket_protocol import (
     EXTRAS_AT_ONCE,

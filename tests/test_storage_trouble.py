@@ -13,7 +13,7 @@ import pytest
 
 from chatstream.cli import fsck
 from chatstream.log.files.trouble import Changed, Trouble
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from tests.log_steps import fail
 from tests.running import Gate, Running
 from tests.test_full_disk import SmallDisk, disk, status, texts

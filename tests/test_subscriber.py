@@ -12,7 +12,7 @@ from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.records import Encoded
 from chatstream.log.files.store import JsonlLog, open_log
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from chatstream.views.subscriber import (
     Signal,
     Start,

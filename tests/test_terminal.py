@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from chatstream.cli.chat import Place, Refused, Turn, talk
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
 from tests.running import Running
 from tests.upstream import Upstream, text_of
 

@@ -24,8 +24,8 @@ from chatstream.log.files.records import Json
 from chatstream.log.files.store import JsonlLog, open_log
 from chatstream.metrics import Metrics
 from chatstream.providers import Message, Reasoning
-from chatstream.providers.routing import Providers
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
+from chatstream.providers.registry import Providers
 from chatstream.settings import Settings
 from chatstream.turns.runner import EndedTurn, TurnRunner
 from chatstream.turns.terminal import Why

@@ -18,8 +18,8 @@ from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.store import JsonlLog, open_log
 from chatstream.metrics import Metrics
 from chatstream.providers import Message
-from chatstream.providers.routing import Providers
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
+from chatstream.providers.registry import Providers
 from chatstream.schemas import ReplacingTurnRequest, TurnRequest
 from chatstream.settings import Settings
 from chatstream.turns import runner as turns

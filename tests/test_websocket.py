@@ -20,8 +20,8 @@ from websockets.typing import Origin, Subprotocol
 from chatstream.app import create_app
 from chatstream.events import Address
 from chatstream.log.files.records import Json
-from chatstream.providers.routing import Providers
-from chatstream.providers.scripted import Scripted
+from chatstream.providers.adapters.scripted import Scripted
+from chatstream.providers.registry import Providers
 from chatstream.settings import Settings
 from chatstream.web import heartbeats
 from chatstream.web.feed import Subscription

@@ -22,8 +22,8 @@ from chatstream.bench import processes
 from chatstream.bench.processes import BenchFailed
 from chatstream.bench.script import Script
 from chatstream.providers import Message, ProviderRequest, Text
-from chatstream.providers.openai import OpenAIProvider
-from chatstream.providers.routing import Providers
+from chatstream.providers.adapters.openai import OpenAIProvider
+from chatstream.providers.registry import Providers
 from chatstream.settings import Settings
 
 RATE = 50.0

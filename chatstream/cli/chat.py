@@ -22,7 +22,7 @@ import orjson
 
 from chatstream.errors import ChatstreamError
 from chatstream.events import new_turn_id
-from chatstream.providers.sse_decoder import EventDecoder
+from chatstream.providers.http.sse_decoder import EventDecoder
 
 FIRST_DELAY, LAST_DELAY = 0.25, 10.0
 SILENCE_SECONDS = 45.0

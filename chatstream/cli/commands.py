@@ -17,7 +17,7 @@ from chatstream.cli.export import Format, export
 from chatstream.cli.fsck import check, repair
 from chatstream.cli.import_aichatbot import import_files
 from chatstream.errors import ChatstreamError, InvalidRequest
-from chatstream.providers.routing import Providers, build
+from chatstream.providers.registry import Providers, build
 from chatstream.server.logs import set_up
 from chatstream.server.server import serve as run_server
 from chatstream.settings import Settings, load

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Final
 
 from chatstream.providers import ListsModels, Provider
-from chatstream.providers.answer import is_a_name
+from chatstream.providers.http.parser import is_a_name
 
 logger = logging.getLogger(__name__)
 

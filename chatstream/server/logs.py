@@ -11,7 +11,7 @@ from typing import Literal, TextIO
 import orjson
 
 from chatstream.events import timestamp
-from chatstream.providers.said import CONTENT
+from chatstream.providers.http.said import CONTENT
 from chatstream.server.outlet import Outlet, OutletStream
 from chatstream.server.repeats import Repeats
 

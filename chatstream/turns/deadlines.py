@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from chatstream.errors import ProviderTimeout
 from chatstream.log.files.conversation import Conversation
-from chatstream.providers.answers import Way
+from chatstream.providers.route.cache import Way
 from chatstream.settings import Settings
 from chatstream.turns.terminal import Why
 

@@ -27,9 +27,9 @@ from chatstream.providers import (
     Text,
     Usage,
 )
-from chatstream.providers.answers import Answers, Share, Way
-from chatstream.providers.failures import unforeseen, without_end_mark
-from chatstream.providers.resilience import Route
+from chatstream.providers.http.failures import unforeseen, without_end_mark
+from chatstream.providers.route.attempts import Route
+from chatstream.providers.route.cache import Answers, Share, Way
 from chatstream.settings import Settings
 from chatstream.turns.deadlines import Deadlines
 from chatstream.turns.terminal import Ending, Why, told

@@ -23,8 +23,8 @@ from chatstream.log.files.records import Json
 from chatstream.log.files.store import JsonlLog
 from chatstream.metrics import OTHER_MODEL, Metrics
 from chatstream.providers import Message
-from chatstream.providers.answers import Answers
-from chatstream.providers.routing import Providers
+from chatstream.providers.registry import Providers
+from chatstream.providers.route.cache import Answers
 from chatstream.schemas import ReplacingTurnRequest, TurnRequest
 from chatstream.settings import Settings
 from chatstream.turns.admission import Admission, Slot

@@ -10,9 +10,9 @@ from chatstream.events import timestamp
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.records import Json
 from chatstream.providers import ProviderRequest
-from chatstream.providers.answers import Answers
-from chatstream.providers.resilience import Route
-from chatstream.providers.routing import Providers
+from chatstream.providers.registry import Providers
+from chatstream.providers.route.attempts import Route
+from chatstream.providers.route.cache import Answers
 from chatstream.schemas import ReplacingTurnRequest, TurnRequest
 from chatstream.settings import Settings
 from chatstream.turns.admission import Admission, Slot

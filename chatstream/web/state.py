@@ -8,8 +8,8 @@ from starlette.requests import HTTPConnection
 
 from chatstream.log.files.store import JsonlLog
 from chatstream.metrics import Metrics
-from chatstream.providers.answers import Answers
-from chatstream.providers.routing import Providers
+from chatstream.providers.registry import Providers
+from chatstream.providers.route.cache import Answers
 from chatstream.settings import Settings
 from chatstream.turns.lag import Turns
 from chatstream.turns.runner import TurnRunner

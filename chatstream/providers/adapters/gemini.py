@@ -8,10 +8,10 @@ from typing import Any
 from urllib.parse import quote
 
 from chatstream.providers import Message, Piece, ProviderRequest, Reasoning, Text, asked_to_go_on
-from chatstream.providers.answer import Asking, first_of, names_in, text_in, usage_of
-from chatstream.providers.http import ProviderClient
-from chatstream.providers.reasons import Mark, mark_of
-from chatstream.providers.ways import Ways
+from chatstream.providers.http.client import ProviderClient
+from chatstream.providers.http.manners import Ways
+from chatstream.providers.http.parser import Asking, first_of, names_in, text_in, usage_of
+from chatstream.providers.http.reasons import Mark, mark_of
 
 
 class GeminiProvider:

@@ -18,8 +18,8 @@ from typing import Final, NamedTuple, Protocol
 
 from chatstream.errors import ChatstreamError
 from chatstream.providers import Finish, Piece, ProviderRequest, Reasoning, Text
-from chatstream.providers.failures import unforeseen
-from chatstream.providers.resilience import Route
+from chatstream.providers.http.failures import unforeseen
+from chatstream.providers.route.attempts import Route
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import Any, Self, cast
 import orjson
 
 from chatstream.errors import ProviderError
-from chatstream.providers.local_worker import Config
+from chatstream.providers.local.worker import Config
 
 # A worker that was told to end is killed after this long: it may be loading its model.
 END_SECONDS = 3.0
@@ -85,7 +85,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         _, process = await asyncio.get_running_loop().subprocess_exec(
             cls,
             # -P: what lies in the folder that the server was started in is none of its modules.
-            *(sys.executable, "-P", "-m", "chatstream.providers.local_worker", json.dumps(config)),
+            *(sys.executable, "-P", "-m", "chatstream.providers.local.worker", json.dumps(config)),
             # Ctrl-C reaches the server, which lets running turns end first.
             start_new_session=True,
         )

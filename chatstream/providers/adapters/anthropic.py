@@ -8,10 +8,10 @@ from os.path import commonprefix
 from typing import Any, Final
 
 from chatstream.providers import Message, Piece, ProviderRequest, Reasoning, Text
-from chatstream.providers.answer import Asking, names_in, text_in, usage_of
-from chatstream.providers.http import ProviderClient
-from chatstream.providers.reasons import Mark, mark_of
-from chatstream.providers.ways import Ways
+from chatstream.providers.http.client import ProviderClient
+from chatstream.providers.http.manners import Ways
+from chatstream.providers.http.parser import Asking, names_in, text_in, usage_of
+from chatstream.providers.http.reasons import Mark, mark_of
 
 DEFAULT_MAX_TOKENS: Final = 4096
 """Anthropic answers no request that does not say how long the answer may be."""

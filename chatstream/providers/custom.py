@@ -32,7 +32,7 @@ from chatstream.providers import (
     Reasoning,
     Text,
 )
-from chatstream.providers.said import CONTENT
+from chatstream.providers.http.said import CONTENT
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from chatstream.providers import Message, ProviderRequest, asked_to_go_on
-from chatstream.providers.answer import Asking
-from chatstream.providers.refusals import FieldRefused
+from chatstream.providers.http.parser import Asking
+from chatstream.providers.http.refusals import FieldRefused
 
 logger = logging.getLogger(__name__)
 

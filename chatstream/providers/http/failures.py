@@ -19,7 +19,7 @@ import orjson
 
 from chatstream.errors import ProviderError, ProviderTimeout
 from chatstream.providers import ProviderRequest
-from chatstream.providers.causes import account_is_empty, model_is_missing
+from chatstream.providers.http.causes import account_is_empty, model_is_missing
 
 MAX_RETRY_AFTER: Final = 120.0
 """Seconds; a provider that asks for more is asked again after this."""

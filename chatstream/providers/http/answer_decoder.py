@@ -12,8 +12,8 @@ from typing import Final
 
 import orjson
 
-from chatstream.providers.json_decoder import ValueDecoder
-from chatstream.providers.sse_decoder import EventDecoder
+from chatstream.providers.http.json_decoder import ValueDecoder
+from chatstream.providers.http.sse_decoder import EventDecoder
 
 # What may stand before an answer in any form: a byte order mark, blank lines, comments.
 _BEFORE = re.compile(rb"(?:[ \t\r\n]++|\xef\xbb\xbf|:[^\r\n]*+[\r\n])*+")

@@ -1,7 +1,7 @@
 """
 The worker process of the `local` provider: llama.cpp, apart from the server.
 
-Run as `python -m chatstream.providers.local_worker CONFIG`, CONFIG being a JSON object (`Config`).
+Run as `python -m chatstream.providers.local.worker CONFIG`, CONFIG being a JSON object (`Config`).
 One JSON value a line. In: `{"turn": N, "request": {...}}` and `{"cancel": N}`.
 Out: arrays of events `[turn, kind, value]`, as many as are ready: `text`, `reasoning`, `usage`
 ([in, out]), `finish` (a reason) or `error` ({code, message, retryable}), and for every turn a
@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
-from chatstream.providers.local_prompt import Attempt, Refusal, allowance, failed, shorten
+from chatstream.providers.local.prompt import Attempt, Refusal, allowance, failed, shorten
 
 MAX_EVENTS_PER_LINE = 256
 # A cancel is seen between two batches: 8 tokens take the small model 0.05 s on one slow core.

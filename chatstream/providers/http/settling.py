@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from chatstream.providers import Piece, Reasoning, Text
-from chatstream.providers.answer import Answer
+from chatstream.providers.http.parser import Answer
 
 GRACE_SECONDS: Final = 0.1
 """Where this process stood still, what came meanwhile is read before a silence counts."""

@@ -10,11 +10,12 @@ import httpx
 import orjson
 
 from chatstream.errors import ProviderError
-from chatstream.providers import Piece, ProviderRequest, Reasoning, Text, failures, payloads
-from chatstream.providers.answer import Answer
-from chatstream.providers.said import Report
-from chatstream.providers.settling import Settling
-from chatstream.providers.sse_decoder import Failure
+from chatstream.providers import Piece, ProviderRequest, Reasoning, Text
+from chatstream.providers.http import failures, payloads
+from chatstream.providers.http.parser import Answer
+from chatstream.providers.http.said import Report
+from chatstream.providers.http.settling import Settling
+from chatstream.providers.http.sse_decoder import Failure
 
 END_SECONDS: Final = 5.0
 """How long a silence after a finish reason that followed text is the answer's end."""

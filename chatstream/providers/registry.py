@@ -14,20 +14,21 @@ from typing import Final
 from pydantic import SecretStr
 
 from chatstream.errors import BadRequest, SettingsError
-from chatstream.providers import Bounded, Closes, Provider, ollama
-from chatstream.providers.anthropic import AnthropicProvider
-from chatstream.providers.breaker import State
-from chatstream.providers.breakers import Breakers
-from chatstream.providers.concurrency import Limiter, Queue
-from chatstream.providers.gemini import GeminiProvider
-from chatstream.providers.local import Local, availability
+from chatstream.providers import Bounded, Closes, Provider
+from chatstream.providers.adapters import ollama
+from chatstream.providers.adapters.anthropic import AnthropicProvider
+from chatstream.providers.adapters.gemini import GeminiProvider
+from chatstream.providers.adapters.offline import Offline
+from chatstream.providers.adapters.ollama import OllamaProvider
+from chatstream.providers.adapters.openai import OpenAIProvider
+from chatstream.providers.custom import registered
+from chatstream.providers.local.provider import Local, availability
 from chatstream.providers.model_list import ModelList
-from chatstream.providers.offline import Offline
-from chatstream.providers.ollama import OllamaProvider
-from chatstream.providers.openai import OpenAIProvider
-from chatstream.providers.registered import registered
-from chatstream.providers.resilience import Patience, Route, Target
-from chatstream.providers.retry import Budget
+from chatstream.providers.route.attempts import Patience, Route, Target
+from chatstream.providers.route.breaker import State
+from chatstream.providers.route.breakers import Breakers
+from chatstream.providers.route.concurrency import Limiter, Queue
+from chatstream.providers.route.retry import Budget
 from chatstream.settings import Settings
 
 BUILT_IN: Final = ("openai", "gemini", "anthropic", "ollama", "local", "offline")

@@ -12,7 +12,7 @@ import re
 from typing import Final
 
 from chatstream.errors import ProviderError
-from chatstream.providers.ndjson_decoder import LineDecoder
+from chatstream.providers.http.ndjson_decoder import LineDecoder
 
 MAX_VALUE_BYTES: Final = 4 * 1024 * 1024
 """A whole answer with what a provider tells beside it is below 1 MiB."""

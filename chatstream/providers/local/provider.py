@@ -18,8 +18,8 @@ from typing import Any
 
 from chatstream.errors import ProviderError
 from chatstream.providers import Finish, Piece, ProviderRequest, Reasoning, Text, Usage
-from chatstream.providers.local_process import WorkerProcess, provider_error
-from chatstream.providers.local_worker import Config
+from chatstream.providers.local.process import WorkerProcess, provider_error
+from chatstream.providers.local.worker import Config
 
 SMALL_MODEL = "SmolLM2-135M-Instruct"
 SMALL_MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"

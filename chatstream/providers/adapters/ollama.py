@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import orjson
 
 from chatstream.providers import Piece, ProviderRequest, Reasoning, asked_to_go_on
-from chatstream.providers.answer import NDJSON, Asking, names_in, text_in, usage_of
-from chatstream.providers.http import ProviderClient
-from chatstream.providers.reasons import Mark, mark_of
-from chatstream.providers.thinking import Thoughts
-from chatstream.providers.ways import Ways
+from chatstream.providers.http.client import ProviderClient
+from chatstream.providers.http.manners import Ways
+from chatstream.providers.http.parser import NDJSON, Asking, names_in, text_in, usage_of
+from chatstream.providers.http.reasons import Mark, mark_of
+from chatstream.providers.http.thinking import Thoughts
 
 DEFAULT_ADDRESS: Final = "http://127.0.0.1:11434"
 DEFAULT_MODEL: Final = "llama3.2"

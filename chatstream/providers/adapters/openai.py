@@ -7,11 +7,11 @@ from math import inf
 from typing import Any
 
 from chatstream.providers import Piece, ProviderRequest, Reasoning, Text, asked_to_go_on
-from chatstream.providers.answer import Asking, first_of, names_in, parts_in, text_in, usage_of
-from chatstream.providers.http import ProviderClient
-from chatstream.providers.reasons import Mark, mark_of
-from chatstream.providers.thinking import Thoughts
-from chatstream.providers.ways import PLAIN, Ways
+from chatstream.providers.http.client import ProviderClient
+from chatstream.providers.http.manners import PLAIN, Ways
+from chatstream.providers.http.parser import Asking, first_of, names_in, parts_in, text_in, usage_of
+from chatstream.providers.http.reasons import Mark, mark_of
+from chatstream.providers.http.thinking import Thoughts
 
 
 class OpenAIProvider:

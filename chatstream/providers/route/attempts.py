@@ -17,10 +17,10 @@ from typing import Final
 
 from chatstream.errors import ProviderError, ProviderTimeout, Unavailable
 from chatstream.providers import Finish, Piece, Provider, ProviderRequest, Reasoning, Text
-from chatstream.providers.breaker import Breaker, Entry
-from chatstream.providers.concurrency import Limiter, Ticket
-from chatstream.providers.failures import MAX_RETRY_AFTER, without_end_mark
-from chatstream.providers.retry import Budget, backoff
+from chatstream.providers.http.failures import MAX_RETRY_AFTER, without_end_mark
+from chatstream.providers.route.breaker import Breaker, Entry
+from chatstream.providers.route.concurrency import Limiter, Ticket
+from chatstream.providers.route.retry import Budget, backoff
 
 logger = logging.getLogger(__name__)
 

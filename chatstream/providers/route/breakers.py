@@ -9,7 +9,7 @@ import time
 from functools import partial
 from typing import Final
 
-from chatstream.providers.breaker import EMPTY_SECONDS, Account, Breaker, Change, State
+from chatstream.providers.route.breaker import EMPTY_SECONDS, Account, Breaker, Change, State
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncGenerator
 
 from chatstream.providers import Piece, ProviderRequest
-from chatstream.providers.scripted import play
+from chatstream.providers.adapters.scripted import play
 
 _TEXT = """\
 This is a fixed text, not a model's answer: {reason}. \

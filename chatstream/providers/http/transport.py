@@ -19,7 +19,7 @@ import aiohttp
 import httpx
 from yarl import URL
 
-from chatstream.providers.inflating import SLICE_BYTES, Inflated, Unreadable, encoding_of
+from chatstream.providers.http.inflating import SLICE_BYTES, Inflated, Unreadable, encoding_of
 
 KEEP_ALIVE_SECONDS: Final = 60.0
 """How long an idle connection is kept: below the limits of common NATs and load balancers."""

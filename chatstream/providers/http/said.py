@@ -17,7 +17,8 @@ from typing import Any, Final
 import httpx
 
 from chatstream.errors import ProviderError
-from chatstream.providers import ProviderRequest, failures, refusals
+from chatstream.providers import ProviderRequest
+from chatstream.providers.http import failures, refusals
 
 logger = logging.getLogger(__name__)
 

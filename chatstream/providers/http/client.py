@@ -20,21 +20,22 @@ import httpx
 import orjson
 
 from chatstream.errors import ProviderError, ProviderTimeout, SettingsError
-from chatstream.providers import Finish, Piece, ProviderRequest, Text, failures, payloads, proxies
-from chatstream.providers.address import Address
-from chatstream.providers.answer import SSE, Asking
-from chatstream.providers.answer_decoder import AnswerDecoder, NoAnswer
-from chatstream.providers.http_transport import (
+from chatstream.providers import Finish, Piece, ProviderRequest, Text
+from chatstream.providers.http import failures, payloads, proxies
+from chatstream.providers.http.address import Address
+from chatstream.providers.http.answer_decoder import AnswerDecoder, NoAnswer
+from chatstream.providers.http.batching import Pace
+from chatstream.providers.http.manners import Ask, Manners
+from chatstream.providers.http.parser import SSE, Asking
+from chatstream.providers.http.reading import Reading
+from chatstream.providers.http.refusals import FieldRefused
+from chatstream.providers.http.said import Report
+from chatstream.providers.http.transport import (
     AiohttpStream,
     AiohttpTransport,
     Undecodable,
     tls_context,
 )
-from chatstream.providers.pace import Pace
-from chatstream.providers.reading import Reading
-from chatstream.providers.refusals import FieldRefused
-from chatstream.providers.said import Report
-from chatstream.providers.ways import Ask, Manners
 
 DRAIN_SECONDS: Final = 0.2
 """How long after `[DONE]` the stream's end is waited for; without it no connection is reused."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from chatstream.providers import Piece, Usage
-from chatstream.providers.reasons import Mark
+from chatstream.providers.http.reasons import Mark
 
 SSE: Final = "text/event-stream"
 NDJSON: Final = "application/x-ndjson"
