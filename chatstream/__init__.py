@@ -1,25 +1,27 @@
 """
 chatstream: a streaming chat server that never loses or repeats a token.
 
-A conversation is a log, and everything else is a view of it. The flow, in reading order::
+A conversation is a log, and everything else is a view of it. A token travels::
 
-    http/ websocket -> validation (+ guards) -> turns -> reply -> providers/ -> log/
-    log/ -> subscriber -> http/sse, subscription -> wire
+    provider's bytes -> providers/ -> turns/ -> log/ -> views/ -> web/ -> browser
 
-Layers, imports point down only (`tests/test_layers.py`)::
+A request travels the other way: `web/` parses it, `turns/` starts the turn, `log/` makes its
+message durable, and only then does `providers/` ask a model.
 
-    composition  app, cli, server (listener, descriptors), terminal, bench/, importing,
-                 old_files, left_out, exporting, fsck, damage
-    edge         http/ (a module per resource), websocket, subscription, frames,
-                 http_protocol and socket_protocol (connections, heads, cycles, flow, mailbox,
-                 overload, refusals)
-    guards       auth, limits, services
-    work         turns, starting, reply, deadlines, ending, admission, lag, versions,
-                 context, subscriber, history, pulse, usage
-                 (writers and readers meet only at the log)
-    parts        log/, providers/ (an adapter a module, routing, resilience)
-    values       events, wire, validation, patterns, errors, settings, metrics, logs, outlet,
-                 repeats, prices
+The map, from the top. A row imports rows below it and its own folder, without circles; the rows
+inside `log/` and `providers/` are drawn in their own `__init__.py` (`tests/test_layers.py`)::
+
+    cli/                commands of the terminal: serve, chat, import, export, fsck, bench
+    server/ bench/      the process, its listener and protocols; measuring
+    app                 builds the parts in one lifespan, closes them in reverse
+    web/                what a client speaks to: routes, SSE, WebSocket, origins, limits
+    turns/              start, run, end: one task for each running turn
+    views/              what is read from a log: subscriber, history, versions, usage
+    log/ providers/     the event log and its stores; the adapters to language models
+    schemas metrics     bodies and queries of requests; counts for Prometheus
+    patterns            what the description says of ids, for those who read it
+    settings events     what the operator sets; ids, times and event types
+    errors              every error that a caller can handle
 """
 
 from typing import TYPE_CHECKING, Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -39,9 +40,16 @@ class Outcome:
 
 
 class Metrics:
-    """Counts of one application; labels are providers and outcomes only, never users."""
+    """
+    Counts of one application; labels are providers and outcomes only, never users.
+
+    Attributes:
+        lines_dropped: Returns how many log lines this process has not written; the process sets it.
+    """
 
     def __init__(self) -> None:
+        self.lines_dropped: Callable[[], int] = lambda: 0
+        self._lines_told = 0
         self.registry = registry = CollectorRegistry()
         self._running = Gauge(
             "chatstream_turns_running", "Turns running now.", ["provider"], registry=registry
@@ -116,7 +124,6 @@ class Metrics:
             "Log lines that were not written, since nothing read them.",
             registry=registry,
         )
-        self._lines_told = 0
         self._streams = Gauge(
             "chatstream_streams_open", "Readers connected.", ["transport"], registry=registry
         )
@@ -167,11 +174,6 @@ class Metrics:
         self._kept.set(kept)
         self._kept_bytes.set(size)
 
-    def lines_dropped(self, count: int) -> None:
-        """Take how many log lines were dropped so far."""
-        self._lines_dropped.inc(count - self._lines_told)
-        self._lines_told = count
-
     def request(self, method: str, status: int) -> None:
         """Count an answered request."""
         known = method if method in _METHODS else "other"
@@ -187,6 +189,8 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
+        told, self._lines_told = self._lines_told, self.lines_dropped()
+        self._lines_dropped.inc(self._lines_told - told)
         return generate_latest(self.registry)
 
 

@@ -327,7 +327,8 @@ async def test_a_second_process_is_refused_and_told_whose_the_folder_is(
     log: JsonlLog, tmp_path: Path
 ) -> None:
     code = (
-        "import asyncio, sys; from pathlib import Path; from chatstream.log.files.store import open_log\n"
+        "import asyncio, sys\nfrom pathlib import Path\n"
+        "from chatstream.log.files.store import open_log\n"
         "async def main():\n"
         "    async with open_log(Path(sys.argv[1]), 'terminal'): pass\n"
         "asyncio.run(main())"

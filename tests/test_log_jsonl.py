@@ -73,7 +73,8 @@ async def test_one_opening_serves_all_who_ask_at_once_even_if_one_leaves(tmp_pat
 
 def test_a_second_process_is_told_whose_the_folder_is(tmp_path: Path) -> None:
     code = (
-        "import asyncio, sys; from pathlib import Path; from chatstream.log.files.store import open_log\n"
+        "import asyncio, sys\nfrom pathlib import Path\n"
+        "from chatstream.log.files.store import open_log\n"
         "async def main():\n"
         "    async with open_log(Path(sys.argv[1]), 'terminal'):\n"
         "        print('mine', flush=True); input()\n"

@@ -34,7 +34,7 @@ def test_a_defect_is_planted_in_a_copy_and_noticed(capsys: pytest.CaptureFixture
 def test_what_no_test_notices_survives_and_what_has_moved_is_told(tmp_path: Path) -> None:
     harmless = Defect(
         "harmless",
-        "log/order.py",
+        "log/files/visibility.py",
         "FOREVER = 10**18",
         "FOREVER = 10**18 + 1",
         ("test_log_names.py",),

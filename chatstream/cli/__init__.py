@@ -1,0 +1,1 @@
+"""The command `chatstream`: a module for each thing that a terminal asks for."""

@@ -3,7 +3,14 @@ The provider layer: one adapter a module, each an async generator of what the mo
 
 An adapter knows one wire form and nothing of turns, logs or HTTP clients of ours. It never
 retries: one retry loop stands above it. It yields pieces as they come and ends with exactly one
-`Finish`; an end without the provider's own end mark is a `ProviderError`, never a finish.
+`Finish`; an end without the provider's own end mark is a `ProviderError`, never a finish. From
+the top, as in the package's own map::
+
+    registry            which providers there are, and the way to each
+    adapters/ local/    one wire form a module; a model on this machine
+    custom model_list   adapters of one's own; lists of models with their bounds
+    route/              retries, breakers, concurrency, the cache of answers
+    http/               the client, the decoders and the failures that adapters share
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The process: its listener, signals, connections and log. It knows uvicorn; `web/` does not."""

@@ -22,6 +22,7 @@ from types import FrameType
 import uvicorn
 
 from chatstream.app import Chatstream
+from chatstream.server import logs
 from chatstream.server.connections import Connections
 from chatstream.server.descriptors import places, raise_limit
 from chatstream.server.http_protocol import HttpProtocol
@@ -81,6 +82,7 @@ class Server(uvicorn.Server):
         async with AsyncExitStack() as running:
             # The data folder comes first: that another server owns it says the most.
             await running.enter_async_context(self._app.lifespan())
+            self._app.services.metrics.lines_dropped = logs.dropped
             with told(config.host, config.port):
                 self._sockets = bind(
                     config.host, config.port, stuck_seconds=heartbeats.STUCK_SECONDS

@@ -1,0 +1,1 @@
+"""Turns: each is started once, run by a task of its own, and ended exactly once."""

@@ -7,7 +7,6 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chatstream.server import logs
 from chatstream.web.openapi import document
 from chatstream.web.requests import count, json
 from chatstream.web.state import services_of
@@ -39,7 +38,6 @@ async def metrics(request: Request) -> Response:
         services.metrics.concurrency(name, int(limiter.limit), limiter.in_use, limiter.queued)
     if (answers := services.answers) is not None:
         services.metrics.answers(len(answers), answers.size)
-    services.metrics.lines_dropped(logs.dropped())
     text = services.metrics.text()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -5,21 +5,21 @@ from tests.mutants.planting import Defect
 DEFECTS = [
     Defect(
         "a-failed-erasure-of-a-conversation-keeps-its-intent",
-        "log/erase.py",
+        "log/files/erasure.py",
         "await _withdraw(disk, intent, conversation.created is not None)",
         "await _withdraw(disk, intent, False)",
         ("test_log_erase.py",),
     ),
     Defect(
         "a-failed-erasure-of-a-user-keeps-its-intent",
-        "log/erase.py",
+        "log/files/erasure.py",
         "await _withdraw(disk, intent, disk.folder.user(user_id).exists())",
         "await _withdraw(disk, intent, False)",
         ("test_log_erase.py",),
     ),
     Defect(
         "an-intent-comes-after-the-erasure",
-        "log/erase.py",
+        "log/files/erasure.py",
         (
             "        await with_reserve(disk, partial(disk.run, partial("
             "write_intent, disk.folder, intent)))\n"
@@ -36,7 +36,7 @@ DEFECTS = [
     ),
     Defect(
         "a-file-put-aside-outlives-a-clear",
-        "log/erase.py",
+        "log/files/erasure.py",
         (
             "            await disk.run(partial(remove_beside, conversation.path))\n"
             "            return False"
@@ -46,14 +46,14 @@ DEFECTS = [
     ),
     Defect(
         "a-failed-clear-forgets-the-running-turns",
-        "log/erase.py",
+        "log/files/erasure.py",
         ('        turn.ended = False\n        try:\n            await turn.end("turn.cancelled",'),
         ('        try:\n            await turn.end("turn.cancelled",'),
         ("test_log_erase.py",),
     ),
     Defect(
         "a-failed-cleared-turn-is-lost-for-ever",
-        "log/erase.py",
+        "log/files/erasure.py",
         (
             "            conversation.running.pop(turn.started_place, None)\n"
             "            turn.close(None)\n"
@@ -66,63 +66,63 @@ DEFECTS = [
     ),
     Defect(
         "an-erasure-that-failed-halfway-shows-the-old-file",
-        "log/erase.py",
+        "log/files/erasure.py",
         "if state.created is None or state.last == last:",
         "if state.last == last:",
         ("test_log_erase.py",),
     ),
     Defect(
         "a-clear-comes-back-with-a-power-cut",
-        "log/intents.py",
+        "log/files/intents.py",
         ("    finish_intent(folder, intent)\n    sync_folder(folder.intents)"),
         "    finish_intent(folder, intent)",
         ("test_log_power.py",),
     ),
     Defect(
         "files-put-aside-outlive-an-erasure",
-        "log/intents.py",
+        "log/files/intents.py",
         'for suffix in (".aside", ".corrupt"):',
         'for suffix in (".aside",):',
         ("test_log_erase.py",),
     ),
     Defect(
         "an-erased-users-folder-is-only-renamed",
-        "log/intents.py",
+        "log/files/intents.py",
         "        shutil.rmtree(aside)\n",
         "        pass\n",
         ("test_log_power.py",),
     ),
     Defect(
         "what-is-removed-is-not-synced",
-        "log/intents.py",
+        "log/files/intents.py",
         ("        remove_copies(path)\n        sync_folder(path.parent)"),
         "        remove_copies(path)",
         ("test_log_power.py",),
     ),
     Defect(
         "a-rewrite-is-renamed-before-it-is-synced",
-        "log/folder.py",
+        "log/files/paths.py",
         ("        os.fsync(fd)\n    finally:\n        os.close(fd)\n    os.replace(aside, path)"),
         ("    finally:\n        os.close(fd)\n    os.replace(aside, path)"),
         ("test_log_power.py",),
     ),
     Defect(
         "a-rewrites-name-is-not-synced",
-        "log/folder.py",
+        "log/files/paths.py",
         ("    os.replace(aside, path)\n    sync_folder(path.parent)"),
         "    os.replace(aside, path)",
         ("test_log_power.py",),
     ),
     Defect(
         "a-new-users-name-is-not-synced",
-        "log/folder.py",
+        "log/files/paths.py",
         "                    sync_folder(self.users)\n",
         "                    pass\n",
         ("test_log_power.py",),
     ),
     Defect(
         "an-erasure-that-failed-is-not-told-of",
-        "log/jsonl.py",
+        "log/files/store.py",
         (
             "            try:\n"
             "                return await erasing\n"
@@ -138,21 +138,21 @@ DEFECTS = [
     ),
     Defect(
         "a-list-from-before-a-clear-is-shown",
-        "log/jsonl.py",
+        "log/files/store.py",
         "        self._erased_count += 1\n",
         "",
         ("test_log_erase.py",),
     ),
     Defect(
         "a-users-erasure-overtakes-an-opening",
-        "log/jsonl.py",
+        "log/files/store.py",
         "                await asyncio.wait(opening)\n",
         "                pass\n",
         ("test_log_erase.py",),
     ),
     Defect(
         "a-conversation-is-opened-while-its-user-goes",
-        "log/jsonl.py",
+        "log/files/store.py",
         (
             "        while (erasing := self._erasing.get(address.user_id)) is not None:\n"
             "            await asyncio.shield(erasing)\n"
@@ -162,7 +162,7 @@ DEFECTS = [
     ),
     Defect(
         "two-erasures-of-a-user-at-once",
-        "log/jsonl.py",
+        "log/files/store.py",
         (
             "        while (erasing := self._erasing.get(user_id)) is not None:\n"
             "            await asyncio.shield(erasing)\n"
@@ -172,28 +172,28 @@ DEFECTS = [
     ),
     Defect(
         "a-file-of-a-later-clock-is-not-heeded",
-        "log/jsonl.py",
+        "log/files/store.py",
         "        self._disk.clock.raise_to(state.last)\n",
         "",
         ("test_log_recovery.py",),
     ),
     Defect(
         "an-orphan-is-tried-once",
-        "log/jsonl.py",
+        "log/files/store.py",
         ("            if found.orphans:\n                await end_orphans(found)\n"),
         "",
         ("test_log_recovery.py",),
     ),
     Defect(
         "closing-does-not-wait-for-erasures",
-        "log/jsonl.py",
+        "log/files/store.py",
         "                await log.settle()\n",
         "                pass\n",
         ("test_log_erase.py",),
     ),
     Defect(
         "a-leaving-caller-ends-an-erasure",
-        "log/jsonl.py",
+        "log/files/store.py",
         "        return await asyncio.shield(task)\n",
         "        return await task\n",
         ("test_log_erase.py",),

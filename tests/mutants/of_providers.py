@@ -5,49 +5,49 @@ from tests.mutants.planting import Defect
 DEFECTS = [
     Defect(
         "a-cancelled-probe-is-never-over",
-        "providers/resilience.py",
+        "providers/route/attempts.py",
         ("            if outcome is None:\n                target.breaker.left(self._entry)\n"),
         "",
         ("test_providers_resilience.py",),
     ),
     Defect(
         "a-failed-attempt-keeps-its-place",
-        "providers/resilience.py",
+        "providers/route/attempts.py",
         ("            finally:\n                self.leave()\n            number ="),
         ("            finally:\n                pass\n            number ="),
         ("test_providers_concurrency.py",),
     ),
     Defect(
         "a-cut-answer-counts-for-nothing",
-        "providers/resilience.py",
+        "providers/route/attempts.py",
         "                                target.breaker.cut(error)\n",
         "",
         ("test_providers_resilience.py",),
     ),
     Defect(
         "a-provider-that-is-too-slow-is-asked-as-much",
-        "providers/resilience.py",
+        "providers/route/attempts.py",
         "            self._ticket.failed(outcome)\n",
         "",
         ("test_providers_concurrency.py",),
     ),
     Defect(
         "a-provider-that-bears-more-is-not-asked-more",
-        "providers/resilience.py",
+        "providers/route/attempts.py",
         "            self._ticket.began()\n",
         "",
         ("test_providers_resilience.py",),
     ),
     Defect(
         "all-are-asked-although-nobody-has-time",
-        "providers/resilience.py",
+        "providers/route/attempts.py",
         ("        if wait >= room:\n            return None\n"),
         "",
         ("test_providers_resilience.py",),
     ),
     Defect(
         "the-providers-stream-stays-open",
-        "providers/resilience.py",
+        "providers/route/attempts.py",
         (
             "                    async with aclosing(reply) as pieces:\n"
             "                        begun"
@@ -61,14 +61,14 @@ DEFECTS = [
     ),
     Defect(
         "the-failure-of-a-queue-hides-the-providers",
-        "providers/resilience.py",
+        "providers/route/attempts.py",
         "self._failure = self._failure or _overloaded",
         "self._failure = _overloaded",
         ("test_providers_resilience.py",),
     ),
     Defect(
         "a-probe-that-left-blocks-for-ever",
-        "providers/breaker.py",
+        "providers/route/breaker.py",
         (
             '        """The caller went before anything was decided: it counts as '
             'nothing."""\n'
@@ -85,49 +85,49 @@ DEFECTS = [
     ),
     Defect(
         "a-shorter-pause-takes-the-longer-ones-place",
-        "providers/breaker.py",
+        "providers/route/breaker.py",
         "self._parked_until = max(self._parked_until, self._clock() + wait)",
         "self._parked_until = self._clock() + wait",
         ("test_providers_breaker.py",),
     ),
     Defect(
         "a-provider-that-recovered-is-left-alone-as-long-as-before",
-        "providers/breaker.py",
+        "providers/route/breaker.py",
         ("            self._times_opened = 0\n            self._calls.clear()"),
         "            self._calls.clear()",
         ("test_providers_breaker.py",),
     ),
     Defect(
         "a-provider-that-recovered-is-blamed-for-the-past",
-        "providers/breaker.py",
+        "providers/route/breaker.py",
         ("            self._times_opened = 0\n            self._calls.clear()\n"),
         "            self._times_opened = 0\n",
         ("test_providers_breaker.py",),
     ),
     Defect(
         "a-failure-late-to-an-open-breaker-lengthens-it",
-        "providers/breaker.py",
+        "providers/route/breaker.py",
         "entry.probe or self._closed_at is None and self._bad()",
         "entry.probe or self._bad()",
         ("test_providers_breaker.py",),
     ),
     Defect(
         "a-refused-key-is-forgiven",
-        "providers/breaker.py",
+        "providers/route/breaker.py",
         "            if self._closed_at != math.inf and (",
         "            if True and (",
         ("test_providers_breaker.py",),
     ),
     Defect(
         "a-parked-provider-looks-closed",
-        "providers/breaker.py",
+        "providers/route/breaker.py",
         "if now + SLACK < self._parked_until or self.account.wait() > 1:",
         "if self.account.wait() > 1:",
         ("test_providers_breaker.py",),
     ),
     Defect(
         "a-ticket-is-let-go-twice",
-        "providers/concurrency.py",
+        "providers/route/concurrency.py",
         (
             "        if not self._released:\n"
             "            self._released = True\n"
@@ -138,35 +138,35 @@ DEFECTS = [
     ),
     Defect(
         "a-place-is-kept-for-who-is-there",
-        "providers/concurrency.py",
+        "providers/route/concurrency.py",
         ("        self._idle.pop(ticket.user_id, None)\n        ticket.grant"),
         "        ticket.grant",
         ("test_providers_concurrency.py",),
     ),
     Defect(
         "who-comes-overtakes-who-waits",
-        "providers/concurrency.py",
+        "providers/route/concurrency.py",
         "        self._serve()  # nobody overtakes his own who wait\n",
         "",
         ("test_providers_concurrency.py",),
     ),
     Defect(
         "one-refusal-counts-for-each-that-ran",
-        "providers/concurrency.py",
+        "providers/route/concurrency.py",
         ("        if decreases != self._decreases:\n            return\n"),
         "",
         ("test_providers_concurrency.py",),
     ),
     Defect(
         "nobody-looks-again",
-        "providers/concurrency.py",
+        "providers/route/concurrency.py",
         ("        self._looks_later = False\n        self._serve()"),
         "        self._serve()",
         ("test_providers_concurrency.py",),
     ),
     Defect(
         "who-leaves-the-queue-stays-counted",
-        "providers/concurrency.py",
+        "providers/route/concurrency.py",
         (
             "            self._waiting[user_id].remove(ticket)\n"
             "            self._dequeued(user_id)\n"
@@ -176,42 +176,42 @@ DEFECTS = [
     ),
     Defect(
         "a-place-given-while-time-ran-out-is-lost",
-        "providers/concurrency.py",
+        "providers/route/concurrency.py",
         ("        return self.granted\n\n    @property"),
         ("            return False\n        return True\n\n    @property"),
         ("test_providers_concurrency.py",),
     ),
     Defect(
         "the-limit-falls-below-one",
-        "providers/concurrency.py",
+        "providers/route/concurrency.py",
         "* DECREASE, 1.0)",
         "* DECREASE, 0.0)",
         ("test_providers_concurrency.py",),
     ),
     Defect(
         "the-limit-rises-beyond-what-is-allowed",
-        "providers/concurrency.py",
+        "providers/route/concurrency.py",
         "most = self._most if self._clock() >= self._trial_at else self._borne",
         "most = math.inf",
         ("test_providers_concurrency.py",),
     ),
     Defect(
         "the-limit-rises-unused",
-        "providers/concurrency.py",
+        "providers/route/concurrency.py",
         "        if 2 * self.in_use >= self.limit:\n",
         "        if True:\n",
         ("test_providers_concurrency.py",),
     ),
     Defect(
         "a-user-may-fill-the-queue",
-        "providers/concurrency.py",
+        "providers/route/concurrency.py",
         "most = math.ceil(self._queue.size * SHARE)",
         "most = self._queue.size",
         ("test_providers_concurrency.py",),
     ),
     Defect(
         "the-connection-is-not-closed",
-        "providers/http.py",
+        "providers/http/client.py",
         ("            reading.leave()\n            await response.aclose()\n        for piece"),
         ("            reading.leave()\n        for piece"),
         ("test_providers_http.py",),

@@ -5,28 +5,28 @@ from tests.mutants.planting import Defect
 DEFECTS = [
     Defect(
         "a-finished-clear-keeps-the-end-of-an-earlier-turn",
-        "log/recovery.py",
+        "log/files/recovery.py",
         ('return record["id"] > upto and str(record.get("started_id", record["id"])) > upto'),
         'return bool(record["id"] > upto)',
         ("test_log_erase.py",),
     ),
     Defect(
         "one-old-file-makes-a-folder-old",
-        "log/recovery.py",
+        "log/files/recovery.py",
         "return all(first is None",
         "return any(first is None",
         ("test_log_erase.py",),
     ),
     Defect(
         "an-unfinished-erasure-gives-its-id-back",
-        "log/recovery.py",
+        "log/files/recovery.py",
         ("        findings.floor = max(findings.floor, place(identifier))\n    except"),
         "    except",
         ("test_log_recovery.py",),
     ),
     Defect(
         "the-last-id-of-a-file-is-given-again",
-        "log/recovery.py",
+        "log/files/recovery.py",
         (
             '            findings.floor = max(findings.floor, place(last.data["id"]))\n'
             "        if (needs"
@@ -36,7 +36,7 @@ DEFECTS = [
     ),
     Defect(
         "a-new-conversation-is-erased-with-the-old",
-        "log/recovery.py",
+        "log/files/recovery.py",
         (
             "        if created is None or created <= identifier:\n"
             "            remove_conversation(conversation)"
@@ -46,91 +46,91 @@ DEFECTS = [
     ),
     Defect(
         "a-clear-is-told-after-what-follows-it",
-        "log/recovery.py",
+        "log/files/recovery.py",
         "kept.insert(0, records",
         "kept.insert(len(kept), records",
         ("test_log_erase.py",),
     ),
     Defect(
         "a-turn-without-deltas-stays-running",
-        "log/recovery.py",
+        "log/files/recovery.py",
         'return end < size or (last is not None and bool(last.data.get("running"))), last',
         "return end < size, last",
         ("test_log_recovery.py",),
     ),
     Defect(
         "live-files-of-ended-turns-stay",
-        "log/recovery.py",
+        "log/files/recovery.py",
         "        if (needs or has_live) and",
         "        if needs and",
         ("test_log_recovery.py",),
     ),
     Defect(
         "an-erasure-that-fails-at-the-start-stops-it",
-        "log/recovery.py",
-        ("            if path.suffix == staging.DECIDED:\n                raise  #"),
-        ("            if path.suffix != staging.DECIDED:\n                raise  #"),
+        "log/files/recovery.py",
+        ("            if path.suffix == bulk_import.DECIDED:\n                raise  #"),
+        ("            if path.suffix != bulk_import.DECIDED:\n                raise  #"),
         ("test_log_recovery.py",),
     ),
     Defect(
         "a-started-turn-is-ended-twice",
-        "log/file_state.py",
+        "log/files/summary.py",
         ('if started is not None and len(records.find_turn(fd, size, started["turn_id"])) == 1:'),
         "if started is not None:",
         ("test_log_recovery.py",),
     ),
     Defect(
         "the-clock-closes-on-its-last-id",
-        "log/clock.py",
+        "log/files/clock.py",
         "self._write(self._last // PER_MILLISECOND + 1)",
         "self._write(self._last // PER_MILLISECOND)",
         ("test_log_clock.py",),
     ),
     Defect(
         "the-ceiling-rises-before-it-is-written",
-        "log/clock.py",
+        "log/files/clock.py",
         ("                self._write(ceiling_ms)\n                self._ceiling_ms = ceiling_ms"),
         ("                self._ceiling_ms = ceiling_ms\n                self._write(ceiling_ms)"),
         ("test_log_disk.py",),
     ),
     Defect(
         "the-ceiling-is-not-synced",
-        "log/clock.py",
+        "log/files/clock.py",
         "        os.fdatasync(self._fd)\n",
         "",
         ("test_log_power.py",),
     ),
     Defect(
         "the-clock-forgets-the-files",
-        "log/clock.py",
+        "log/files/clock.py",
         "self._last = max(place(floor), floor_ms * PER_MILLISECOND)",
         "self._last = floor_ms * PER_MILLISECOND",
         ("test_log_clock.py",),
     ),
     Defect(
         "renewing-never-ends",
-        "log/clock.py",
+        "log/files/clock.py",
         ("        finally:\n            self._renewing = False\n"),
         ("        finally:\n            pass\n"),
         ("test_log_clock.py",),
     ),
     Defect(
         "feedback-that-was-refused-stays",
-        "log/feedback.py",
+        "log/files/feedback.py",
         ("        except OSError:\n            cut_back(fd, size)\n            if"),
         ("        except OSError:\n            if"),
         ("test_log_feedback.py",),
     ),
     Defect(
         "an-empty-feedback-file-stays",
-        "log/feedback.py",
+        "log/files/feedback.py",
         ("            if size == 0:\n                path.unlink()\n            raise"),
         "            raise",
         ("test_log_feedback.py",),
     ),
     Defect(
         "a-rating-is-shown-before-it-is-durable",
-        "log/feedback.py",
+        "log/files/feedback.py",
         (
             "        async with self.held(user_id):\n"
             "            try:\n"
@@ -147,14 +147,14 @@ DEFECTS = [
     ),
     Defect(
         "feedbacks-torn-end-is-written-behind",
-        "log/feedback.py",
+        "log/files/feedback.py",
         ("        size = committed_size(fd)\n        cut_back(fd, size)\n        data"),
         ("        size = os.fstat(fd).st_size\n        data"),
         ("test_log_feedback.py",),
     ),
     Defect(
         "orphans-ended-by-a-clear-fail-the-opening",
-        "log/orphans.py",
+        "log/files/leftovers.py",
         (
             "        elif isinstance(result, TurnEnded):\n"
             "            continue  # by a clear, which tells of it\n"
@@ -164,7 +164,7 @@ DEFECTS = [
     ),
     Defect(
         "an-orphan-that-was-refused-is-forgotten",
-        "log/orphans.py",
+        "log/files/leftovers.py",
         "            conversation.orphans.append(orphan)\n",
         "",
         ("test_log_recovery.py",),

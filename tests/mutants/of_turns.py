@@ -5,35 +5,35 @@ from tests.mutants.planting import Defect
 DEFECTS = [
     Defect(
         "cleared-between-start-and-stream-is-missing",
-        "http/turns.py",
+        "web/turns.py",
         "            return _gone(services, address, turn, where, headers)",
         "            raise",
         ("test_http_turns.py",),
     ),
     Defect(
         "a-replaced-turn-comes-back-after-a-clear",
-        "turns.py",
+        "turns/runner.py",
         "if replaced is not None and conversation.epoch != epoch:",
         "if replaced is None and conversation.epoch != epoch:",
         ("test_versions.py",),
     ),
     Defect(
         "a-refused-start-keeps-its-place",
-        "turns.py",
+        "turns/runner.py",
         ("        finally:\n            starting.leave()\n"),
         ("        finally:\n            pass\n"),
         ("test_turns.py",),
     ),
     Defect(
         "a-replacement-stops-itself",
-        "turns.py",
+        "turns/runner.py",
         "if replaced <= other.started_id < turn.started_id and",
         "if replaced <= other.started_id and",
         ("test_turns.py",),
     ),
     Defect(
         "a-turn-that-runs-is-run-again",
-        "turns.py",
+        "turns/runner.py",
         (
             "            if started.ended or started in self.running:\n"
             "                return started\n"
@@ -43,42 +43,42 @@ DEFECTS = [
     ),
     Defect(
         "a-leaving-canceller-takes-the-end-along",
-        "turns.py",
+        "turns/runner.py",
         "while not (await asyncio.wait([turn.done], timeout=REFUSED_SECONDS))[0]:",
         "while not await asyncio.wait_for(turn.done, REFUSED_SECONDS):",
         ("test_turns.py",),
     ),
     Defect(
         "a-leaving-reader-takes-the-end-along",
-        "turns.py",
+        "turns/runner.py",
         "event = await asyncio.shield(turn.done)",
         "event = await turn.done",
         ("test_turns.py",),
     ),
     Defect(
         "who-waited-reads-for-ever",
-        "turns.py",
+        "turns/runner.py",
         ("        finally:\n            conversation.unwatch(waits)\n"),
         ("        finally:\n            pass\n"),
         ("test_turns.py",),
     ),
     Defect(
         "a-snapshot-is-ahead-of-its-id",
-        "turns.py",
+        "turns/runner.py",
         'turn.text("text", upto)',
         'turn.text("text")',
         ("test_turns.py",),
     ),
     Defect(
         "a-snapshot-thinks-ahead-of-its-id",
-        "turns.py",
+        "turns/runner.py",
         'turn.text("reasoning", upto)',
         'turn.text("reasoning")',
         ("test_turns.py",),
     ),
     Defect(
         "what-starts-while-it-stops-runs-on",
-        "turns.py",
+        "turns/runner.py",
         (
             "        if self._interrupting:\n"
             '            reply.stop(Why("turn.interrupted", last=True))\n'
@@ -88,14 +88,14 @@ DEFECTS = [
     ),
     Defect(
         "a-leaving-caller-ends-its-start",
-        "turns.py",
+        "turns/runner.py",
         "        return await asyncio.shield(starting)",
         "        return await starting",
         ("test_turns.py",),
     ),
     Defect(
         "a-turn-between-looks-does-not-exist",
-        "turns.py",
+        "turns/runner.py",
         (
             "        if len(found) == 1 and (live := conversation.live(turn_id)) is not None:\n"
             "            return live\n"
@@ -105,7 +105,7 @@ DEFECTS = [
     ),
     Defect(
         "a-turn-that-ends-between-looks-is-interrupted",
-        "turns.py",
+        "turns/runner.py",
         (
             "        if len(found) == 1 and not (found := await find_records("
             "conversation, turn_id)):\n"
@@ -116,28 +116,28 @@ DEFECTS = [
     ),
     Defect(
         "a-known-replacement-cancels-again",
-        "turns.py",
+        "turns/runner.py",
         "        if not (runs or turn_id in await conversation.load_recent()):",
         "        if not runs:",
         ("test_turns.py",),
     ),
     Defect(
         "a-started-reply-loses-its-place",
-        "starting.py",
+        "turns/start.py",
         "        self._route = None  # it is the reply's from now on\n",
         "",
         ("test_turns.py",),
     ),
     Defect(
         "a-refused-start-keeps-the-providers-place",
-        "starting.py",
+        "turns/start.py",
         ("        if self._route is not None:\n            self._route.leave()\n"),
         "",
         ("test_turns.py",),
     ),
     Defect(
         "the-last-reason-stands",
-        "ending.py",
+        "turns/terminal.py",
         (
             "        if self._why is None:\n"
             "            self._why = why\n"
@@ -149,21 +149,21 @@ DEFECTS = [
     ),
     Defect(
         "a-stop-does-not-hurry",
-        "ending.py",
+        "turns/terminal.py",
         ("        elif why.last:\n            self._why = self._why._replace(last=True)\n"),
         "",
         ("test_reply.py",),
     ),
     Defect(
         "a-cancelled-end-that-failed-is-the-only-try",
-        "ending.py",
+        "turns/terminal.py",
         "if self._turn.ended and await self._is_ended():\n",
         "if self._turn.ended:\n",
         ("test_reply.py",),
     ),
     Defect(
         "a-stop-while-the-disk-refuses-is-not-heard",
-        "ending.py",
+        "turns/terminal.py",
         (
             "                except asyncio.CancelledError:\n"
             "                    kind, fields = self.cancelled()\n"
@@ -178,21 +178,21 @@ DEFECTS = [
     ),
     Defect(
         "a-lost-turn-is-never-let-go",
-        "ending.py",
+        "turns/terminal.py",
         ("                    self._turn.close(None)\n                    return"),
         "                    return",
         ("test_reply.py",),
     ),
     Defect(
         "an-end-is-tried-once",
-        "ending.py",
+        "turns/terminal.py",
         "                if self._why is not None and self._why.last:",
         "                if self._why is None or self._why.last:",
         ("test_reply.py",),
     ),
     Defect(
         "an-end-that-somebody-cleared-is-completed",
-        "ending.py",
+        "turns/terminal.py",
         (
             '                self.status = "cleared"\n'
             "                return\n"
@@ -207,98 +207,98 @@ DEFECTS = [
     ),
     Defect(
         "a-deadline-runs-on-while-the-end-is-written",
-        "reply.py",
+        "turns/reply.py",
         ("        finally:\n            self._deadlines.close()\n"),
         ("        finally:\n            pass\n"),
         ("test_reply.py",),
     ),
     Defect(
         "a-reply-that-never-began-keeps-its-place",
-        "reply.py",
+        "turns/reply.py",
         "        (self._share or self._route).leave()\n",
         "",
         ("test_turns.py",),
     ),
     Defect(
         "a-reply-may-be-one-byte-too-long",
-        "reply.py",
+        "turns/reply.py",
         "if len(piece.text) * 6 > room:",
         "if len(piece.text) * 6 > room + 1:",
         ("test_reply.py",),
     ),
     Defect(
         "a-stop-before-the-first-step-is-forgotten",
-        "reply.py",
+        "turns/reply.py",
         "            if self._ending.stopped or self.turn.ended:",
         "            if self.turn.ended:",
         ("test_turns.py",),
     ),
     Defect(
         "the-first-usage-stands",
-        "reply.py",
+        "turns/reply.py",
         "                    self._usage = piece\n",
         "                    self._usage = self._usage or piece\n",
         ("test_reply.py",),
     ),
     Defect(
         "a-wake-up-lasts-for-ever",
-        "subscriber.py",
+        "views/subscriber.py",
         ("            self._future = None\n        self._set = False"),
         ("            self._future = None\n            self._set = False"),
         ("test_subscriber.py",),
     ),
     Defect(
         "a-cleared-turns-stream-lacks-the-clear",
-        "subscriber.py",
+        "views/subscriber.py",
         "if event.type in TERMINAL_TYPES and not _by_clear(event):",
         "if event.type in TERMINAL_TYPES:",
         ("test_http_turns.py",),
     ),
     Defect(
         "caught-up-comes-one-event-late",
-        "subscriber.py",
+        "views/subscriber.py",
         "return self.after >= place(self.backlog_until)",
         "return self.after > place(self.backlog_until)",
         ("test_subscriber.py",),
     ),
     Defect(
         "a-turns-reader-passes-by-what-is-pending",
-        "subscriber.py",
+        "views/subscriber.py",
         "self.after = max(self.after, min(conversation.visible, place(conversation.last_id)))",
         "self.after = max(self.after, conversation.visible)",
         ("test_subscriber.py",),
     ),
     Defect(
         "a-closed-reader-is-woken-on",
-        "subscriber.py",
+        "views/subscriber.py",
         "        self.conversation.unwatch(self._wake)\n",
         "",
         ("test_subscriber.py",),
     ),
     Defect(
         "an-orphan-is-stopped-in-the-middle-of-reading",
-        "deadlines.py",
+        "turns/deadlines.py",
         "                self._read_until = now\n",
         "                pass\n",
         ("test_reply.py",),
     ),
     Defect(
         "the-whole-turn-has-no-deadline",
-        "deadlines.py",
+        "turns/deadlines.py",
         ("        due = min(self._due, self._last_due)\n        orphan"),
         ("        due = self._due\n        orphan"),
         ("test_reply.py",),
     ),
     Defect(
         "the-first-text-does-not-bring-the-deadline-nearer",
-        "deadlines.py",
+        "turns/deadlines.py",
         ("        self.close()\n        self.watch()\n        return True"),
         "        return True",
         ("test_reply.py",),
     ),
     Defect(
         "the-wrong-deadline-is-told",
-        "deadlines.py",
+        "turns/deadlines.py",
         "        if self._last_due <= self._due:",
         "        if self._last_due > self._due:",
         ("test_reply.py",),

@@ -1,0 +1,1 @@
+"""The adapters: a module for each wire form of a language model service."""

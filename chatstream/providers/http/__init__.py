@@ -1,0 +1,1 @@
+"""What the adapters share: one pooled client, decoders of answers, and what failures mean."""

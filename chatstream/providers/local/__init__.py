@@ -1,0 +1,1 @@
+"""A GGUF model in a process of its own, beside the server."""

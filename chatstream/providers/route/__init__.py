@@ -1,0 +1,1 @@
+"""Who is asked, when and how often: retries, breakers, concurrency, the cache of answers."""
