@@ -5,6 +5,7 @@ import gc
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from chatstream.events import Address
 from chatstream.log.files import store
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.disk import MAX_OPEN_FILES
-from chatstream.log.files.store import QUIET_CONVERSATIONS, open_log
+from chatstream.log.files.store import EMPTY_CONVERSATIONS, QUIET_CONVERSATIONS, open_log
 from tests.log_steps import ADDRESS, everything, kinds, start
 
 pytestmark = pytest.mark.anyio
@@ -37,11 +38,29 @@ async def test_ten_thousand_conversations_opened_once_leave_few_in_memory(tmp_pa
 
 async def test_fewer_than_the_bound_are_all_kept(tmp_path: Path) -> None:
     async with open_log(tmp_path, "never") as log:
+        turn = await start(log, address=Address("u", "0"))
+        await turn.end("turn.completed", {})
         first = id(await log.conversation(Address("u", "0")))
+        del turn
         for number in range(QUIET_CONVERSATIONS - 1):
-            await log.conversation(Address("u", str(number)))
+            address = Address("u", f"other {number}")
+            await (await start(log, address=address)).end("turn.completed", {})
+            await log.conversation(address)
         gc.collect()
         assert id(await log.conversation(Address("u", "0"))) == first
+
+
+async def test_names_without_any_event_are_not_kept_for_long(tmp_path: Path) -> None:
+    async with open_log(tmp_path, "never") as log:
+        turn = await start(log, address=Address("u", "said"))
+        await turn.end("turn.completed", {})
+        said = id(await log.conversation(Address("u", "said")))
+        never = weakref.ref(await log.conversation(Address("u", "never")))
+        del turn
+        for number in range(EMPTY_CONVERSATIONS):
+            await log.conversation(Address("u", str(number)))
+        assert never() is None
+        assert id(await log.conversation(Address("u", "said"))) == said
 
 
 async def test_one_that_is_in_use_is_found_again_after_it_was_forgotten(

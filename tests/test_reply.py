@@ -318,8 +318,6 @@ async def test_a_clear_while_the_disk_refuses_the_end_ends_it(
 
     event = await turn.done
     assert event is not None and event.type == "turn.cancelled"
-    assert reply.task is not None
-    await asyncio.wait_for(asyncio.wait([reply.task]), 5)
     await until(lambda: not runner.running)
     assert reply.outcome().status in ("cleared", "cancelled")
 

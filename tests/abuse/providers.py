@@ -37,12 +37,14 @@ async def _post(target: Target, message: str, number: int) -> None:
     """Run one turn to its end, or until the time is up."""
     body = json.dumps({"message": message, "conversation_id": f"c{number}"}).encode()
     reader, writer = await target.connect()
-    writer.write(
-        b"POST /chat HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-    )
-    await reader.read()
-    writer.close()
+    try:
+        writer.write(
+            b"POST /chat HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        await reader.read()
+    finally:
+        writer.close()
 
 
 async def _asked(target: Target, *answers: str) -> None:

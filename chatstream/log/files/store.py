@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from chatstream.errors import OVERLOADED, ChatstreamError, Unavailable
-from chatstream.events import Address, EventId, event_id
+from chatstream.events import BEGINNING, Address, EventId, event_id
 from chatstream.log.files import erasure
 from chatstream.log.files.clock import IdClock
 from chatstream.log.files.conversation import Conversation
@@ -42,7 +42,10 @@ Entries = list[Entry]
 
 QUIET_CONVERSATIONS = 512
 """Conversations kept in memory that nobody reads or writes: opening one anew costs a file read."""
-MOST_CONVERSATIONS = 65_536
+EMPTY_CONVERSATIONS = 32
+"""So many of those without any event: one costs no more than a look at the folder, and names are
+for anybody to think of."""
+MOST_CONVERSATIONS = 32_768
 """Conversations that may be read or written at once: each takes some 2 KiB, its text besides."""
 RECOVERED_AT_ONCE = 64
 
@@ -60,6 +63,7 @@ class JsonlLog:
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
         self._conversations: OrderedDict[Address, Conversation] = OrderedDict()
+        self._empty: OrderedDict[Address, Conversation] = OrderedDict()
         # Whoever still holds one that was forgotten must get the same again: two of them would
         # write one file at places of their own.
         self._known: WeakValueDictionary[Address, Conversation] = WeakValueDictionary()
@@ -98,9 +102,7 @@ class JsonlLog:
         while (erasing := self._erasing.get(address.user_id)) is not None:
             await asyncio.shield(erasing)
         if (found := self._known.get(address)) is not None:
-            self._conversations[address] = found
-            self._conversations.move_to_end(address)
-            self._trim()
+            self._keep(address, found)
             if not found.running:
                 # What runs is in memory, and can be read and stopped without the disk.
                 self._disk.check(address.user_id)
@@ -132,14 +134,24 @@ class JsonlLog:
         except BaseException:
             self._disk.rest(conversation.file)
             raise
-        self._conversations[address] = self._known[address] = conversation
-        self._trim()
+        self._known[address] = conversation
+        self._keep(address, conversation)
         return conversation
 
-    def _trim(self) -> None:
-        while len(self._conversations) > QUIET_CONVERSATIONS:
+    def _keep(self, address: Address, conversation: Conversation) -> None:
+        """Keep it in memory for a while; one that has never had an event not for long."""
+        self._empty.pop(address, None)
+        is_empty = conversation.created is None and conversation.last_id == BEGINNING
+        kept, most = (
+            (self._empty, EMPTY_CONVERSATIONS)
+            if is_empty
+            else (self._conversations, QUIET_CONVERSATIONS)
+        )
+        kept[address] = conversation
+        kept.move_to_end(address)
+        while len(kept) > most:
             # Whoever uses it holds it, and it is found again as long as they do.
-            _, oldest = self._conversations.popitem(last=False)
+            _, oldest = kept.popitem(last=False)
             self._disk.rest(oldest.file)
 
     async def clear(self, conversation: Conversation) -> None:
