@@ -18,7 +18,7 @@ from chatstream.providers.registry import Providers
 from chatstream.web import websocket
 from chatstream.web.frames import Frames
 from tests.running import Frame, Gate, Running, kinds
-from tests.test_websocket import Socket
+from tests.test_web_websocket import Socket
 
 TURN = "turn-0001"
 # {} stands for an id that would be good.

@@ -13,7 +13,7 @@ import pytest
 from chatstream.events import event_id, place
 from chatstream.providers.adapters.scripted import Scripted
 from tests.running import EVENT_STREAM, Frame, Gate, Running, kinds
-from tests.test_websocket import Socket
+from tests.test_web_websocket import Socket
 
 TURN = "turn-0001"
 LATER = "turn-0002"

@@ -14,8 +14,13 @@ PACKAGE = Path(__file__).parent.parent / "chatstream"
 APART = {("log", "providers"), ("views", "providers"), ("views", "turns")}
 """Pairs of folders of which the first never imports the second, whatever the rows allow."""
 TIED = {
-    ("chatstream.log.files.live_turn", "chatstream.log.files.conversation"),
-    ("chatstream.log.files.live_turn", "chatstream.log.files.outside"),
+    (f"chatstream.log.files.{one}", f"chatstream.log.files.{other}")
+    for one, other in (
+        ("live_turn", "conversation"),
+        ("live_turn", "outside"),
+        ("outside", "conversation"),
+        ("outside", "live_turn"),
+    )
 }
 """For the type checker alone: a running turn and its conversation name each other."""
 _ROW = re.compile(r"    ((?:[a-z_]+/? )*[a-z_]+/?)  +\S.*")

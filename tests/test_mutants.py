@@ -26,7 +26,7 @@ def test_no_name_stands_twice() -> None:
 def test_a_defect_is_planted_in_a_copy_and_noticed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([QUICK]) == 0
     first, last = capsys.readouterr().out.splitlines()
-    assert first.startswith(f"noticed  {QUICK}: tests/test_log_order.py::test_")
+    assert first.startswith(f"noticed  {QUICK}: tests/test_log_visibility.py::test_")
     assert last == "0 of 1 survive"
 
 

@@ -8,7 +8,7 @@ DEFECTS = [
         "log/files/journal.py",
         "return self.order.shown_size(self.file.end.size) if self.created else 0",
         "return self.file.end.size if self.created else 0",
-        ("test_history.py",),
+        ("test_views_history.py",),
     ),
     Defect(
         "a-failed-sync-tells-before-it-undoes",
@@ -27,7 +27,7 @@ DEFECTS = [
             "            owner.undo(next((p.before for p in done if p.before is "
             "not None), None), error)\n"
         ),
-        ("test_log_order.py",),
+        ("test_log_visibility.py",),
     ),
     Defect(
         "text-is-joined-with-reasoning",
@@ -41,21 +41,21 @@ DEFECTS = [
         "log/files/visibility.py",
         ("            count = len(self._pending)\n        done,"),
         ("            count = min(count, len(self._pending))\n        done,"),
-        ("test_log_order.py",),
+        ("test_log_visibility.py",),
     ),
     Defect(
         "the-next-sync-is-forgotten",
         "log/files/visibility.py",
         ("        self._close_retired()\n        self._sync()\n        if"),
         ("        self._close_retired()\n        if"),
-        ("test_log_order.py",),
+        ("test_log_visibility.py",),
     ),
     Defect(
         "the-newest-pending-event-bounds-what-is-seen",
         "log/files/visibility.py",
         "return self._pending[0].place if",
         "return self._pending[-1].place if",
-        ("test_log_order.py",),
+        ("test_log_visibility.py",),
     ),
     Defect(
         "a-live-file-is-closed-under-its-sync",
@@ -69,14 +69,14 @@ DEFECTS = [
         "log/files/visibility.py",
         ("        else:\n            sync_folder(target)"),
         ("        elif not target.exists():\n            sync_folder(target)"),
-        ("test_log_order.py",),
+        ("test_log_visibility.py",),
     ),
     Defect(
         "drained-while-something-waits",
         "log/files/visibility.py",
         ("while self._pending:\n            if self._drained"),
         ("if self._pending:\n            if self._drained"),
-        ("test_log_order.py",),
+        ("test_log_visibility.py",),
     ),
     Defect(
         "a-pending-event-is-visible",
@@ -90,7 +90,7 @@ DEFECTS = [
         "log/files/journal.py",
         "self.tail.trim(self.order.next_place, 0)",
         "self.tail.trim(FOREVER, 0)",
-        ("test_subscriber.py",),
+        ("test_views_subscriber.py",),
     ),
     Defect(
         "a-read-from-before-a-clear-is-good-after-it",
@@ -125,14 +125,14 @@ DEFECTS = [
         "log/files/journal.py",
         "if after < place(e.id) <= upto]",
         "if after <= place(e.id) <= upto]",
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
     Defect(
         "an-open-gate-wakes-nobody",
         "log/files/journal.py",
         ("            gate.set_result(None)\n        self.notify()"),
         "            gate.set_result(None)",
-        ("test_subscriber.py",),
+        ("test_views_subscriber.py",),
     ),
     Defect(
         "a-new-files-name-is-not-synced",

@@ -8,14 +8,14 @@ DEFECTS = [
         "log/files/erasure.py",
         "await _withdraw(disk, intent, conversation.created is not None)",
         "await _withdraw(disk, intent, False)",
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
     Defect(
         "a-failed-erasure-of-a-user-keeps-its-intent",
         "log/files/erasure.py",
         "await _withdraw(disk, intent, disk.folder.user(user_id).exists())",
         "await _withdraw(disk, intent, False)",
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
     Defect(
         "an-intent-comes-after-the-erasure",
@@ -42,14 +42,14 @@ DEFECTS = [
             "            return False"
         ),
         "            return False",
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
     Defect(
         "a-failed-clear-forgets-the-running-turns",
         "log/files/erasure.py",
         ('        turn.ended = False\n        try:\n            await turn.end("turn.cancelled",'),
         ('        try:\n            await turn.end("turn.cancelled",'),
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
     Defect(
         "a-failed-cleared-turn-is-lost-for-ever",
@@ -62,14 +62,14 @@ DEFECTS = [
             "async def with"
         ),
         ("            conversation.running.pop(turn.started_place, None)\n\n\nasync def with"),
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
     Defect(
         "an-erasure-that-failed-halfway-shows-the-old-file",
         "log/files/erasure.py",
         "if state.created is None or state.last == last:",
         "if state.last == last:",
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
     Defect(
         "a-clear-comes-back-with-a-power-cut",
@@ -83,7 +83,7 @@ DEFECTS = [
         "log/files/intents.py",
         'for suffix in (".aside", ".corrupt"):',
         'for suffix in (".aside",):',
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
     Defect(
         "an-erased-users-folder-is-only-renamed",
@@ -134,21 +134,21 @@ DEFECTS = [
             "            self.on_erased(user_id)\n"
             "            return found"
         ),
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
     Defect(
         "a-list-from-before-a-clear-is-shown",
         "log/files/store.py",
         "        self._erased_count += 1\n",
         "",
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
     Defect(
         "a-users-erasure-overtakes-an-opening",
         "log/files/store.py",
         "                await asyncio.wait(opening)\n",
         "                pass\n",
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
     Defect(
         "a-conversation-is-opened-while-its-user-goes",
@@ -158,7 +158,7 @@ DEFECTS = [
             "            await asyncio.shield(erasing)\n"
         ),
         "",
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
     Defect(
         "two-erasures-of-a-user-at-once",
@@ -168,7 +168,7 @@ DEFECTS = [
             "            await asyncio.shield(erasing)\n"
         ),
         "",
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
     Defect(
         "a-file-of-a-later-clock-is-not-heeded",
@@ -189,13 +189,13 @@ DEFECTS = [
         "log/files/store.py",
         "                await log.settle()\n",
         "                pass\n",
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
     Defect(
         "a-leaving-caller-ends-an-erasure",
         "log/files/store.py",
         "        return await asyncio.shield(task)\n",
         "        return await task\n",
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
 ]

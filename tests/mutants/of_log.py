@@ -39,7 +39,7 @@ DEFECTS = [
         "log/files/live_turn.py",
         "        self.size += len(escaped)\n",
         '        self.size += len(escaped) if kind == "text" else 0\n',
-        ("test_reply.py",),
+        ("test_turns_reply.py",),
     ),
     Defect(
         "a-snapshot-shows-what-is-not-visible",
@@ -78,7 +78,7 @@ DEFECTS = [
         "log/files/conversation.py",
         "return before(event_id(min(self.running)))",
         "return before(event_id(max(self.running)))",
-        ("test_subscriber.py",),
+        ("test_views_subscriber.py",),
     ),
     Defect(
         "an-orphan-is-forgotten-by-the-next-record",

@@ -8,7 +8,7 @@ DEFECTS = [
         "providers/route/attempts.py",
         ("            if outcome is None:\n                target.breaker.left(self._entry)\n"),
         "",
-        ("test_providers_resilience.py",),
+        ("test_providers_attempts.py",),
     ),
     Defect(
         "a-failed-attempt-keeps-its-place",
@@ -22,7 +22,7 @@ DEFECTS = [
         "providers/route/attempts.py",
         "                                target.breaker.cut(error)\n",
         "",
-        ("test_providers_resilience.py",),
+        ("test_providers_attempts.py",),
     ),
     Defect(
         "a-provider-that-is-too-slow-is-asked-as-much",
@@ -36,14 +36,14 @@ DEFECTS = [
         "providers/route/attempts.py",
         "            self._ticket.began()\n",
         "",
-        ("test_providers_resilience.py",),
+        ("test_providers_attempts.py",),
     ),
     Defect(
         "all-are-asked-although-nobody-has-time",
         "providers/route/attempts.py",
         ("        if wait >= room:\n            return None\n"),
         "",
-        ("test_providers_resilience.py",),
+        ("test_providers_attempts.py",),
     ),
     Defect(
         "the-providers-stream-stays-open",
@@ -57,14 +57,14 @@ DEFECTS = [
             "                    if True:\n"
             "                        begun"
         ),
-        ("test_providers_resilience.py",),
+        ("test_providers_attempts.py",),
     ),
     Defect(
         "the-failure-of-a-queue-hides-the-providers",
         "providers/route/attempts.py",
         "self._failure = self._failure or _overloaded",
         "self._failure = _overloaded",
-        ("test_providers_resilience.py",),
+        ("test_providers_attempts.py",),
     ),
     Defect(
         "a-probe-that-left-blocks-for-ever",

@@ -8,14 +8,14 @@ DEFECTS = [
         "log/files/recovery.py",
         ('return record["id"] > upto and str(record.get("started_id", record["id"])) > upto'),
         'return bool(record["id"] > upto)',
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
     Defect(
         "one-old-file-makes-a-folder-old",
         "log/files/recovery.py",
         "return all(first is None",
         "return any(first is None",
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
     Defect(
         "an-unfinished-erasure-gives-its-id-back",
@@ -42,14 +42,14 @@ DEFECTS = [
             "            remove_conversation(conversation)"
         ),
         "        remove_conversation(conversation)",
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
     Defect(
         "a-clear-is-told-after-what-follows-it",
         "log/files/recovery.py",
         "kept.insert(0, records",
         "kept.insert(len(kept), records",
-        ("test_log_erase.py",),
+        ("test_log_erasure.py",),
     ),
     Defect(
         "a-turn-without-deltas-stays-running",

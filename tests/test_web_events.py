@@ -17,7 +17,7 @@ from chatstream.providers.adapters.scripted import Scripted
 from chatstream.schemas import MAX_FOLLOWED
 from tests.log_steps import unreadable
 from tests.running import Gate, Running, Stream
-from tests.test_http_sse import Raw
+from tests.test_web_sse import Raw
 
 NAMES = [f"c{n}" for n in range(6)]
 LAST_CHUNK = b"0\r\n\r\n"

@@ -38,7 +38,7 @@ from chatstream.web import websocket
 from chatstream.web.websocket import FRAMES
 from tests.log_steps import until
 from tests.running import Running
-from tests.test_websocket import Socket, readers
+from tests.test_web_websocket import Socket, readers
 
 SECONDS = 10.0
 
