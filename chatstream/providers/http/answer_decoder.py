@@ -16,7 +16,7 @@ from chatstream.providers.http.json_decoder import ValueDecoder
 from chatstream.providers.http.sse_decoder import EventDecoder
 
 # What may stand before an answer in any form: a byte order mark, blank lines, comments.
-_BEFORE = re.compile(rb"(?:[ \t\r\n]++|\xef\xbb\xbf|:[^\r\n]*+[\r\n])*+")
+_BEFORE = re.compile(rb"(?:[ \t\r\n]+|\xef\xbb\xbf|:[^\r\n]*[\r\n])*")
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"[\r\n]")
 # How a line may begin that is one value of JSON and no object: it says nothing.

@@ -17,7 +17,7 @@ from chatstream.providers.http.ndjson_decoder import LineDecoder
 MAX_VALUE_BYTES: Final = 4 * 1024 * 1024
 """A whole answer with what a provider tells beside it is below 1 MiB."""
 
-_IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_IN_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
 _OUTSIDE = re.compile(rb'["{}\[\]]')
 
 

@@ -22,7 +22,7 @@ _CR = 13  # as a number: looked for in a fifth of the time
 _FIELD_NAME = re.compile(rb"[A-Za-z][A-Za-z0-9_-]*")
 # One that does not end goes to the line's end: searched for its end again and again from each of
 # its quotation marks, a line of a hundred kilobytes would take minutes.
-_JSON_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?')
+_JSON_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?')
 
 
 class Failure(bytes):
