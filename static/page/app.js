@@ -1,11 +1,11 @@
 /**
  * The chat page: the parts, and who hears of what. The server is reached through
- * `chatstream-client.js` only; the page's address says whose conversation is shown.
+ * `client/chatstream-client.js` only; the page's address says whose conversation is shown.
  */
 
 import { originalOf } from "./again.js";
 import { Announcer } from "./announcer.js";
-import { ChatstreamClient } from "./chatstream-client.js";
+import { ChatstreamClient } from "../client/chatstream-client.js";
 import { Composer } from "./composer.js";
 import { ConnectionDot } from "./connection-dot.js";
 import { Conversation } from "./conversation.js";

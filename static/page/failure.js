@@ -1,6 +1,6 @@
 /** What a reader is told of a call that did not succeed. */
 
-import { ChatstreamError } from "./chatstream-client.js";
+import { ChatstreamError } from "../client/chatstream-client.js";
 
 /** Why a turn is not done again, in a reader's words. */
 const REASONS = {

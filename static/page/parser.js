@@ -6,7 +6,7 @@
 import { pairs } from "./emphasis.js";
 import { Fences, NESTING } from "./fences.js";
 import { MathBlocks, mathIn, nextMathLine } from "./math.js";
-import { Lexer, Tokenizer } from "./vendor/marked.esm.js";
+import { Lexer, Tokenizer } from "../vendor/marked.esm.js";
 
 /** Lists and quotes within one another. */
 const DEEPEST = 24;

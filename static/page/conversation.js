@@ -3,7 +3,7 @@
  * as events, and `state` is the fold of them. Views hear of every new state and keep none.
  */
 
-import { newTurnId } from "./chatstream-client.js";
+import { newTurnId } from "../client/chatstream-client.js";
 import { readable, refusal } from "./failure.js";
 import * as folding from "./fold.js";
 import { Outbox } from "./outbox.js";

@@ -8,8 +8,8 @@
 import { mathIn } from "./math.js";
 import { blockMath, inlineMath, OurLexer, OurTokenizer } from "./parser.js";
 import { LONGEST } from "./sections.js";
-import { Marked, Parser } from "./vendor/marked.esm.js";
-import DOMPurify from "./vendor/purify.es.mjs";
+import { Marked, Parser } from "../vendor/marked.esm.js";
+import DOMPurify from "../vendor/purify.es.mjs";
 
 const ALLOWED_LINK = /^(?:https?:\/\/|mailto:)/i;
 

@@ -1,6 +1,6 @@
 /** The user's conversations: links that open in this tab or another one; new, rename, delete. */
 
-import { newTurnId } from "./chatstream-client.js";
+import { newTurnId } from "../client/chatstream-client.js";
 import { askedFor, confirmed } from "./dialog.js";
 import { button, element, icon } from "./dom.js";
 import { linkTo } from "./place.js";
