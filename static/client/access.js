@@ -1,3 +1,8 @@
+/**
+ * The calls to one server: what a request carries, how it is signed in again and tried again. This
+ * module knows nothing of events or of what the calls mean.
+ */
+
 import { ChatstreamError, jitter, problem, reached } from "./chatstream-error.js";
 
 /** Calls that may be repeated safely are tried so often, and each may take so long (ms). */

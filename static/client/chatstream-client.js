@@ -27,8 +27,21 @@
  * What it does not promise: anything where the server itself does not (CONTRACT section 2), and
  * that text arrives in the pieces that the provider sent.
  *
+ * The map, from the top. A row imports rows below it and its own, without circles; `client/` knows
+ * nothing of `page/` (`tests/test_static_layers.py`):
+ *
+ *     chatstream-client     the entry: calls, and `subscribe`
+ *     subscription          one conversation, followed for good
+ *     shared-line leader    one connection for all tabs of a browser
+ *     line                  one connection for all conversations of a user
+ *     socket event-stream   the transports
+ *     access                the calls
+ *     event-stream-parser   the framing of SSE
+ *     chatstream-error      what can go wrong
+ *     watchdog on-page      silence; what happens to the page
+ *
  * Its twelve modules, of which this is the first, are 5.3 KB when bundled and minified (esbuild)
- * and sent with Brotli, 6.0 with gzip, and 17 KB gzipped one by one as they lie here.
+ * and sent with Brotli, 6.0 with gzip, and 19 KB gzipped one by one as they lie here.
  */
 
 import { Access } from "./access.js";

@@ -1,4 +1,7 @@
-/** What can go wrong between a page and the server, and how long to wait before the next try. */
+/**
+ * What can go wrong between a page and the server, and how long to wait before the next try. This
+ * module knows nothing of who asks: calls, connections and subscriptions throw the same error.
+ */
 
 /** Reconnecting: the bound of the random delay doubles from the first to the last, in ms. */
 const FIRST_DELAY = 500;

@@ -1,4 +1,9 @@
 /**
+ * The framing of `text/event-stream`. This module knows nothing of where the text comes from or of
+ * what the events say.
+ */
+
+/**
  * Parse `text/event-stream` as it comes, cut at any byte. Lines end with CRLF, LF or CR; an event
  * without its blank line never happened. The events' ids stand in their JSON too, so only the
  * data is kept.

@@ -1,3 +1,8 @@
+/**
+ * The transport over Server-Sent Events: one request, read to its end, each event handed to the
+ * line. This module knows nothing of other tabs or of when to try again.
+ */
+
 import { ChatstreamError, problem, reached } from "./chatstream-error.js";
 import { EventStreamParser } from "./event-stream-parser.js";
 

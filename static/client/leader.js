@@ -1,4 +1,9 @@
 /**
+ * What the tab that leads does for all tabs, and the rule by which a place in the log moves. This
+ * module knows nothing of transports or of what becomes of an event.
+ */
+
+/**
  * Where a cursor stands after an event: what a follower at that place has not missed, and will
  * not get twice. `caught_up` tells that nothing lies between the last event and its `last_id`. A
  * cursor that is no good stays (`ready` has no id) until the `reset`, which goes on where the

@@ -1,3 +1,9 @@
+/**
+ * One connection for all conversations of one user: which transport it has, who follows what over
+ * it, and when it is dead. This module knows nothing of other tabs or of how long to wait before
+ * the next try.
+ */
+
 import { ChatstreamError } from "./chatstream-error.js";
 import { EventStream } from "./event-stream.js";
 import { onPage } from "./on-page.js";

@@ -1,3 +1,8 @@
+/**
+ * Which tab leads, and what each tab does with what the leader tells. This module knows nothing of
+ * transports.
+ */
+
 import { ChatstreamError } from "./chatstream-error.js";
 import { Leader } from "./leader.js";
 import { onPage } from "./on-page.js";

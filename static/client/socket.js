@@ -1,3 +1,8 @@
+/**
+ * The transport over a WebSocket: it is opened with a ticket where headers are wanted, and each
+ * frame is handed to the line. This module knows nothing of other tabs or of when to try again.
+ */
+
 import { ChatstreamError, reached } from "./chatstream-error.js";
 
 /** Close codes (CONTRACT section 4): a server that is overloaded is left alone for so long (ms). */

@@ -1,3 +1,8 @@
+/**
+ * One conversation, followed for good: its place in the log, when to load, to wait, to rest and to
+ * come back. This module knows nothing of transports or of tabs: a line follows for it.
+ */
+
 import { ChatstreamError, jitter } from "./chatstream-error.js";
 import { placeAfter } from "./leader.js";
 import { onPage } from "./on-page.js";

@@ -1,3 +1,5 @@
+/** Silence, measured. This module knows nothing of who is silent. */
+
 /** Tells when a line was silent for too long, whatever TCP says. */
 export class Watchdog {
   #timer;

@@ -1,6 +1,7 @@
 /**
  * An ended turn of which something more is asked, as the page shows it until the server has begun:
- * a `regenerate`, a `continue`, or an `edit` of its message. Pure functions from turn to turn.
+ * a `regenerate`, a `continue`, or an `edit` of its message. Pure functions from turn to turn. This
+ * module knows nothing of elements or of how the server is asked.
  */
 
 /**

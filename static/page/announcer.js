@@ -1,6 +1,6 @@
 /**
- * What a screen reader is told: that an answer comes, and how it ended; not every token. Only
- * what happens while the page is open is worth a word.
+ * What a screen reader is told: that an answer comes, and how it ended; not every token. Only what
+ * happens while the page is open is worth a word. This module knows nothing of how a turn looks.
  */
 
 import { setText } from "./dom.js";

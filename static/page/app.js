@@ -1,6 +1,24 @@
 /**
  * The chat page: the parts, and who hears of what. The server is reached through
- * `client/chatstream-client.js` only; the page's address says whose conversation is shown.
+ * `client/chatstream-client.js` only; the page's address says whose conversation is shown. This
+ * module knows nothing of how a part works inside.
+ *
+ * The map, from the top. A row imports rows below it and its own, without circles; the client's
+ * entry is all that the page knows of `client/` (`tests/test_static_layers.py`):
+ *
+ *     app                                         the parts, and who hears of what
+ *     transcript turn-view turn-parts             the turns in the page
+ *     toolbar version-switch rating-view          what can be done with a turn
+ *     sidebar drawer composer provider-choice     the parts around them
+ *     history sticky-scroll                       what moves the turns in view
+ *     connection-dot announcer                    what the user is told
+ *     markdown-view block-list code-block         an answer's text as elements
+ *     clipboard dialog pieces dom                 elements, whatever they are for
+ *     conversation outbox failure                 one conversation, live; no elements
+ *     fold again turn                             what events make of it: plain values
+ *     markdown parser                             text to safe DOM, by way of `vendor/`
+ *     sections fences math emphasis               what stands where in a text
+ *     place storage slices                        the address, what is kept, time
  */
 
 import { originalOf } from "./again.js";

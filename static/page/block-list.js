@@ -1,4 +1,7 @@
-/** The blocks of a text in the page. What is the same as before is not touched. */
+/**
+ * The blocks of a text in the page. What is the same as before is not touched. This module knows
+ * nothing of markdown or of when text comes.
+ */
 
 import { codeBlock } from "./code-block.js";
 import { element } from "./dom.js";

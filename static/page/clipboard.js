@@ -1,4 +1,7 @@
-/** Copying, also on pages that are not on a secure origin. */
+/**
+ * Copying, also on pages that are not on a secure origin. This module knows nothing of what is
+ * copied.
+ */
 
 import { button, element, icon } from "./dom.js";
 

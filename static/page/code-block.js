@@ -1,4 +1,7 @@
-/** A block of code: its language, and a button that copies it. */
+/**
+ * A block of code: its language, and a button that copies it. This module knows nothing of
+ * markdown.
+ */
 
 import { copyButton } from "./clipboard.js";
 import { element } from "./dom.js";

@@ -1,4 +1,7 @@
-/** Where a message is written. Enter sends, Shift+Enter breaks the line, Esc stops. */
+/**
+ * Where a message is written, and its draft. Enter sends, Shift+Enter breaks the line, Esc stops.
+ * This module knows nothing of turns or of the server: what is pressed goes to its handlers.
+ */
 
 import { icon, setText } from "./dom.js";
 import { store, stored } from "./storage.js";

@@ -1,4 +1,7 @@
-/** The state of the connection: quiet while all is well, words when it matters. */
+/**
+ * The state of the connection: quiet while all is well, words when it matters. This module knows
+ * nothing of the connection itself: it is told.
+ */
 
 import { setText } from "./dom.js";
 

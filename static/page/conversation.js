@@ -1,6 +1,7 @@
 /**
  * One conversation, followed live: what the user does goes to the server, what happens comes back
- * as events, and `state` is the fold of them. Views hear of every new state and keep none.
+ * as events, and `state` is the fold of them. Views hear of every new state and keep none. This
+ * module knows no element of the page.
  */
 
 import { newTurnId } from "../client/chatstream-client.js";

@@ -1,4 +1,4 @@
-/** Questions that wait for an answer. */
+/** Questions that wait for an answer. This module knows nothing of what they are about. */
 
 import { button, element } from "./dom.js";
 

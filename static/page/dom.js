@@ -1,4 +1,7 @@
-/** Elements without markup: text goes in as text, so nothing here can be injected into. */
+/**
+ * Elements without markup: text goes in as text, so nothing here can be injected into. This module
+ * knows nothing of chats.
+ */
 
 /** Make an element. Attributes that are null, undefined or false are left out. */
 export function element(name, attributes = {}, ...children) {

@@ -1,4 +1,7 @@
-/** The side bar on a narrow screen: a drawer over the page, and out of reach while it is shut. */
+/**
+ * The side bar on a narrow screen: a drawer over the page, and out of reach while it is shut. This
+ * module knows nothing of what lies in it.
+ */
 
 import { icon } from "./dom.js";
 

@@ -4,6 +4,8 @@
  * It differs in two places, for the sake of what models write. Beside Chinese, Japanese and Korean
  * characters, which have no spaces, punctuation does not keep a mark from opening or closing; and
  * only two tildes strike out, since one is a range (3~5).
+ *
+ * This module knows nothing of the parser or of elements: text in, places out.
  */
 
 const SPACE = /^\s$/u;

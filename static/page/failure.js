@@ -1,4 +1,7 @@
-/** What a reader is told of a call that did not succeed. */
+/**
+ * What a reader is told of a call that did not succeed. This module knows nothing of where that is
+ * shown.
+ */
 
 import { ChatstreamError } from "../client/chatstream-client.js";
 

@@ -1,4 +1,7 @@
-/** Blocks of code that stand between fences. */
+/**
+ * Blocks of code that stand between fences. This module knows nothing of the parser or of elements:
+ * text in, places out.
+ */
 
 const LINES = /^( {0,3})(`{3,}|~{3,})(.*)$/gm;
 /** A fence whose block may hold fences. */

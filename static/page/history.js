@@ -1,4 +1,7 @@
-/** Older messages: loaded when the reader comes near the first one, or asks for them. */
+/**
+ * Older messages: loaded when the reader comes near the first one, or asks for them. This module
+ * knows nothing of messages or of how they are read.
+ */
 
 import { button, element, setText } from "./dom.js";
 

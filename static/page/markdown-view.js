@@ -3,6 +3,9 @@
  * only the tail is parsed again. The end result is that of rendering the whole text at once.
  *
  * A long text is rendered in slices: `target` has `aria-busy` until all of it is there.
+ *
+ * This module knows nothing of turns, and no grammar: that is markdown.js's, the elements
+ * block-list.js's.
  */
 
 import { BlockList } from "./block-list.js";

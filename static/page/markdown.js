@@ -2,7 +2,8 @@
  * Markdown of a model, which nobody has checked, as DOM that can do no harm:
  * markdown -> HTML -> DOMPurify -> DOM, and no HTML is made after that.
  *
- * Markup in the text is shown as text; images become links; links go to http, https and mailto.
+ * Markup in the text is shown as text; images become links; links go to http, https and mailto. This
+ * module knows nothing of turns or of where its DOM is put.
  */
 
 import { mathIn } from "./math.js";

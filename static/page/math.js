@@ -1,6 +1,7 @@
 /**
  * Mathematics as TeX writes it, which is not drawn but shown as it was written: `\(..\)`, `\[..\]`,
- * `$$..$$` and `$..$`. Code goes first; `$5 and $10` is no mathematics.
+ * `$$..$$` and `$..$`. Code goes first; `$5 and $10` is no mathematics. This module knows nothing
+ * of the parser or of elements: text in, places out.
  */
 
 /** So much may stand between two marks: what is longer is text (characters). */

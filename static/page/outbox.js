@@ -1,6 +1,7 @@
 /**
  * Messages that the server has not confirmed. They outlive a reload of their tab, and carry their
- * turn ids, so that sending one again never asks twice.
+ * turn ids, so that sending one again never asks twice. This module knows nothing of the server or
+ * of how a turn looks.
  */
 
 import { store, stored } from "./storage.js";

@@ -1,6 +1,7 @@
 /**
  * marked, with what the page needs beside it: emphasis and mathematics as emphasis.js and math.js
- * say, fences within fences, and a bound on the work that one text may cost.
+ * say, fences within fences, and a bound on the work that one text may cost. This module knows
+ * nothing of elements, and makes no HTML.
  */
 
 import { pairs } from "./emphasis.js";

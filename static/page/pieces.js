@@ -1,6 +1,6 @@
 /**
  * Text as it is, however long: in pieces, of which the browser lays out those in view only.
- * Together they hold the text and nothing else.
+ * Together they hold the text and nothing else. This module knows nothing of markdown.
  */
 
 import { element } from "./dom.js";

@@ -1,4 +1,7 @@
-/** Where the page is: whose conversation its address names. Links are relative to the page. */
+/**
+ * Where the page is: whose conversation its address names. Links are relative to the page. This
+ * module knows nothing of whether there is such a conversation.
+ */
 
 const DEFAULT = "default";
 

@@ -1,4 +1,7 @@
-/** Who answers: a choice where there is one, and in every case a plain word about it. */
+/**
+ * Who answers: a choice where there is one, and in every case a plain word about it. This module
+ * knows nothing of turns or of how the choices are read.
+ */
 
 import { element, setText } from "./dom.js";
 import { store, stored } from "./storage.js";

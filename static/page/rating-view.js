@@ -1,4 +1,7 @@
-/** Thumbs up and down, and a comment if one cares to give it. */
+/**
+ * Thumbs up and down, and a comment if one cares to give it. This module knows nothing of turns or
+ * of the server.
+ */
 
 import { button, element, icon, setText } from "./dom.js";
 

@@ -1,6 +1,7 @@
 /**
  * Text cut into sections that can be parsed one by one, as if they were parsed together: in one
- * pass over its lines, so that no text is too long for it.
+ * pass over its lines, so that no text is too long for it. This module knows nothing of elements or
+ * of what a section is parsed to.
  */
 
 import { Fences } from "./fences.js";

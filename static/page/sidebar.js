@@ -1,4 +1,7 @@
-/** The user's conversations: links that open in this tab or another one; new, rename, delete. */
+/**
+ * The user's conversations: links that open in this tab or another one; new, rename, delete. This
+ * module knows nothing of turns or of what is said in them.
+ */
 
 import { newTurnId } from "../client/chatstream-client.js";
 import { askedFor, confirmed } from "./dialog.js";

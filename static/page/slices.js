@@ -1,4 +1,7 @@
-/** Long work in slices, so that the page stays quick: between two of them it is the reader's. */
+/**
+ * Long work in slices, so that the page stays quick: between two of them it is the reader's. This
+ * module knows nothing of what the work is.
+ */
 
 /** A task has so long (ms). */
 const TIME = 25;

@@ -1,4 +1,7 @@
-/** Keep a list's end in view while it grows, until the reader scrolls away from it. */
+/**
+ * Keep a list's end in view while it grows, until the reader scrolls away from it. This module
+ * knows nothing of what the list holds.
+ */
 
 /** So near to the end counts as at the end, in px. */
 const NEAR = 80;

@@ -1,4 +1,7 @@
-/** The browser's storage, where it exists: private windows and strict settings throw instead. */
+/**
+ * The browser's storage, where it exists: private windows and strict settings throw instead. This
+ * module knows nothing of what is kept.
+ */
 
 /** Read what was kept under `key`; null where there is nothing. */
 export function stored(key, storage = "localStorage") {

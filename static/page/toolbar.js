@@ -1,4 +1,7 @@
-/** What can be done with an answer: a row of quiet buttons under it. */
+/**
+ * What can be done with an answer: a row of quiet buttons under it. This module knows nothing of
+ * how it is done.
+ */
 
 import { isContinuable } from "./again.js";
 import { copyButton } from "./clipboard.js";

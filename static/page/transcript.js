@@ -1,4 +1,7 @@
-/** The conversation's turns on the page: one view each, painted at most once per frame. */
+/**
+ * The conversation's turns on the page: one view each, painted at most once per frame. This module
+ * knows nothing of how a turn looks or of the server.
+ */
 
 import { element } from "./dom.js";
 import { TurnView } from "./turn-view.js";

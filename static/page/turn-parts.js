@@ -1,4 +1,7 @@
-/** The elements of one turn on the page, without what goes into them. */
+/**
+ * The elements of one turn on the page, without what goes into them. This module knows nothing of
+ * turns.
+ */
 
 import { element } from "./dom.js";
 

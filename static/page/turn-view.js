@@ -1,4 +1,7 @@
-/** One turn on the page: the user's message, the reply, and what can be done with them. */
+/**
+ * One turn on the page: the user's message, the reply, and what can be done with them. This module
+ * knows nothing of other turns or of the server: what is pressed goes to `actions`.
+ */
 
 import { isEdit } from "./again.js";
 import { button, element, icon, setText } from "./dom.js";

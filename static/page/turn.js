@@ -1,4 +1,7 @@
-/** One turn as a page knows it: a plain value, made of events or of the history's messages. */
+/**
+ * One turn as a page knows it: a plain value, made of events or of the history's messages. This
+ * module knows nothing of elements or of how the server is asked.
+ */
 
 /** @typedef {"sending"|"unsent"|"running"|"completed"|"failed"|"cancelled"|"interrupted"} Status */
 

@@ -1,4 +1,7 @@
-/** Looking through the versions of an answer: "2/3" between two arrows. Shown, not brought back. */
+/**
+ * Looking through the versions of an answer: "2/3" between two arrows. Shown, not brought back.
+ * This module knows nothing of how versions are read or of how they look.
+ */
 
 import { button, element, icon, setText } from "./dom.js";
 import { isRunning } from "./turn.js";
