@@ -23,6 +23,7 @@ export class Access {
   #refresh;
   #refreshing = null;
 
+  /** @param {import("./chatstream-client.js").Options} options */
   constructor({ base, headers, refresh }) {
     this.#base = new URL(base, globalThis.document?.baseURI);
     this.headers = headers;

@@ -75,7 +75,26 @@ function path(turnId) {
   return `turns/${encodeURIComponent(turnId)}`;
 }
 
-/** Build what the clients of one user share: the calls' way, and the events'. */
+/**
+ * @typedef {object} Options
+ * @property {string|URL} [base] the server's root; by default where this module came from
+ * @property {string} [userId]
+ * @property {string} [conversationId]
+ * @property {"websocket"|"sse"} [transport] how events come; where no WebSocket comes through,
+ *   over SSE in any case
+ * @property {boolean} [share] whether all tabs use one connection
+ * @property {object|(() => object|Promise<object>)} [headers] sent with every call, such as
+ *   `Authorization`. A WebSocket cannot send them: `POST /tickets` with them gives it a ticket
+ * @property {() => Promise<void>} [refresh] signs the user in again. Called after a 401 (a
+ *   socket's 4401), once for calls that fail together; what was refused is then tried once more
+ * @property {number} [heartbeat] the server's `CHATSTREAM_HEARTBEAT`, in seconds
+ */
+
+/**
+ * Build what the clients of one user share: the calls' way, and the events'.
+ *
+ * @param {Options} options
+ */
 function connect({
   base = new URL("../../", import.meta.url),
   userId = "default",
@@ -97,20 +116,7 @@ export class ChatstreamClient {
   #connection;
   #address;
 
-  /**
-   * @param {object} [options]
-   * @param {string|URL} [options.base] the server's root; by default where this module came from
-   * @param {string} [options.userId]
-   * @param {string} [options.conversationId]
-   * @param {"websocket"|"sse"} [options.transport] how events come; where no WebSocket
-   *   comes through, over SSE in any case
-   * @param {boolean} [options.share] whether all tabs use one connection
-   * @param {object|(() => object|Promise<object>)} [options.headers] sent with every call, such as
-   *   `Authorization`. A WebSocket cannot send them: `POST /tickets` with them gives it a ticket
-   * @param {() => Promise<void>} [options.refresh] signs the user in again. Called after a 401 (a
-   *   socket's 4401), once for calls that fail together; what was refused is then tried once more
-   * @param {number} [options.heartbeat] the server's `CHATSTREAM_HEARTBEAT`, in seconds
-   */
+  /** @param {Options} [options] */
   constructor(options = {}, connection = connect(options)) {
     const { userId = "default", conversationId = "default" } = options;
     this.#connection = connection;
@@ -127,8 +133,8 @@ export class ChatstreamClient {
    * Start a turn; resolves once it is durable. The reply comes as events. Repeated by itself
    * after a lost connection: the same `turnId` starts one turn only.
    *
-   * @param {object} turn `message`, and optionally `turnId`, `replaces`, `provider`, `model`,
-   *   `system`, `temperature`, `max_tokens`
+   * @param {{message: string, turnId?: string, replaces?: string, provider?: string,
+   *   model?: string, system?: string, temperature?: number, max_tokens?: number}} turn
    */
   send({ turnId = newTurnId(), ...body }) {
     return this.#post("turns", { ...body, turn_id: turnId });
@@ -164,7 +170,11 @@ export class ChatstreamClient {
     return this.#post("feedback", { turn_id: turnId, rating, comments });
   }
 
-  /** Read the newest messages, or with an earlier page's `before` the ones that precede it. */
+  /**
+   * Read the newest messages, or with an earlier page's `before` the ones that precede it.
+   *
+   * @param {{limit?: number, before?: string}} [page]
+   */
   history({ limit, before } = {}) {
     return this.#get("history", { ...this.#address, limit, before });
   }
@@ -179,7 +189,11 @@ export class ChatstreamClient {
     return this.#get("providers");
   }
 
-  /** List the user's conversations, the newest first; `before` as in `history`. */
+  /**
+   * List the user's conversations, the newest first; `before` as in `history`.
+   *
+   * @param {{limit?: number, before?: string}} [page]
+   */
   conversations({ limit, before } = {}) {
     const { user_id } = this.#address;
     return this.#get("conversations", { user_id, limit, before });
@@ -211,7 +225,7 @@ export class ChatstreamClient {
    * @param {(event: object) => void} handlers.onEvent each event once, in order; and `ready`
    *   whenever a stream opens
    * @param {(state: "connecting"|"live"|"reconnecting"|"offline"|"refused",
-   *   error?: ChatstreamError) => void} [handlers.onState]
+   *   error?: import("./chatstream-error.js").ChatstreamError) => void} [handlers.onState]
    * @returns {Subscription}
    */
   subscribe(handlers) {

@@ -24,7 +24,10 @@ export class ChatstreamError extends Error {
   /** What `jitter` is to use, where several are to come back at one moment. */
   dice;
 
-  /** `problem`: any of these, and the `cause`. */
+  /**
+   * @param {string} message
+   * @param {{cause?: unknown, [name: string]: unknown}} [problem] any of these, and the `cause`
+   */
   constructor(message, { cause, ...problem } = {}) {
     super(message, { cause });
     Object.assign(this, problem);

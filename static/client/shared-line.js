@@ -39,7 +39,7 @@ export class SharedLine {
 
   /**
    * @param {string} name the same in all tabs that may share
-   * @param {Line} line this tab's own
+   * @param {import("./line.js").Line} line this tab's own
    * @param {number} silence how long that may say nothing (ms)
    */
   constructor(name, line, silence) {

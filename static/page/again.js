@@ -7,7 +7,9 @@
 /**
  * The turn while `asked` is on its way: it looks as it will once it runs.
  *
- * @param {object} asked `turnId` (the new turn's), `kind`, and an edit's `message`
+ * @param {object} turn
+ * @param {{turnId: string, kind: string, message?: string}} asked the new turn's id; the message is
+ *   an edit's
  */
 export function asking(turn, { turnId, kind, message }) {
   const original = originalOf(turn);

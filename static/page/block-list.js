@@ -82,6 +82,7 @@ function keeps(old, block) {
   return true;
 }
 
+/** @param {Block} block */
 function nodesOf({ kind, text, language }) {
   if (kind === "html") return dressed(safeFragment(text));
   const isCode = kind === "code";

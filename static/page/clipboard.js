@@ -38,7 +38,7 @@ async function copy(text) {
 function copyBySelection(text) {
   const area = element("textarea", { class: "visually-hidden", readonly: true });
   area.value = text;
-  const focused = document.activeElement;
+  const focused = /** @type {HTMLElement | null} */ (document.activeElement);
   document.body.append(area);
   area.select();
   const done = document.execCommand("copy");

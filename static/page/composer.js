@@ -25,8 +25,8 @@ export class Composer {
 
   /**
    * @param {HTMLFormElement} form
-   * @param {object} handlers `onSubmit(text)`, `onStop()`, and `onRecall()` for the up arrow in an
-   *   empty box
+   * @param {{onSubmit: (text: string) => void, onStop: () => void, onRecall: () => void}} handlers
+   *   the last one is for the up arrow in an empty box
    */
   constructor(form, { onSubmit, onStop, onRecall }) {
     this.#form = form;

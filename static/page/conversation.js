@@ -27,10 +27,12 @@ export class Conversation {
   #over = new AbortController();
 
   /**
-   * @param {ChatstreamClient} client whose connection is used
-   * @param {object} place `userId` and `conversationId`
-   * @param {object} handlers `onState(state)`, `onConnection(connection, error)`,
-   *   `onEvent(event)`, `onFailure(what, error)`
+   * @param {import("../client/chatstream-client.js").ChatstreamClient} client whose connection is
+   *   used
+   * @param {{userId: string, conversationId: string}} place
+   * @param {{onState: (state: object) => void, onEvent: (event: object) => void,
+   *   onConnection: (state: string, error?: Error) => void,
+   *   onFailure: (text: string) => void}} handlers
    */
   constructor(client, place, handlers) {
     this.#client = client.at(place.conversationId);

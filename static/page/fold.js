@@ -132,6 +132,10 @@ export function withOlder(state, page) {
 /**
  * Show a message that is on its way to the server: at the end, or in place of the turn that it
  * `replaces`, as again.js has it.
+ *
+ * @param {typeof EMPTY} state
+ * @param {{turnId: string, message?: string, createdAt?: string, replaces?: string,
+ *   kind?: string}} body
  */
 export function sending(state, { turnId, message, createdAt, replaces, kind = "edit" }) {
   if (replaces) {

@@ -28,8 +28,9 @@ export class Sidebar {
 
   /**
    * @param {Element} target
-   * @param {object} options `client`, `userId` and the handlers `onOpen(conversationId)`,
-   *   `onErased(conversationId)`, `onTitle(title)`, `onFailure(text)`
+   * @param {{client: import("../client/chatstream-client.js").ChatstreamClient, userId: string,
+   *   onOpen: (conversationId: string) => void, onErased: (conversationId: string) => void,
+   *   onTitle: (title: string) => void, onFailure: (text: string) => void}} options
    */
   constructor(target, { client, userId, ...handlers }) {
     this.#client = client;

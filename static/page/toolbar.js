@@ -19,8 +19,8 @@ export class Toolbar {
   #regenerate;
 
   /**
-   * @param {object} handlers `onAgain(kind)`, `list(turn)` and `onVersion(version)` as
-   *   `VersionSwitch` has them
+   * @param {{onAgain: (kind: string) => void, list: (turn: object) => Promise<object[]>,
+   *   onVersion: (version?: object) => void}} handlers the last two are for `VersionSwitch`
    * @param {Element[]} ratings buttons that rate the answer
    */
   constructor({ onAgain, list, onVersion }, ratings) {

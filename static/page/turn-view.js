@@ -46,8 +46,11 @@ export class TurnView {
   #since = Date.now();
 
   /**
-   * @param {object} actions `again(turn, kind)`, `revise(turn)`, `versions(turn)`,
-   *   `rate(turn, feedback)`; of an unsent one `retry(turn)`, `edit(turn)`, `withdraw(turn)`
+   * @param {{again: (turn: object, kind: string) => void, revise: (turn: object) => void,
+   *   versions: (turn: object) => Promise<object[]>,
+   *   rate: (turn: object, feedback: object) => Promise<boolean>, retry: (turn: object) => void,
+   *   edit: (turn: object) => void, withdraw: (turn: object) => void}} actions the last three are
+   *   for an unsent one
    */
   constructor(actions) {
     this.#actions = actions;
