@@ -16,7 +16,7 @@ from tests.running import Running
 
 FOLLOW = """
 async ({ base, options, cookie, after }) => {
-  const { ChatstreamClient } = await import(`${base}static/chatstream-client.js`);
+  const { ChatstreamClient } = await import(`${base}static/client/chatstream-client.js`);
   const seen = { text: "", ended: [], ids: [], readies: 0, states: [], refreshes: 0, error: null };
   if (cookie !== null) {
     options.refresh = async () => {

@@ -60,7 +60,7 @@ def test_mounted_it_hands_out_paths_under_where_it_is(tmp_path: Path) -> None:
     with served(mounted(made(tmp_path))) as client:
         assert client.get("/").text == "home"
         page = client.get("/chat", follow_redirects=True)
-        part = client.get("/chat/static/app.js")
+        part = client.get("/chat/static/page/app.js")
         started = client.post("/chat/turns", json={"message": "Hi"})
         events = client.get(started.json()["events"])
         turn = client.get(started.headers["Location"])
@@ -70,7 +70,7 @@ def test_mounted_it_hands_out_paths_under_where_it_is(tmp_path: Path) -> None:
             ack = ws.recv(timeout=10)
 
     assert page.status_code == 200 and page.url.path == "/chat/"
-    assert 'src="static/app.js"' in page.text
+    assert 'src="static/page/app.js"' in page.text
     assert part.status_code == 200
     assert started.status_code == 202
     assert started.json()["events"].startswith("/chat/turns/")

@@ -188,7 +188,7 @@ def test_tabs_that_come_and_go_while_an_answer_runs_all_show_it(
 
 DROPPED = """
 async (base) => {
-  const { SharedLine } = await import(`${base}static/shared-line.js`);
+  const { SharedLine } = await import(`${base}static/client/shared-line.js`);
   const lead = (done) => navigator.locks.request("shared", () => (done(), new Promise(() => {})));
   await new Promise(lead);
   const channel = new BroadcastChannel("shared");

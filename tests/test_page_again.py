@@ -93,7 +93,7 @@ def test_an_answer_goes_on_after_the_servers_death_and_is_whole(
 
 
 TRANSCRIPT = """
-const { fold, EMPTY } = await import(new URL("static/fold.js", document.baseURI));
+const { fold, EMPTY } = await import(new URL("static/page/fold.js", document.baseURI));
 const transcript = new module.Transcript({ versions: async () => [] });
 const shown = [];
 let state = EMPTY;
@@ -120,7 +120,7 @@ def test_a_continued_answer_never_shows_less_than_what_was_there(module_page: Pa
     ]
     numbered = [event | {"id": ident(number)} for number, event in enumerate(events, 1)]
 
-    shown = run(module_page, "transcript.js", TRANSCRIPT, numbered)
+    shown = run(module_page, "page/transcript.js", TRANSCRIPT, numbered)
 
     assert shown == ["", "Hello", "Hello", "Hello", "Hello", "Hello you"]
 

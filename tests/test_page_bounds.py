@@ -115,7 +115,7 @@ def longest_task(browser: Browser, page: Page, job: Callable[[], str]) -> tuple[
 def watched(browser: Browser, page: Page, text: str, steps: int = 1) -> tuple[float, str]:
     """Show a text that comes in so many steps; return the longest task (ms) and what is shown."""
     return longest_task(
-        browser, page, lambda: str(run(page, "markdown-view.js", SHOW, [text, steps]))
+        browser, page, lambda: str(run(page, "page/markdown-view.js", SHOW, [text, steps]))
     )
 
 
@@ -167,7 +167,7 @@ def test_a_text_that_grows_does_not_either(browser: Browser, module_page: Page, 
 def test_deep_nesting_is_shown_as_text(module_page: Page, unit: str, times: int) -> None:
     shown = run(
         module_page,
-        "markdown-view.js",
+        "page/markdown-view.js",
         """
         const target = document.createElement("div");
         const view = new module.MarkdownView(target);
@@ -187,7 +187,7 @@ def test_pieces_hold_the_text_and_nothing_else(module_page: Page) -> None:
 
     found = run(
         module_page,
-        "pieces.js",
+        "page/pieces.js",
         """
         return argument.map((text) => {
           const whole = document.createElement("div");

@@ -30,7 +30,7 @@ return { turns: state.turns, stale: state.stale, lastId: state.lastId };
 
 
 def fold(module_page: Page, events: list[dict[str, Any]], history: Any = None) -> dict[str, Any]:
-    state = run(module_page, "fold.js", FOLD, {"events": events, "history": history})
+    state = run(module_page, "page/fold.js", FOLD, {"events": events, "history": history})
     assert isinstance(state, dict)
     return state
 
@@ -164,7 +164,7 @@ def test_an_older_page_joins_a_turn_that_was_cut_in_two(module_page: Page) -> No
 
     turns = run(
         module_page,
-        "fold.js",
+        "page/fold.js",
         "return module.withOlder(module.withHistory(module.EMPTY, argument[0]), argument[1]).turns",
         [newer, older],
     )
@@ -177,7 +177,7 @@ def test_a_message_that_was_not_sent_stays_when_the_history_is_loaded_again(
 ) -> None:
     turns = run(
         module_page,
-        "fold.js",
+        "page/fold.js",
         """
         const { EMPTY, fold, sending, unsent, withHistory } = module;
         let state = sending(EMPTY, { turnId: "mine", message: "hello" });
@@ -227,7 +227,7 @@ def ask(
     """Ask something of an ended turn "a" whose text is "x"; return what is in view `then`."""
     events = turn_events("a", 1, ["x"])
     argument = {"events": events, "body": body, "then": then, "after": after}
-    found = run(module_page, "fold.js", ASKING, argument)
+    found = run(module_page, "page/fold.js", ASKING, argument)
     assert isinstance(found, dict)
     return found
 

@@ -102,7 +102,7 @@ return [grown.innerHTML, whole.innerHTML, first === grown.firstElementChild];
 def test_markdown_that_grew_equals_the_same_rendered_at_once(
     module_page: Page, sample: str, step: int
 ) -> None:
-    grown, whole, kept = run(module_page, "markdown-view.js", STREAMED, [sample, step])
+    grown, whole, kept = run(module_page, "page/markdown-view.js", STREAMED, [sample, step])
 
     assert grown == whole
     assert "<p>" in whole
@@ -126,7 +126,7 @@ STEPS = pytest.mark.parametrize("step", [1, 3, 10_000])
 
 
 def rendered(page: Page, text: str, step: int = 10_000) -> Any:
-    return run(page, "markdown-view.js", RENDERED, [text, step])
+    return run(page, "page/markdown-view.js", RENDERED, [text, step])
 
 
 MATH = [
@@ -174,7 +174,7 @@ def test_no_backslash_of_mathematics_is_eaten_while_it_comes(module_page: Page) 
     for end in range(5, len(text)):
         shown = run(
             module_page,
-            "markdown-view.js",
+            "page/markdown-view.js",
             """
             const target = document.createElement("div");
             new module.MarkdownView(target).update(argument, false);
@@ -286,7 +286,7 @@ def test_hostile_markdown_becomes_nothing_but_text_and_honest_links(module_page:
     for end in [*range(0, len(HOSTILE), 5), len(HOSTILE)]:
         found = run(
             module_page,
-            "markdown-view.js",
+            "page/markdown-view.js",
             """
             const target = document.createElement("div");
             new module.MarkdownView(target).update(argument[0], argument[1]);
@@ -317,7 +317,7 @@ def test_the_sanitiser_does_not_rely_on_the_renderer(module_page: Page) -> None:
 
     made = run(
         module_page,
-        "markdown.js",
+        "page/markdown.js",
         """
         const holder = document.createElement("div");
         holder.append(module.safeFragment(argument));
@@ -341,6 +341,8 @@ def test_an_open_mark_is_closed_while_the_text_still_comes(module_page: Page) ->
         "done **well**.": "done **well**.",
     }
 
-    made = run(module_page, "markdown.js", "return argument.map(module.completed)", list(pairs))
+    made = run(
+        module_page, "page/markdown.js", "return argument.map(module.completed)", list(pairs)
+    )
 
     assert dict(zip(pairs, made, strict=True)) == pairs

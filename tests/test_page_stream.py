@@ -21,7 +21,7 @@ def test_a_stream_reads_the_same_wherever_it_is_cut(module_page: Page) -> None:
 
     found = run(
         module_page,
-        "event-stream-parser.js",
+        "client/event-stream-parser.js",
         """
         const cut = (...parts) => {
           const parser = new module.EventStreamParser();
@@ -40,7 +40,7 @@ def test_a_stream_reads_the_same_wherever_it_is_cut(module_page: Page) -> None:
 
 
 SUBSCRIBE = """
-const { Subscription } = await import(new URL("static/subscription.js", document.baseURI));
+const { Subscription } = await import(new URL("static/client/subscription.js", document.baseURI));
 const streams = argument;
 const asked = [], events = [], states = [], loads = [];
 const text = new TextEncoder();
@@ -86,7 +86,7 @@ return { asked, events, states, loads };
 def follow(module_page: Page, *streams: dict[str, Any]) -> dict[str, Any]:
     """Let a subscription read these answers one after another; all but the last are cut off."""
     streams[-1]["events"].append(event(9999, "end"))
-    found = run(module_page, "line.js", SUBSCRIBE, list(streams))
+    found = run(module_page, "client/line.js", SUBSCRIBE, list(streams))
     assert isinstance(found, dict)
     return found
 
@@ -147,9 +147,9 @@ def test_more_conversations_than_an_address_holds_are_asked_for_by_several_reque
 ) -> None:
     asked = run(
         module_page,
-        "line.js",
+        "client/line.js",
         """
-        const { Access } = await import(new URL("static/access.js", document.baseURI));
+        const { Access } = await import(new URL("static/client/access.js", document.baseURI));
         const access = new Access({ base: document.baseURI });
         const asked = [];
         access.fetch = (where, query) => {
@@ -175,7 +175,7 @@ def test_turn_ids_are_sorted_by_time_and_of_the_form_that_the_server_takes(
 ) -> None:
     first, second = run(
         module_page,
-        "chatstream-client.js",
+        "client/chatstream-client.js",
         """
         const first = module.newTurnId();
         await new Promise((resolve) => setTimeout(resolve, 2));
@@ -187,10 +187,29 @@ def test_turn_ids_are_sorted_by_time_and_of_the_form_that_the_server_takes(
     assert len(first) == 36 and first[14] == "7" and first[19] in "89ab"
 
 
+def test_the_clients_old_address_gives_the_same_client_which_finds_its_server(
+    module_page: Page,
+) -> None:
+    found = run(
+        module_page,
+        "client/chatstream-client.js",
+        """
+        const old = await import(new URL("static/chatstream-client.js", document.baseURI));
+        const same = Object.keys(module).filter((name) => old[name] === module[name]);
+        const { history } = await new old.ChatstreamClient({ conversationId: "none" }).history();
+        return [Object.keys(old), same, history];
+        """,
+    )
+
+    assert found[0] == found[1]
+    assert "ChatstreamClient" in found[0]
+    assert found[2] == []
+
+
 def test_links_keep_the_user_and_leave_out_the_default(module_page: Page) -> None:
     links = run(
         module_page,
-        "place.js",
+        "page/place.js",
         """
         const { linkTo, placeOf } = module;
         return argument.map((place) => [linkTo(place), placeOf(linkTo(place))]);

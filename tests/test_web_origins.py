@@ -339,7 +339,7 @@ def test_a_friends_page_can_read_every_answer_errors_too(
             http.get("/turns/turn-0001", headers=friend),
             http.get("/nothing", headers=friend),
             http.get("/static/nothing", headers=friend),
-            http.get("/static/app.js", headers=friend),
+            http.get("/static/page/app.js", headers=friend),
             http.put("/history", headers=friend),
             http.options("/history", headers=friend),
             http.get("/conversations", headers=friend),

@@ -7,7 +7,7 @@ import pytest
 
 from tests.running import Running
 
-PATHS = ["/", "/static/app.js", "/static/chat.css", "/static/icon.svg"]
+PATHS = ["/", "/static/page/app.js", "/static/chat.css", "/static/icon.svg"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -58,7 +58,7 @@ def test_nothing_outside_the_folder_is_served(tmp_path: Path, path: str) -> None
 
 def test_parts_take_no_other_method(tmp_path: Path) -> None:
     with Running(tmp_path) as server:
-        answer = server.http.post("/static/app.js", json={})
+        answer = server.http.post("/static/page/app.js", json={})
 
     assert answer.status_code == 405
     assert answer.json()["code"] == "method_not_allowed"

@@ -101,7 +101,7 @@ def test_a_refusal_tells_when_to_come_back_and_streams_are_not_counted(tmp_path:
         forged = {"X-Forwarded-For": "192.0.2.7", "Forwarded": "for=192.0.2.7"}
         assert server.http.get("/history", headers=forged).status_code == 429
         for _ in range(5):
-            for path in ("/", "/static/app.js", "/healthz", "/readyz", "/metrics"):
+            for path in ("/", "/static/page/app.js", "/healthz", "/readyz", "/metrics"):
                 assert server.http.get(path).status_code == 200
             with server.stream("GET", "/events") as stream:
                 assert next(stream).type == "ready"

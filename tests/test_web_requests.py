@@ -187,7 +187,7 @@ def test_what_is_not_there_is_a_problem_too(server: Running) -> None:
         ("/conversations", {"GET", "HEAD", "PATCH", "DELETE"}),
         ("/history", {"GET", "HEAD"}),
         ("/users", {"DELETE"}),
-        ("/static/app.js", {"GET", "HEAD"}),
+        ("/static/page/app.js", {"GET", "HEAD"}),
         ("/", {"GET", "HEAD"}),
     ],
 )
@@ -279,7 +279,7 @@ def test_every_counted_answer_tells_what_is_left_and_nothing_else_does(tmp_path:
             assert now == left.get(kind, now + 1) - 1
             left[kind] = now
             assert answer.headers["ratelimit-policy"] == f"{kind};q=1000;w=3600"
-        paths = ("/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/static/app.js", "/x")
+        paths = ("/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/static/chat.css", "/x")
         uncounted = [server.http.get(path) for path in paths]
         uncounted.append(server.http.put("/history"))
         for path in ("/events", "/turns/turn-0001/events"):

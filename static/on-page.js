@@ -1,7 +1,0 @@
-/**
- * Call `act` at these events of the window or the document, which it meets on their way down;
- * until `signal`, if any. Where there is no page they never come.
- */
-export function onPage(act, names, signal) {
-  for (const name of names) globalThis.addEventListener?.(name, act, { capture: true, signal });
-}
