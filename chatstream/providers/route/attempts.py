@@ -52,16 +52,10 @@ class Patience:
 
 
 class Route:
-    """
-    The targets of one turn, in order; for one reply. `leave` must follow `admit`.
+    """The targets of one turn, in order: the `Source` of one reply. `leave` must follow `admit`."""
 
-    Attributes:
-        name: The provider that is asked now, or answers.
-        model: Its model.
-        attempt: Which one it is, from 1; 0 before any.
-        due: When the attempt has lasted too long, in the loop's time; means nothing once content
-            has come. It never moves back.
-    """
+    cached = False
+    lookup: str | None = None
 
     def __init__(
         self,
