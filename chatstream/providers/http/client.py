@@ -90,7 +90,6 @@ class ProviderClient:
         if secret:
             sent[key_header] = key_prefix + secret
         self._address = address
-        self.host = address.host
         self._barred = proxies.barred(name, address.base)
         self._pace = Pace()
         self._client = httpx.AsyncClient(
