@@ -15,11 +15,12 @@ from chatstream.providers import Bounded, Closes, Provider, built_in
 from chatstream.providers.custom import registered
 from chatstream.providers.local.provider import Local
 from chatstream.providers.model_list import ModelList
-from chatstream.providers.route.attempts import Patience, Route, Target
+from chatstream.providers.route.attempts import Route
 from chatstream.providers.route.breaker import State
 from chatstream.providers.route.breakers import Breakers
 from chatstream.providers.route.concurrency import Limiter, Queue
 from chatstream.providers.route.retry import Budget
+from chatstream.providers.route.target import Patience, Target
 from chatstream.settings import Settings
 
 
