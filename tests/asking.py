@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 import pytest
 
 from chatstream.errors import ProviderError
 from chatstream.providers import Message, Piece, Provider, ProviderRequest, Text
-from chatstream.providers.adapters.anthropic import AnthropicProvider
-from chatstream.providers.adapters.gemini import GeminiProvider
-from chatstream.providers.adapters.ollama import OllamaProvider
-from chatstream.providers.adapters.openai import OpenAIProvider
+from chatstream.providers.adapters import anthropic, gemini, ollama, openai
+from chatstream.providers.http.provider import HttpProvider
 from tests.upstream_forms import token
 
 FORMS: Final = ("openai", "gemini", "anthropic", "ollama")
 KEY: Final = "sk-very-secret"
-Adapter: TypeAlias = OpenAIProvider | GeminiProvider | AnthropicProvider | OllamaProvider
+Adapter: TypeAlias = HttpProvider
 
 
 def make(form: str, url: str, **given: Any) -> Adapter:
     """Return the adapter of a wire form for the upstream at `url`."""
     options: dict[str, Any] = {"model": "m", "connect_timeout": 5, **given}
     if form == "ollama":
-        return OllamaProvider(address=url, **options)
+        return ollama.provider(base_url=url, **options)
     options |= {"api_key": KEY, "base_url": f"{url}/v1" if form == "openai" else url} | given
-    kinds = {"openai": OpenAIProvider, "gemini": GeminiProvider, "anthropic": AnthropicProvider}
-    return kinds[form](**options)  # type: ignore[no-any-return]  # one of the three
+    makers: dict[str, Callable[..., HttpProvider]] = {
+        "openai": openai.provider,
+        "gemini": gemini.provider,
+        "anthropic": anthropic.provider,
+    }
+    return makers[form](**options)
 
 
 def ask(*said: str) -> ProviderRequest:

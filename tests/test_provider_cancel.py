@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from chatstream.providers.adapters.openai import OpenAIProvider
+from chatstream.providers.adapters import openai
 from chatstream.providers.registry import Providers
 from tests.running import EVENT_STREAM, Running
 from tests.upstream import Upstream, token
@@ -21,7 +21,7 @@ AT_ONCE = 50
 
 @pytest.fixture
 def server(tmp_path: Path, upstream: Upstream) -> Iterator[Running]:
-    provider = OpenAIProvider(
+    provider = openai.provider(
         base_url=upstream.openai_url, api_key="k", model="m", connect_timeout=5
     )
     with Running(tmp_path, Providers({"openai": provider}, "openai"), fsync="never") as server:

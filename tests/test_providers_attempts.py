@@ -38,7 +38,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def backoff(retry: int, random: Callable[[], float], after: float | None = None) -> float:
         return after or 0.0
 
-    monkeypatch.setattr("chatstream.providers.route.attempts.backoff", backoff)
+    monkeypatch.setattr("chatstream.providers.route.plan.backoff", backoff)
 
 
 class Asking:

@@ -10,7 +10,8 @@ from chatstream.errors import ProviderError
 from chatstream.providers import Finish, Message, Piece, ProviderRequest, Reasoning, Text, Usage
 from chatstream.providers.adapters.scripted import Scripted
 from chatstream.providers.registry import Providers
-from chatstream.providers.route.cache import Answers, Share
+from chatstream.providers.route.cache import Answers
+from chatstream.providers.route.cached import CachedRoute
 from chatstream.settings import Settings
 from tests.log_steps import until
 from tests.running import Gate, Running, kinds
@@ -26,22 +27,22 @@ class Asking:
         options = {"per_user": True, "most_bytes": 100_000} | given
         self.answers = Answers(60, clock=lambda: self.now, **options)
 
-    def share(self, user: str = "ada") -> Share:
+    def route(self, user: str = "ada") -> CachedRoute:
         route = self.providers.route(None, None, self.settings, user)
         route.admit()
-        return Share(self.answers, user, route)
+        return CachedRoute(self.answers, user, route)
 
-    async def read(self, share: Share, message: str = "q", **given: Any) -> list[Piece]:
+    async def read(self, route: CachedRoute, message: str = "q", **given: Any) -> list[Piece]:
         asked = ProviderRequest(messages=[Message("user", message)], model="scripted", **given)
         try:
-            return [piece async for piece in share.reply(asked)]
+            return [piece async for piece in route.reply(asked)]
         finally:
-            share.leave()
+            route.leave()
 
     async def ask(self, message: str = "q", user: str = "ada", **given: Any) -> tuple[str, bool]:
-        share = self.share(user)
-        pieces = await self.read(share, message, **given)
-        return "".join(p.text for p in pieces if isinstance(p, Text)), share.cached
+        route = self.route(user)
+        pieces = await self.read(route, message, **given)
+        return "".join(p.text for p in pieces if isinstance(p, Text)), route.cached
 
     @property
     def in_use(self) -> int:
@@ -54,11 +55,11 @@ async def test_the_same_question_gets_the_kept_answer_without_a_request() -> Non
     asking = Asking(provider)
 
     assert await asking.ask() == ("hello", False)
-    share = asking.share()
-    pieces = await asking.read(share)
+    route = asking.route()
+    pieces = await asking.read(route)
 
     assert pieces == [Reasoning("hm"), Text("hello"), Finish("stop")]
-    assert (share.cached, share.lookup, share.way.name) == (True, "hit", "scripted")
+    assert (route.cached, route.lookup, route.name) == (True, "hit", "scripted")
     assert len(provider.requests) == 1
     assert asking.in_use == 0
 
@@ -158,9 +159,9 @@ async def test_the_same_questions_at_once_share_one_request() -> None:
     gate = asyncio.Event()
     provider = Scripted("he", gate, "llo", Usage(1, 2))
     asking = Asking(provider)
-    shares = [asking.share() for _ in range(5)]
-    readers = [asyncio.ensure_future(asking.read(share)) for share in shares]
-    await until(lambda: all(share.lookup for share in shares))
+    routes = [asking.route() for _ in range(5)]
+    readers = [asyncio.ensure_future(asking.read(route)) for route in routes]
+    await until(lambda: all(route.lookup for route in routes))
     assert asking.in_use == 1
     gate.set()
 
@@ -168,7 +169,7 @@ async def test_the_same_questions_at_once_share_one_request() -> None:
 
     assert len(provider.requests) == 1
     assert answers == [[Text("he"), Text("llo"), Usage(1, 2), Finish("stop")]] * 5
-    assert sorted(share.cached for share in shares) == [False, True, True, True, True]
+    assert sorted(route.cached for route in routes) == [False, True, True, True, True]
     assert asking.in_use == 0
 
 
@@ -176,9 +177,9 @@ async def test_the_same_questions_at_once_share_one_request() -> None:
 async def test_the_request_goes_on_for_those_who_stay_and_closes_with_the_last() -> None:
     provider = Scripted("he", asyncio.Event())
     asking = Asking(provider)
-    shares = [asking.share() for _ in range(3)]
-    readers = [asyncio.ensure_future(asking.read(share)) for share in shares]
-    await until(lambda: provider.running == 1 and all(share.lookup for share in shares))
+    routes = [asking.route() for _ in range(3)]
+    readers = [asyncio.ensure_future(asking.read(route)) for route in routes]
+    await until(lambda: provider.running == 1 and all(route.lookup for route in routes))
 
     for reader in readers[:2]:
         reader.cancel()
@@ -195,7 +196,7 @@ async def test_the_request_goes_on_for_those_who_stay_and_closes_with_the_last()
 async def test_a_new_turn_does_not_join_a_request_that_all_have_left() -> None:
     provider = Scripted("he", asyncio.Event()).then("hello")
     asking = Asking(provider)
-    reader = asyncio.ensure_future(asking.read(asking.share()))
+    reader = asyncio.ensure_future(asking.read(asking.route()))
     await until(lambda: provider.running == 1)
     reader.cancel()
     await asyncio.gather(reader, return_exceptions=True)
@@ -211,9 +212,9 @@ async def test_whoever_leaves_before_the_request_began_leaves_no_place_taken() -
     route.admit()
     asked = ProviderRequest(messages=[Message("user", "q")], model="scripted")
     question = asking.answers.question("ada", route, asked)
-    flight = asking.answers.board(question, "ada", route, asked)
+    shared = asking.answers.join(question, "ada", route, asked)
 
-    flight.leave()
+    shared.leave()
     await asking.answers.aclose()
 
     assert (asking.in_use, provider.requests) == (0, [])
@@ -224,7 +225,7 @@ async def test_a_failure_is_everyones() -> None:
     gate = asyncio.Event()
     provider = Scripted("he", gate, ProviderError("broke"))
     asking = Asking(provider)
-    readers = [asyncio.ensure_future(asking.read(asking.share())) for _ in range(3)]
+    readers = [asyncio.ensure_future(asking.read(asking.route())) for _ in range(3)]
     await until(lambda: provider.running == 1)
     gate.set()
 

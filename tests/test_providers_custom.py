@@ -21,8 +21,9 @@ from chatstream.providers import (
     Text,
     Usage,
 )
+from chatstream.providers.built_in import BUILT_IN
 from chatstream.providers.custom import Registered, registered
-from chatstream.providers.registry import BUILT_IN, build
+from chatstream.providers.registry import build
 from chatstream.settings import load
 from tests.running import Running
 

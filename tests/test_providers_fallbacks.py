@@ -74,7 +74,7 @@ def test_an_attempt_that_says_nothing_is_given_up_for_the_next(tmp_path: Path) -
 def test_all_attempts_together_have_one_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.route.attempts.backoff", lambda *_: 0.0)
+    monkeypatch.setattr("chatstream.providers.route.plan.backoff", lambda *_: 0.0)
     provider = Scripted(asyncio.Event())
     with serve(
         tmp_path, provider, first_token_timeout=0.1, start_timeout=0.25, retries=10

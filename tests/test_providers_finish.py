@@ -229,7 +229,7 @@ def test_a_turn_that_the_provider_aborted_is_failed_with_its_text(
 def test_a_provider_that_aborts_before_any_content_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.route.attempts.backoff", lambda *_: 0.0)
+    monkeypatch.setattr("chatstream.providers.route.plan.backoff", lambda *_: 0.0)
     with Upstream(lambda _: "end=abort" if len(upstream.asked) == 1 else "tokens=1") as upstream:
         providers = Providers({"openai": make("openai", upstream.url)}, "openai")
         with Running(tmp_path, providers) as server:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatstream.errors import ProviderError
-from chatstream.providers import Finish
-from chatstream.providers.adapters.openai import OpenAIProvider
+from chatstream.providers import Finish, Provider
+from chatstream.providers.adapters import openai
 from chatstream.providers.http.inflating import (
     MAX_INFLATED_BYTES,
     SLICE_BYTES,
@@ -151,7 +151,7 @@ async def test_an_encoding_that_is_not_undone_is_named(upstream: Upstream, form:
 # What inflates, or never ends, keeps nobody waiting
 
 
-async def longest_stretch(provider: OpenAIProvider, *answers: str) -> float:
+async def longest_stretch(provider: Provider, *answers: str) -> float:
     """Return the longest CPU time in ms that the loop's turn took while these answers came."""
     longest = 0.0
 
@@ -182,7 +182,7 @@ async def longest_stretch(provider: OpenAIProvider, *answers: str) -> float:
 )
 async def test_nothing_that_a_provider_sends_stops_the_loop(answer: str) -> None:
     with hostile.provider("names") as url:
-        provider = OpenAIProvider(base_url=url, api_key="k", model="m", connect_timeout=5)
+        provider = openai.provider(base_url=url, api_key="k", model="m", connect_timeout=5)
         stretch = await longest_stretch(provider, *[answer] * 3)
         await provider.aclose()
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from chatstream.errors import ProviderError, ProviderTimeout
+from chatstream.providers.adapters import openai
 from chatstream.providers.adapters.ollama import installed
-from chatstream.providers.adapters.openai import OpenAIProvider
 from chatstream.providers.adapters.scripted import Scripted
 from chatstream.providers.model_list import AGAIN_SECONDS, KEPT_SECONDS, MAX_NAMES, ModelList
 from chatstream.providers.registry import Providers
@@ -207,7 +207,7 @@ async def test_a_providers_list_leaves_out_what_is_no_name(
 @pytest.mark.parametrize("listing", ["names", "names-bomb", "header"])
 async def test_a_list_without_end_has_a_bound(listing: str) -> None:
     with hostile.provider(listing) as url:
-        provider = OpenAIProvider(base_url=url, api_key="k", model="m", connect_timeout=5)
+        provider = openai.provider(base_url=url, api_key="k", model="m", connect_timeout=5)
         with pytest.raises(ProviderError):
             await provider.models()
         await provider.aclose()
@@ -219,7 +219,7 @@ async def test_a_list_that_comes_byte_by_byte_has_a_deadline(
     monkeypatch.setattr("chatstream.providers.http.client.GET_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
-        provider = OpenAIProvider(base_url=url, api_key="k", model="m", connect_timeout=5)
+        provider = openai.provider(base_url=url, api_key="k", model="m", connect_timeout=5)
         with pytest.raises(ProviderTimeout):
             await provider.models()
         await provider.aclose()

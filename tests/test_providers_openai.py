@@ -12,7 +12,9 @@ from chatstream.providers import (
     Text,
     Usage,
 )
-from chatstream.providers.adapters.openai import OpenAIAnswer, OpenAIProvider
+from chatstream.providers.adapters import openai
+from chatstream.providers.adapters.openai import OpenAIAnswer
+from chatstream.providers.http.manners import PLAIN
 from tests.asking import KEY, Adapter, answer, ask, failure, make, texts
 from tests.upstream import EMOJI, Upstream, text_of, token
 
@@ -66,18 +68,18 @@ async def test_what_is_not_given_is_not_sent(upstream: Upstream, provider: Adapt
 
 
 async def test_openai_itself_is_given_its_newer_name_for_max_tokens() -> None:
-    provider = OpenAIProvider(
+    provider = openai.provider(
         base_url="https://api.openai.com/v1", api_key=KEY, model="m", connect_timeout=5
     )
 
-    body = provider._body(ProviderRequest(messages=(), model="m", max_tokens=3))
+    asked = provider._form.ask(ProviderRequest(messages=(), model="m", max_tokens=3), PLAIN)
 
-    assert body["max_completion_tokens"] == 3
+    assert asked.body["max_completion_tokens"] == 3
     await provider.aclose()
 
 
 async def test_a_server_without_keys_is_sent_none(upstream: Upstream) -> None:
-    provider = OpenAIProvider(
+    provider = openai.provider(
         base_url=upstream.openai_url, api_key="", model="m", connect_timeout=5
     )
     await answer(provider, "hello")
@@ -88,7 +90,7 @@ async def test_a_server_without_keys_is_sent_none(upstream: Upstream) -> None:
 
 async def test_a_key_that_no_header_takes_is_refused_without_naming_it() -> None:
     with pytest.raises(SettingsError) as caught:
-        OpenAIProvider(base_url="http://x", api_key="sk-\u00e9", model="m", connect_timeout=5)
+        openai.provider(base_url="http://x", api_key="sk-\u00e9", model="m", connect_timeout=5)
 
     assert "sk-" not in caught.value.message
 

@@ -5,7 +5,7 @@ Ollama, and fails on demand.
 ::
 
     with Upstream() as upstream:            # its own thread and event loop
-        provider = OpenAIProvider(base_url=upstream.openai_url, api_key="k", model="m", …)
+        provider = openai.provider(base_url=upstream.openai_url, api_key="k", model="m", …)
 
     python -m tests.upstream --port 0       # its own process; prints its address, nothing else
 

@@ -21,8 +21,8 @@ import orjson
 from chatstream.bench import processes
 from chatstream.bench.processes import BenchFailed
 from chatstream.bench.script import Script
-from chatstream.providers import Message, ProviderRequest, Text
-from chatstream.providers.adapters.openai import OpenAIProvider
+from chatstream.providers import Message, Provider, ProviderRequest, Text
+from chatstream.providers.adapters import openai
 from chatstream.providers.registry import Providers
 from chatstream.settings import Settings
 
@@ -66,7 +66,7 @@ async def measure(
     async with processes.upstream(folder) as server:
         for cost in costs:
             # A client for each, so that its pool holds as many connections and no more.
-            provider = OpenAIProvider(
+            provider = openai.provider(
                 base_url=processes.url(server), api_key="bench", model="bench", connect_timeout=5
             )
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
@@ -93,7 +93,7 @@ async def _round(read: Read, streams: int, script: Script) -> float:
     return used / (streams * script.tokens)
 
 
-def _adapter(provider: OpenAIProvider) -> Read:
+def _adapter(provider: Provider) -> Read:
     """Read as a turn does: adapter, breaker, concurrency limit, retries."""
     providers = Providers({provider.name: provider}, provider.name)
     settings = Settings(_env_file=None)

@@ -7,6 +7,7 @@ retries: one retry loop stands above it. It yields pieces as they come and ends 
 the top, as in the package's own map::
 
     registry            which providers there are, and the way to each
+    built_in            those that the settings open, and the one that answers by default
     adapters/ local/    one wire form a module; a model on this machine
     custom model_list   adapters of one's own; lists of models with their bounds
     route/              retries, breakers, concurrency, the cache of answers

@@ -9,29 +9,19 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
-
-from pydantic import SecretStr
 
 from chatstream.errors import BadRequest, SettingsError
-from chatstream.providers import Bounded, Closes, Provider
-from chatstream.providers.adapters import ollama
-from chatstream.providers.adapters.anthropic import AnthropicProvider
-from chatstream.providers.adapters.gemini import GeminiProvider
-from chatstream.providers.adapters.offline import Offline
-from chatstream.providers.adapters.ollama import OllamaProvider
-from chatstream.providers.adapters.openai import OpenAIProvider
+from chatstream.providers import Bounded, Closes, Provider, built_in
 from chatstream.providers.custom import registered
-from chatstream.providers.local.provider import Local, availability
+from chatstream.providers.local.provider import Local
 from chatstream.providers.model_list import ModelList
-from chatstream.providers.route.attempts import Patience, Route, Target
+from chatstream.providers.route.attempts import Route
 from chatstream.providers.route.breaker import State
 from chatstream.providers.route.breakers import Breakers
 from chatstream.providers.route.concurrency import Limiter, Queue
 from chatstream.providers.route.retry import Budget
+from chatstream.providers.route.target import Patience, Target
 from chatstream.settings import Settings
-
-BUILT_IN: Final = ("openai", "gemini", "anthropic", "ollama", "local", "offline")
 
 
 @dataclass(frozen=True)
@@ -153,103 +143,18 @@ def build(settings: Settings) -> Providers:
         SettingsError: `PROVIDER` or `FALLBACKS` names one that cannot be used here, or one of
             `PROVIDERS` cannot be had; says why.
     """
-    own = registered(settings.providers, BUILT_IN)
-    found: dict[str, Provider] = {}
-    reasons: dict[str, str] = {}
-    _with_keys(settings, found, reasons)
-    _ollama(settings, found, reasons)
-    missing = "--no-model was given" if settings.no_model else availability(settings.local_model)
-    if missing is None:
-        found["local"] = Local(settings.local_model)
-    else:
-        reasons["local"] = missing
-    found["offline"] = Offline(reasons.get("local", "it was chosen by CHATSTREAM_PROVIDER"))
-    found |= own
-    for name in settings.fallbacks:
-        if name not in found:
-            why = reasons.get(name, f"takes some of {', '.join(found)}")
-            raise SettingsError(f"CHATSTREAM_FALLBACKS: {name}: {why}")
-    if settings.provider is not None:
-        if settings.provider not in found:
-            known = ", ".join(found)
-            why = reasons.get(settings.provider, f"takes one of {known}")
-            raise SettingsError(f"CHATSTREAM_PROVIDER: {settings.provider}: {why}")
-        return Providers(found, settings.provider, "CHATSTREAM_PROVIDER says so")
-    return Providers(found, *_first(found, settings, reasons))
-
-
-def _with_keys(settings: Settings, found: dict[str, Provider], reasons: dict[str, str]) -> None:
-    """Make those that a key, or an address of one's own, opens."""
-    connect, token = settings.connect_timeout, settings.token_timeout
-    if settings.openai_api_key or "openai_base_url" in settings.model_fields_set:
-        found["openai"] = OpenAIProvider(
-            base_url=settings.openai_base_url,
-            api_key=_secret(settings.openai_api_key),
-            model=settings.openai_model,
-            prefill=settings.openai_prefill,
-            finish_optional=settings.openai_finish_reason == "optional",
-            connect_timeout=connect,
-            token_timeout=token,
-        )
-    if settings.gemini_api_key:
-        found["gemini"] = GeminiProvider(
-            base_url=settings.gemini_base_url,
-            api_key=_secret(settings.gemini_api_key),
-            model=settings.gemini_model,
-            connect_timeout=connect,
-            token_timeout=token,
-        )
-    if settings.anthropic_api_key:
-        found["anthropic"] = AnthropicProvider(
-            base_url=settings.anthropic_base_url,
-            api_key=_secret(settings.anthropic_api_key),
-            model=settings.anthropic_model,
-            version=settings.anthropic_version,
-            connect_timeout=connect,
-            token_timeout=token,
-        )
-    for name in ("openai", "gemini", "anthropic"):
-        if name not in found:
-            reasons[name] = f"{name.upper()}_API_KEY is not set"
-
-
-def _ollama(settings: Settings, found: dict[str, Provider], reasons: dict[str, str]) -> None:
-    """Make Ollama's where it was named, or is looked for and found; only here is it looked for."""
-    host, model = settings.ollama_host, settings.ollama_model
-    if host is None and settings.provider is None and not found:
-        models = ollama.installed()
-        if not models:
-            reasons["ollama"] = "no Ollama with a model is at its default address"
-            return
-        host, model = ollama.DEFAULT_ADDRESS, model or models[0]
-    elif host is None and "ollama" in (settings.provider, *settings.fallbacks):
-        host = ollama.DEFAULT_ADDRESS
-        model = model or next(iter(ollama.installed() or ()), None)
-    if host is None:
-        reasons["ollama"] = "OLLAMA_HOST is not set"
-        return
-    found["ollama"] = OllamaProvider(
-        address=host,
-        model=model or ollama.DEFAULT_MODEL,
-        connect_timeout=settings.connect_timeout,
-        token_timeout=settings.token_timeout,
-    )
-
-
-def _first(
-    found: dict[str, Provider], settings: Settings, reasons: dict[str, str]
-) -> tuple[str, str]:
-    for name in ("openai", "gemini", "anthropic"):
-        if name in found:
-            address = " or OPENAI_BASE_URL" if name == "openai" else ""
-            return name, f"{name.upper()}_API_KEY{address} is set"
-    if "ollama" in found:
-        where = "is at its default address" if settings.ollama_host is None else "is named"
-        return "ollama", f"no provider's key is set, and an Ollama {where}"
-    if "local" in found:
-        return "local", "no provider's key is set"
-    return "offline", f"no provider's key is set, and {reasons['local']}"
-
-
-def _secret(key: SecretStr | None) -> str:
-    return key.get_secret_value() if key else ""
+    own = registered(settings.providers, built_in.BUILT_IN)
+    found = built_in.find(settings)
+    by_name = found.by_name | own
+    known = ", ".join(by_name)
+    for other in settings.fallbacks:
+        if other not in by_name:
+            why = found.missing.get(other, f"takes some of {known}")
+            raise SettingsError(f"CHATSTREAM_FALLBACKS: {other}: {why}")
+    name = settings.provider
+    if name is None:
+        return Providers(by_name, found.default, found.reason)
+    if name not in by_name:
+        why = found.missing.get(name, f"takes one of {known}")
+        raise SettingsError(f"CHATSTREAM_PROVIDER: {name}: {why}")
+    return Providers(by_name, name, "CHATSTREAM_PROVIDER says so")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from chatstream.errors import ProviderTimeout
 from chatstream.log.files.conversation import Conversation
-from chatstream.providers.route.cache import Way
+from chatstream.providers.route.source import Source
 from chatstream.settings import Settings
 from chatstream.turns.terminal import Why
 
@@ -27,14 +27,14 @@ class Deadlines:
         self,
         settings: Settings,
         conversation: Conversation,
-        way: Callable[[], Way],
+        source: Source,
         stop: Callable[[Why], None],
     ) -> None:
-        """Everything is counted from now. `way` tells who is asked: his attempt expires too."""
+        """Everything is counted from now. The source's attempt expires too."""
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._conversation = conversation
-        self._way = way
+        self._source = source
         self._stop = stop
         self._began = self._loop.time()
         self._token_timeout = settings.token_timeout
@@ -82,10 +82,9 @@ class Deadlines:
             self._stop(Why("turn.failed", error=self._too_slow()))
             return
         if self._first is None:
-            way = self._way()
-            if now >= way.due:
-                way.expire()
-            due = min(due, way.due)
+            if now >= self._source.due:
+                self._source.expire()
+            due = min(due, self._source.due)
         self._timer = self._loop.call_at(due, self.watch)
 
     def close(self) -> None:
@@ -96,7 +95,7 @@ class Deadlines:
     def forget(self) -> None:
         """Let go of what is watched, which keeps this clock too."""
         self.close()
-        del self._way, self._stop, self._conversation
+        del self._source, self._stop, self._conversation
         self._timer = None
 
     def _too_slow(self) -> ProviderTimeout:

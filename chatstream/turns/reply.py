@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -21,15 +21,13 @@ from chatstream.providers import (
     Finish,
     FinishReason,
     Message,
-    Piece,
     ProviderRequest,
     Reasoning,
     Text,
     Usage,
 )
 from chatstream.providers.http.failures import unforeseen, without_end_mark
-from chatstream.providers.route.attempts import Route
-from chatstream.providers.route.cache import Answers, Share, Way
+from chatstream.providers.route.source import Source
 from chatstream.settings import Settings
 from chatstream.turns.deadlines import Deadlines
 from chatstream.turns.terminal import Ending, Why, told
@@ -43,6 +41,7 @@ class Reply:
 
     Attributes:
         fields: What `turn.started` says of the request.
+        source: Where the answer comes from.
         task: The task, once begun.
         partial: What the answer begins with: it is the first delta, and the provider goes on.
     """
@@ -51,18 +50,15 @@ class Reply:
         self,
         turn: LiveTurn,
         fields: Json,
-        route: Route,
+        source: Source,
         request: ProviderRequest,
         settings: Settings,
         beginning: str = "",
-        answers: Answers | None = None,
     ) -> None:
-        """`route` has been admitted, and is let go of here. `answers` are looked into first."""
+        """`source` has been admitted, and is let go of here."""
         self.turn = turn
         self.fields = fields
-        self._route = route
-        self._answers = answers
-        self._share: Share | None = None
+        self.source = source
         self.partial = beginning
         self.task: asyncio.Task[None] | None = None
         self._request = request
@@ -71,7 +67,7 @@ class Reply:
         self._usage: Usage | None = None
         self._deltas = 0
         self._ending = Ending(turn)
-        self._deadlines = Deadlines(settings, turn.conversation, lambda: self.way, self.stop)
+        self._deadlines = Deadlines(settings, turn.conversation, source, self.stop)
 
     def begin(
         self, messages: Callable[[], Awaitable[list[Message]]], done: Callable[[], None]
@@ -83,16 +79,11 @@ class Reply:
         self._deadlines.watch()
 
     def _over(self, done: Callable[[], None], task: asyncio.Task[None]) -> None:
-        (self._share or self._route).leave()
+        self.source.leave()
         done()
         # What knows each other here would stay for long, with the text: the collector comes seldom.
         self.turn.on_clear = self.task = None
         self._deadlines.forget()
-
-    @property
-    def way(self) -> Way:
-        """Who is asked, or answers."""
-        return self._share.way if self._share is not None else self._route
 
     def stop(self, why: Why) -> None:
         """Stop reading the provider and end the turn; one that is ending goes on to its end."""
@@ -102,19 +93,19 @@ class Reply:
 
     def outcome(self) -> Outcome:
         """Return how it went, for the metrics."""
-        usage = self._counted
+        usage, source = self._counted, self.source
         return Outcome(
             asked=self.fields["request"]["provider"],
-            provider=self.way.name,
-            attempts=0 if self._cached else self.way.attempt,
+            provider=source.name,
+            attempts=0 if source.cached else source.attempt,
             status=self._ending.status,
             deltas=self._deltas,
             ttft=self._deadlines.ttft,
             duration=self._deadlines.duration,
-            model=self.way.model,
+            model=source.model,
             input_tokens=usage.input_tokens if usage is not None else 0,
             output_tokens=usage.output_tokens if usage is not None else 0,
-            lookup=self._share.lookup if self._share is not None else None,
+            lookup=source.lookup,
         )
 
     def _leave(self) -> None:
@@ -134,7 +125,7 @@ class Reply:
                 raise asyncio.CancelledError
             self._request = replace(self._request, messages=await messages())
             reason = await self._read()
-            fields = {"finish_reason": reason, "cached": self._cached}
+            fields = {"finish_reason": reason, "cached": self.source.cached}
         except TurnEnded:
             self._ending.status = "cleared"
             return
@@ -156,7 +147,7 @@ class Reply:
     async def _read(self) -> FinishReason:
         turn, cap, content = self.turn, self._most_bytes, self._deadlines.content
         reason: FinishReason | None = None
-        async with aclosing(self._pieces()) as pieces:
+        async with aclosing(self.source.reply(self._request)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Text | Reasoning):
                     if content():
@@ -180,27 +171,15 @@ class Reply:
             raise without_end_mark()
         return reason
 
-    def _pieces(self) -> AsyncGenerator[Piece, None]:
-        """Only a first message is looked up, and not where another answer is what is wanted."""
-        again = self.fields.get("kind") in ("regenerate", "continue")
-        if self._answers is None or again or len(self._request.messages) != 1:
-            return self._route.reply(self._request)
-        self._share = Share(self._answers, self.turn.conversation.address.user_id, self._route)
-        return self._share.reply(self._request)
-
-    @property
-    def _cached(self) -> bool:
-        return self._share is not None and self._share.cached
-
     @property
     def _counted(self) -> Usage | None:
         """What it took, as far as it is known; nothing where another turn counts it."""
-        return Usage(0, 0) if self._cached else self._usage
+        return Usage(0, 0) if self.source.cached else self._usage
 
     def _answering(self) -> None:
-        way = self.way
+        by = self.source
         try:
-            self.turn.mark({"provider": way.name, "model": way.model, "attempt": way.attempt})
+            self.turn.mark({"provider": by.name, "model": by.model, "attempt": by.attempt})
         except TurnEnded:
             raise
         except (ChatstreamError, OSError):
@@ -211,8 +190,8 @@ class Reply:
         return {
             "usage": usage
             and {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
-            "provider": self.way.name,
-            "model": self.way.model,
+            "provider": self.source.name,
+            "model": self.source.model,
             "ended_at": timestamp(time_ns() // 1_000_000),
             "ttft_ms": None if ttft is None else _ms(ttft),
             "duration_ms": _ms(self._deadlines.duration),
@@ -224,7 +203,7 @@ class Reply:
             extra={
                 "turn_id": self.turn.turn_id,
                 "status": self._ending.status,
-                "provider": self.way.name,
+                "provider": self.source.name,
                 "deltas": self._deltas,
                 "ms": _ms(self._deadlines.duration),
             },

@@ -140,7 +140,7 @@ class TurnRunner:
     def _run(self, turn: LiveTurn, reply: Reply, replaced: EventId | None, slot: Slot) -> None:
         conversation = turn.conversation
         self.running[turn] = reply
-        self._metrics.turn_began(reply.way.name)
+        self._metrics.turn_began(reply.source.name)
         limit = self._settings.context_messages
 
         async def messages() -> list[Message]:

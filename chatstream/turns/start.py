@@ -13,6 +13,8 @@ from chatstream.providers import ProviderRequest
 from chatstream.providers.registry import Providers
 from chatstream.providers.route.attempts import Route
 from chatstream.providers.route.cache import Answers
+from chatstream.providers.route.cached import CachedRoute
+from chatstream.providers.route.source import Source
 from chatstream.schemas import ReplacingTurnRequest, TurnRequest
 from chatstream.settings import Settings
 from chatstream.turns.admission import Admission, Slot
@@ -73,7 +75,11 @@ class Starting:
         return fields
 
     def reply(self, turn: LiveTurn, answers: Answers | None) -> Reply | None:
-        """Return the reply of the turn that was started; None where it was not by this request."""
+        """
+        Return the reply of the turn that was started; None where it was not by this request.
+
+        `answers` are looked into first, unless another answer is what is wanted.
+        """
         if self._taken is None:
             return None
         request = self._request
@@ -87,7 +93,10 @@ class Starting:
             max_tokens=request.max_tokens,
         )
         beginning = request.partial if isinstance(request, AgainRequest) else ""
-        return Reply(turn, fields, route, asked, self._settings, beginning, answers)
+        source: Source = route
+        if answers is not None and fields.get("kind") not in ("regenerate", "continue"):
+            source = CachedRoute(answers, turn.conversation.address.user_id, route)
+        return Reply(turn, fields, source, asked, self._settings, beginning)
 
     def leave(self) -> None:
         """Let go of what was taken, and not passed on to a reply."""

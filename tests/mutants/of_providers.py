@@ -40,10 +40,10 @@ DEFECTS = [
     ),
     Defect(
         "all-are-asked-although-nobody-has-time",
-        "providers/route/attempts.py",
-        ("        if wait >= room:\n            return None\n"),
-        "",
-        ("test_providers_attempts.py",),
+        "providers/route/plan.py",
+        "return Step(number, wait) if wait < room else None",
+        "return Step(number, wait)",
+        ("test_providers_plan.py",),
     ),
     Defect(
         "the-providers-stream-stays-open",

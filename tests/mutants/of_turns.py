@@ -215,7 +215,7 @@ DEFECTS = [
     Defect(
         "a-reply-that-never-began-keeps-its-place",
         "turns/reply.py",
-        "        (self._share or self._route).leave()\n",
+        "        self.source.leave()\n",
         "",
         ("test_turns_runner.py",),
     ),

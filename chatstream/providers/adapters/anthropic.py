@@ -2,58 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from math import inf
+from collections.abc import Sequence
 from os.path import commonprefix
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from chatstream.providers import Message, Piece, ProviderRequest, Reasoning, Text
-from chatstream.providers.http.client import ProviderClient
 from chatstream.providers.http.manners import Ways
 from chatstream.providers.http.parser import Asking, names_in, text_in, usage_of
+from chatstream.providers.http.provider import Access, Form, HttpProvider
 from chatstream.providers.http.reasons import Mark, mark_of
 
 DEFAULT_MAX_TOKENS: Final = 4096
 """Anthropic answers no request that does not say how long the answer may be."""
 
 
-class AnthropicProvider:
-    """The Anthropic API behind `base_url` (without a version)."""
-
-    def __init__(
-        self,
-        *,
-        base_url: str,
-        api_key: str,
-        model: str,
-        connect_timeout: float,
-        token_timeout: float = inf,
-        version: str = "2023-06-01",
-        name: str = "anthropic",
-    ) -> None:
-        self.name = name
-        self.model = model
-        self._client = ProviderClient(
-            name,
-            base_url,
-            api_key=api_key,
-            key_header="x-api-key",
-            headers={"anthropic-version": version},
-            connect_timeout=connect_timeout,
-            token_timeout=token_timeout,
-        )
-
-    def reply(self, request: ProviderRequest) -> AsyncGenerator[Piece, None]:
-        """Yield the answer's pieces; as `Provider.reply` promises."""
-        return self._client.reply(request, _asking)
-
-    async def models(self) -> list[str]:
-        """Return the names of its models."""
-        return names_in(await self._client.get("v1/models?limit=1000"), "data", "id")
-
-    async def aclose(self) -> None:
-        """Close the connections; running replies end with an error. Safe to call twice."""
-        await self._client.aclose()
+def provider(version: str = "2023-06-01", **access: Unpack[Access]) -> HttpProvider:
+    """Return the Anthropic API of a version behind a `base_url` (without one)."""
+    form = Form(
+        name="anthropic",
+        ask=_asking,
+        models_at="v1/models?limit=1000",
+        names=lambda listed: names_in(listed, "data", "id"),
+        key_header="x-api-key",
+        headers={"anthropic-version": version},
+    )
+    return HttpProvider(form, **access)
 
 
 class AnthropicAnswer:

@@ -2,55 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from math import inf
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final, Unpack
 from urllib.parse import quote
 
 from chatstream.providers import Message, Piece, ProviderRequest, Reasoning, Text, asked_to_go_on
-from chatstream.providers.http.client import ProviderClient
 from chatstream.providers.http.manners import Ways
 from chatstream.providers.http.parser import Asking, first_of, names_in, text_in, usage_of
+from chatstream.providers.http.provider import Access, Form, HttpProvider
 from chatstream.providers.http.reasons import Mark, mark_of
 
 
-class GeminiProvider:
-    """The Gemini API behind `base_url` (without a version)."""
-
-    def __init__(
-        self,
-        *,
-        base_url: str,
-        api_key: str,
-        model: str,
-        connect_timeout: float,
-        token_timeout: float = inf,
-        name: str = "gemini",
-    ) -> None:
-        self.name = name
-        self.model = model
-        self._client = ProviderClient(
-            name,
-            base_url,
-            api_key=api_key,
-            key_header="x-goog-api-key",
-            connect_timeout=connect_timeout,
-            token_timeout=token_timeout,
-        )
-
-    def reply(self, request: ProviderRequest) -> AsyncGenerator[Piece, None]:
-        """Yield the answer's pieces; as `Provider.reply` promises."""
-        return self._client.reply(request, _asking)
-
-    async def models(self) -> list[str]:
-        """Return the names of the models that can answer."""
-        listed = await self._client.get("v1beta/models?pageSize=1000")
-        names = names_in(listed, "models", "name", _can_answer)
-        return [name.removeprefix("models/") for name in names]
-
-    async def aclose(self) -> None:
-        """Close the connections; running replies end with an error. Safe to call twice."""
-        await self._client.aclose()
+def provider(**access: Unpack[Access]) -> HttpProvider:
+    """Return the Gemini API behind a `base_url` (without a version)."""
+    return HttpProvider(FORM, **access)
 
 
 class GeminiAnswer:
@@ -91,6 +56,11 @@ def _asking(request: ProviderRequest, _: Ways) -> Asking:
     return Asking(path, _body(request), GeminiAnswer())
 
 
+def _names(listed: dict[str, Any]) -> list[str]:
+    names = names_in(listed, "models", "name", _can_answer)
+    return [name.removeprefix("models/") for name in names]
+
+
 def _can_answer(model: dict[str, Any]) -> bool:
     methods = model.get("supportedGenerationMethods")
     return isinstance(methods, list) and "generateContent" in methods
@@ -121,3 +91,12 @@ def _contents(messages: Sequence[Message]) -> list[dict[str, Any]]:
             contents.append({"role": role, "parts": []})
         contents[-1]["parts"].append({"text": message.content})
     return contents
+
+
+FORM: Final = Form(
+    name="gemini",
+    ask=_asking,
+    models_at="v1beta/models?pageSize=1000",
+    names=_names,
+    key_header="x-goog-api-key",
+)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import http.client
 import re
 import time
-from collections.abc import AsyncGenerator, Sequence
-from math import inf
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, Unpack
 from urllib.parse import urlsplit
 
 import orjson
 
 from chatstream.providers import Piece, ProviderRequest, Reasoning, asked_to_go_on
-from chatstream.providers.http.client import ProviderClient
 from chatstream.providers.http.manners import Ways
 from chatstream.providers.http.parser import NDJSON, Asking, names_in, text_in, usage_of
+from chatstream.providers.http.provider import Access, Form, HttpProvider
 from chatstream.providers.http.reasons import Mark, mark_of
 from chatstream.providers.http.thinking import Thoughts
 
@@ -27,40 +26,10 @@ PROBE_SECONDS: Final = 0.15
 MAX_PROBE_BYTES: Final = 1024 * 1024
 
 
-class OllamaProvider:
-    """An Ollama at `address`, in any form that `OLLAMA_HOST` takes."""
-
-    def __init__(
-        self,
-        *,
-        address: str,
-        model: str,
-        connect_timeout: float,
-        token_timeout: float = inf,
-        name: str = "ollama",
-    ) -> None:
-        self.name = name
-        self.model = model
-        self._client = ProviderClient(
-            name,
-            base_url(address),
-            connect_timeout=connect_timeout,
-            token_timeout=token_timeout,
-            wire=NDJSON,
-            pull="ollama pull",
-        )
-
-    def reply(self, request: ProviderRequest) -> AsyncGenerator[Piece, None]:
-        """Yield the answer's pieces; as `Provider.reply` promises."""
-        return self._client.reply(request, _asking)
-
-    async def models(self) -> list[str]:
-        """Return the names of the models that it has."""
-        return names_in(await self._client.get("api/tags"), "models", "name")
-
-    async def aclose(self) -> None:
-        """Close the connections; running replies end with an error. Safe to call twice."""
-        await self._client.aclose()
+def provider(**access: Unpack[Access]) -> HttpProvider:
+    """Return an Ollama at a `base_url`, in any form that `OLLAMA_HOST` takes."""
+    access["base_url"] = base_url(access["base_url"])
+    return HttpProvider(FORM, **access)
 
 
 class OllamaAnswer:
@@ -162,3 +131,13 @@ def _body(request: ProviderRequest) -> dict[str, Any]:
     if options:
         body["options"] = options
     return body
+
+
+FORM: Final = Form(
+    name="ollama",
+    ask=_asking,
+    models_at="api/tags",
+    names=lambda listed: names_in(listed, "models", "name"),
+    wire=NDJSON,
+    pull="ollama pull",
+)

@@ -2,74 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from math import inf
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Unpack
 
 from chatstream.providers import Piece, ProviderRequest, Reasoning, Text, asked_to_go_on
-from chatstream.providers.http.client import ProviderClient
-from chatstream.providers.http.manners import PLAIN, Ways
+from chatstream.providers.http.address import Address
+from chatstream.providers.http.manners import Ways
 from chatstream.providers.http.parser import Asking, first_of, names_in, parts_in, text_in, usage_of
+from chatstream.providers.http.provider import Access, Form, HttpProvider
 from chatstream.providers.http.reasons import Mark, mark_of
 from chatstream.providers.http.thinking import Thoughts
 
+NAME: Final = "openai"
 
-class OpenAIProvider:
-    """An OpenAI API behind `base_url` (with its `/v1`); without a key for servers that ask none."""
 
-    def __init__(
-        self,
-        *,
-        base_url: str,
-        api_key: str,
-        model: str,
-        connect_timeout: float,
-        token_timeout: float = inf,
-        name: str = "openai",
-        prefill: bool = False,
-        finish_optional: bool = False,
-    ) -> None:
-        """
-        `prefill`: the server goes on from an assistant message at the end, as vLLM does.
-        `finish_optional`: it ends an answer with `[DONE]` alone.
-        """
-        self.name = name
-        self.model = model
-        self._prefill = prefill
-        self._finish_optional = finish_optional
-        self._client = ProviderClient(
-            name,
-            base_url,
-            api_key=api_key,
-            key_header="Authorization",
-            key_prefix="Bearer ",
-            connect_timeout=connect_timeout,
-            token_timeout=token_timeout,
-        )
+def provider(
+    *, prefill: bool = False, finish_optional: bool = False, **access: Unpack[Access]
+) -> HttpProvider:
+    """
+    Return an OpenAI API behind a `base_url` (with its `/v1`); without a key where none is asked.
+
+    Args:
+        prefill: The server goes on from an assistant message at the end, as vLLM does.
+        finish_optional: It ends an answer with `[DONE]` alone.
+    """
+    host = Address(access.get("name", NAME), access["base_url"]).host
+    form = Form(
+        name=NAME,
         # OpenAI's newer models refuse the old name; other servers know only that one.
-        self._max_tokens = (
-            "max_completion_tokens" if self._client.host == "api.openai.com" else "max_tokens"
-        )
+        ask=Asks(
+            "max_completion_tokens" if host == "api.openai.com" else "max_tokens",
+            prefill=prefill,
+            unsaid="other" if finish_optional else None,
+        ),
+        models_at="models",
+        names=lambda listed: names_in(listed, "data", "id"),
+        key_prefix="Bearer ",
+    )
+    return HttpProvider(form, **access)
 
-    def reply(self, request: ProviderRequest) -> AsyncGenerator[Piece, None]:
-        """Yield the answer's pieces; as `Provider.reply` promises."""
-        return self._client.reply(request, self._asking)
 
-    async def models(self) -> list[str]:
-        """Return the names of its models."""
-        return names_in(await self._client.get("models"), "data", "id")
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """
+    Puts requests in OpenAI's form, for one server.
 
-    async def aclose(self) -> None:
-        """Close the connections; running replies end with an error. Safe to call twice."""
-        await self._client.aclose()
+    Attributes:
+        max_tokens: What it calls this field.
+        prefill: It goes on from an assistant message at the end.
+        unsaid: What `[DONE]` means where no finish reason came before it.
+    """
 
-    def _asking(self, request: ProviderRequest, ways: Ways) -> Asking:
-        body = self._body(request, ways)
-        unsaid: Mark | None = "other" if self._finish_optional else None
-        return Asking("chat/completions", body, OpenAIAnswer(), unsaid)
+    max_tokens: str
+    prefill: bool = False
+    unsaid: Mark | None = None
 
-    def _body(self, request: ProviderRequest, ways: Ways = PLAIN) -> dict[str, Any]:
-        prefill = self._prefill and request.messages[-1].role == "assistant"
+    def __call__(self, request: ProviderRequest, ways: Ways) -> Asking:
+        """Return a request to the server, and what reads the answer to it."""
+        return Asking("chat/completions", self._body(request, ways), OpenAIAnswer(), self.unsaid)
+
+    def _body(self, request: ProviderRequest, ways: Ways) -> dict[str, Any]:
+        prefill = self.prefill and request.messages[-1].role == "assistant"
         asked = request.messages if prefill else asked_to_go_on(request.messages)
         messages = [{"role": m.role, "content": m.content} for m in asked]
         if request.system is not None:
@@ -84,7 +78,7 @@ class OpenAIProvider:
         if request.temperature is not None:
             body["temperature"] = request.temperature
         if request.max_tokens is not None:
-            body[ways.max_tokens or self._max_tokens] = request.max_tokens
+            body[ways.max_tokens or self.max_tokens] = request.max_tokens
         if request.stop:
             body["stop"] = list(request.stop)
         if prefill:

@@ -38,54 +38,51 @@ SHORTEST_IDLE: Final = 0.001
 
 
 class Pace:
-    """What the streams of one client have in common. For one event loop."""
+    """
+    What the streams of one client have in common. For one event loop.
+
+    Attributes:
+        next_look: When the streams are looked at again, by `time.perf_counter`.
+    """
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: list[asyncio.Future[None]] = []
-        self._busy = False
-        self._count = 0
+        self.next_look = 0.0
         self._since = 0.0
-        # What each task has read since, and which of them brought enough when it was last looked.
-        self._read: dict[int, int] = {}
-        self._fast: frozenset[int] = frozenset()
+        self._streams: set[Reads] = set()
+        self._left = 0  # tokens of streams that have left since
+        self._waiting: list[asyncio.Future[None]] = []
         self._idle: deque[asyncio.Future[None]] = deque()
         self._room = IDLE_BURST  # seconds for idle reads; below zero, they are owed
         self._filled = 0.0
 
-    def took(
-        self, tokens: int, size: int = 0, began: float = 0.0, idle: int = 0
-    ) -> asyncio.Future[None] | None:
-        """
-        Take note of what a read brought; return what to wait for before the next, if anything.
+    def join(self) -> Reads:
+        """Count a stream's reads from now on, until its `leave`."""
+        reads = Reads(self)
+        self._streams.add(reads)
+        return reads
 
-        Who stops waiting, cancelled, leaves nothing behind. One timer serves all who wait.
+    def leave(self, reads: Reads) -> None:
+        """Count a stream no more."""
+        if reads in self._streams:
+            self._streams.remove(reads)
+            self._left += reads.tokens
 
-        Args:
-            tokens: How many contents.
-            size: How many bytes.
-            began: When work on them began, by `time.perf_counter`.
-            idle: How many reads of this stream have brought no content, one after the other.
-        """
-        if size > USUAL_BYTES * tokens:
-            least = IDLE_SECONDS if idle > FEW_IDLE else 0.0
-            return self._took_idle(max(perf_counter() - began, least))
-        loop = self._loop
-        if loop is None:
-            loop = self._loop = asyncio.get_running_loop()
-        self._count += tokens
-        reader = id(asyncio.current_task(loop))
-        self._read[reader] = self._read.get(reader, 0) + tokens
-        elapsed = loop.time() - self._since
-        if elapsed > LOOK_SECONDS:
-            self._busy = self._count > BUSY_TOKENS * elapsed
-            self._count = 0
-            self._since += elapsed
-            most = SHARED_TOKENS * elapsed / BEAT_SECONDS
-            self._fast = frozenset(r for r, count in self._read.items() if count >= most)
-            self._read.clear()
-        if not self._busy or reader not in self._fast:
-            return None
+    def look(self, now: float) -> None:
+        """See how many tokens came since the last look, and which streams are to wait for beats."""
+        elapsed = now - self._since
+        streams = self._streams
+        count = self._left + sum(reads.tokens for reads in streams)
+        busy = count > BUSY_TOKENS * elapsed
+        most = SHARED_TOKENS * elapsed / BEAT_SECONDS
+        for reads in streams:
+            reads.waits = busy and reads.tokens >= most
+            reads.tokens = 0
+        self._left = 0
+        self._since, self.next_look = now, now + LOOK_SECONDS
+
+    def beat(self) -> asyncio.Future[None]:
+        """Return what ends with the next beat. One timer serves all who wait."""
+        loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_later(BEAT_SECONDS, self._beat)
         beat = loop.create_future()
@@ -98,7 +95,8 @@ class Pace:
             if not beat.done():
                 beat.set_result(None)
 
-    def _took_idle(self, seconds: float) -> asyncio.Future[None] | None:
+    def took_idle(self, seconds: float) -> asyncio.Future[None] | None:
+        """Count the time of a read without content; return its turn to read on, if it waits."""
         self._fill()
         self._room -= seconds
         if self._room > 0 and not self._idle:
@@ -127,3 +125,45 @@ class Pace:
                 turn.set_result(None)
         if self._idle:
             asyncio.get_running_loop().call_later(self._until_room(), self._let_one_read)
+
+
+class Reads:
+    """
+    One stream's reads, all that a token pays for: no look-up, and no clock but the reader's.
+
+    Attributes:
+        tokens: How many came since the last look.
+        waits: It brought enough at that look to wait for the beat.
+    """
+
+    __slots__ = ("_idle", "_pace", "tokens", "waits")
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._idle = 0  # reads without content, one after the other
+        self.tokens = 0
+        self.waits = False
+
+    def took(self, tokens: int, size: int, began: float) -> asyncio.Future[None] | None:
+        """
+        Count what a read brought; return what to wait for before the next, if anything.
+
+        A reader that stops waiting, cancelled, leaves nothing behind.
+
+        Args:
+            tokens: How many contents.
+            size: How many bytes.
+            began: When work on them began, by `time.perf_counter`.
+        """
+        self._idle = 0 if tokens else self._idle + 1
+        if size > USUAL_BYTES * tokens:
+            least = IDLE_SECONDS if self._idle > FEW_IDLE else 0.0
+            return self._pace.took_idle(max(perf_counter() - began, least))
+        self.tokens += tokens
+        if began > self._pace.next_look:
+            self._pace.look(began)
+        return self._pace.beat() if self.waits else None
+
+    def leave(self) -> None:
+        """Read no more. Safe to call again."""
+        self._pace.leave(self)

@@ -20,7 +20,7 @@ import httpx
 import orjson
 
 from chatstream.errors import ProviderError, ProviderTimeout, SettingsError
-from chatstream.providers import Finish, Piece, ProviderRequest, Text
+from chatstream.providers import Finish, Piece, ProviderRequest
 from chatstream.providers.http import failures, payloads, proxies
 from chatstream.providers.http.address import Address
 from chatstream.providers.http.answer_decoder import AnswerDecoder, NoAnswer
@@ -90,7 +90,6 @@ class ProviderClient:
         if secret:
             sent[key_header] = key_prefix + secret
         self._address = address
-        self.host = address.host
         self._barred = proxies.barred(name, address.base)
         self._pace = Pace()
         self._client = httpx.AsyncClient(
@@ -122,8 +121,8 @@ class ProviderClient:
         reading = Reading(
             self._report, response, answer, request, self._settle_seconds, stream.close
         )
-        decoder = AnswerDecoder()
-        size = idle = 0
+        decoder, reads = AnswerDecoder(), self._pace.join()
+        size = 0
         try:
             while not reading.done:
                 data = await stream.read()
@@ -132,13 +131,10 @@ class ProviderClient:
                     for piece in reading.pieces(payload):
                         yield piece
                         told += 1
-                        if type(piece) is Text:
-                            reading.spoken = True
                 if not data:
                     break
                 size += len(data)
-                idle = 0 if told else idle + 1
-                if (beat := self._pace.took(told, len(data), began, idle)) is not None:
+                if (beat := reads.took(told, len(data), began)) is not None:
                     await beat
             if reading.done:
                 await _drain(stream)
@@ -151,6 +147,7 @@ class ProviderClient:
                     yield piece
                 raise
         finally:
+            reads.leave()
             reading.leave()
             await response.aclose()
         for piece in reading.end():

@@ -52,7 +52,7 @@ class Reading:
         self._close = close
         self._settling: Settling | None = None
         self._halves: payloads.Halves | None = None
-        self._plain = False  # content has come, all characters whole: pieces pass as they are
+        self._plain = False  # text has come, all characters whole: pieces pass as they are
         self._begun = False
         self._before: Sequence[Piece] = ()
         self.done = False
@@ -127,14 +127,17 @@ class Reading:
         """Join halves, and keep what comes before any content: only the last of it counts."""
         if self._halves is not None:
             pieces = self._halves.join(pieces)
+        for piece in pieces:
+            if type(piece) is Text:
+                self.spoken = True
         if self._begun:
+            self._plain = self.spoken and self._halves is None
             return pieces
         content = any(isinstance(piece, Text | Reasoning) for piece in pieces)
         if not content and self.answer.finish is None:
             self._before = pieces[-1:] or self._before
             return ()
         self._begun = True
-        self._plain = self._halves is None
         return [*self._before, *pieces]
 
     def _settle(self, pieces: Sequence[Piece]) -> None:

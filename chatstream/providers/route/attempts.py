@@ -12,56 +12,25 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
 
 from chatstream.errors import ProviderError, ProviderTimeout, Unavailable
-from chatstream.providers import Finish, Piece, Provider, ProviderRequest, Reasoning, Text
+from chatstream.providers import Finish, Piece, ProviderRequest, Reasoning, Text
 from chatstream.providers.http.failures import MAX_RETRY_AFTER, without_end_mark
-from chatstream.providers.route.breaker import Breaker, Entry
-from chatstream.providers.route.concurrency import Limiter, Ticket
-from chatstream.providers.route.retry import Budget, backoff
+from chatstream.providers.route.breaker import Entry
+from chatstream.providers.route.concurrency import Ticket
+from chatstream.providers.route.plan import SHORT_WAIT, AttemptPlan
+from chatstream.providers.route.retry import Budget
+from chatstream.providers.route.target import Patience, Target, no_answer
 
 logger = logging.getLogger(__name__)
 
-SHORT_WAIT: Final = 1.0
-"""A provider that asks for less of a pause is waited for, its place held; seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A provider, the model that it is asked for, whether it is worth asking, and has room."""
-
-    provider: Provider
-    model: str
-    breaker: Breaker
-    limiter: Limiter
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """
-    How often and how long: `retries` of each target; seconds for one attempt, for all, and for
-    one's turn to come.
-    """
-
-    retries: int
-    first_token_timeout: float
-    start_timeout: float
-    queue_timeout: float
-
 
 class Route:
-    """
-    The targets of one turn, in order; for one reply. `leave` must follow `admit`.
+    """The targets of one turn, in order: the `Source` of one reply. `leave` must follow `admit`."""
 
-    Attributes:
-        name: The provider that is asked now, or answers.
-        model: Its model.
-        attempt: Which one it is, from 1; 0 before any.
-        due: When the attempt has lasted too long, in the loop's time; means nothing once content
-            has come. It never moves back.
-    """
+    cached = False
+    lookup: str | None = None
 
     def __init__(
         self,
@@ -74,13 +43,12 @@ class Route:
         self._targets = targets
         self._user_id = user_id
         self._first = 0
-        self._left = [patience.retries + 1] * len(targets)
         self._failure: ProviderError | None = None
         self._ticket: Ticket | None = None
         self._entry: Entry | None = None
         self._patience = patience
         self._budget = budget
-        self._random = random
+        self._plan = AttemptPlan(len(targets), patience.retries, budget, random)
         self._loop = asyncio.get_running_loop()
         self._scope: asyncio.Timeout | None = None
         self._start_due = self._loop.time() + patience.start_timeout
@@ -113,7 +81,7 @@ class Route:
             self._first = number
             return
         wait = min(target.breaker.wait() for target in self._targets)
-        code, message = _nobody(self._targets)
+        code, message = no_answer(self._targets)
         raise full or Unavailable(
             message, code=code, retry_after=math.ceil(min(wait, MAX_RETRY_AFTER))
         )
@@ -164,7 +132,7 @@ class Route:
             number = await self._next(number)
         if self._failure is not None:
             raise self._failure
-        code, message = _nobody(self._targets)
+        code, message = no_answer(self._targets)
         raise ProviderError(message, code=code, retryable=True)
 
     async def _may_ask(self, number: int) -> bool:
@@ -176,17 +144,17 @@ class Route:
         except Unavailable:
             admitted = False
         if not admitted:
-            self._left[number] = 0
+            self._plan.give_up(number)
             self._failure = self._failure or _overloaded(self._patience.queue_timeout)
             return False
-        self._entry = await _let_in(target.breaker)
+        self._entry = await target.enter()
         return self._entry is not None
 
     def _ask(self, number: int) -> None:
         target = self._targets[number]
         self.name, self.model = target.provider.name, target.model
         self.attempt += 1
-        self._left[number] -= 1
+        self._plan.asked(number)
         self.due = self._loop.time() + self._patience.first_token_timeout
 
     def _failed(self, number: int, failure: ProviderError) -> None:
@@ -196,43 +164,21 @@ class Route:
             extra={"provider": self.name, "attempt": self.attempt, "code": failure.code},
         )
         if failure.code in ("provider_auth", "provider_quota"):
-            self._left[number] = 0
+            self._plan.give_up(number)
         elif not failure.retryable:
             raise failure  # it is the request that was refused
         self._failure = failure
 
     async def _next(self, last: int) -> int | None:
-        """
-        Choose who is asked next, and wait for its time; None if there is nobody left to ask.
-
-        Whoever was asked last is asked again, if that can be soon; else the next who can be now;
-        else whoever can be soonest.
-        """
+        """Wait for the next attempt's time; return whom it asks, or None if there is none."""
+        pauses = [target.breaker.wait() for target in self._targets]
         after = self._failure.retry_after if self._failure is not None else None
-        waits = {
-            number: target.breaker.wait()
-            for number, target in enumerate(self._targets)
-            if self._left[number]
-        }
-        fresh = [n for n in waits if self._left[n] > self._patience.retries]
-        if last in waits and last not in fresh:
-            retry = self._patience.retries + 1 - self._left[last]
-            waits[last] = max(waits[last], backoff(retry, self._random, after))
-        others = [n for n in fresh if n > last and waits[n] < SHORT_WAIT]
-        if others and (waits.get(last, SHORT_WAIT) >= SHORT_WAIT or not self._budget.spend()):
-            return others[0]
-        number = last if others else min(waits, key=waits.__getitem__, default=None)
-        if number is None:
+        step = self._plan.next(last, pauses, self._start_due - self._loop.time(), after)
+        if step is None:
             return None
-        wait, room = waits[number], self._start_due - self._loop.time()
-        if not others and number not in fresh:
-            booked = self._budget.book(room)
-            wait = max(wait, room if booked is None else booked)
-        if wait >= room:
-            return None
-        self.due = self._loop.time() + wait + self._patience.first_token_timeout
-        await asyncio.sleep(wait)
-        return number
+        self.due = self._loop.time() + step.wait + self._patience.first_token_timeout
+        await asyncio.sleep(step.wait)
+        return step.number
 
     async def _begin(
         self, target: Target, pieces: AsyncGenerator[Piece, None]
@@ -270,25 +216,6 @@ class Route:
             target.breaker.began(self._entry)
             self._ticket.began()
         return outcome
-
-
-async def _let_in(breaker: Breaker) -> Entry | None:
-    while (entry := breaker.enter()) is None:
-        wait = breaker.wait()
-        if wait >= SHORT_WAIT:
-            return None
-        await asyncio.sleep(wait)
-    return entry
-
-
-def _nobody(targets: Sequence[Target]) -> tuple[str, str]:
-    """Return the code and the sentence of a turn that nobody is worth asking for."""
-    empty = [target.provider.name for target in targets if target.breaker.account.empty]
-    if not empty:
-        return "provider_unavailable", "No provider answers at the moment."
-    code = "provider_quota" if len(empty) == len(targets) else "provider_unavailable"
-    names = " and ".join(empty)
-    return code, f"No provider answers at the moment: no credit is left in the account at {names}."
 
 
 def _overloaded(seconds: float) -> ProviderError:

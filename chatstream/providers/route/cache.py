@@ -2,42 +2,25 @@
 Answers to first messages, kept for a while and shared while they are on their way.
 
 The same first message, asked of the same model in the same way, gets the answer that is kept; and
-where it is being answered, the two turns share one request, which closes when the last of them
-leaves it. Only an answer that came whole, from the provider that was asked, is kept.
+where it is being answered, the two turns share one request. Only an answer that came whole, from
+the provider that was asked, is kept.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import Final, NamedTuple
 
-from chatstream.errors import ChatstreamError
 from chatstream.providers import Finish, Piece, ProviderRequest, Reasoning, Text
-from chatstream.providers.http.failures import unforeseen
 from chatstream.providers.route.attempts import Route
-
-logger = logging.getLogger(__name__)
+from chatstream.providers.route.shared import SharedRequest
 
 ENTRY_BYTES: Final = 1000
 """What an answer takes besides its text."""
-
-
-class Way(Protocol):
-    """Who answers, as a reply tells of it; see `Route`."""
-
-    name: str
-    model: str
-    attempt: int
-    due: float
-
-    def expire(self) -> None:
-        """End the attempt that runs."""
-        ...
 
 
 class Question(NamedTuple):
@@ -53,21 +36,21 @@ class Question(NamedTuple):
     message: str
 
 
-class Kept:
-    """An answer that is kept, and the way to it: nobody is asked, in no time."""
+class CachedAnswer:
+    """An answer that is kept; it says who answers as a `Route` does, and nobody is asked."""
 
     attempt = 0
     due = math.inf
 
-    def __init__(self, flight: Flight, until: float) -> None:
-        self.name, self.model = flight.route.name, flight.route.model
-        self.users = flight.users
+    def __init__(self, question: Question, shared: SharedRequest, until: float) -> None:
+        self.name, self.model = shared.route.name, shared.route.model
+        self.users = shared.users
         self.until = until
-        text = "".join(piece.text for piece in flight.pieces if isinstance(piece, Text))
-        thoughts = "".join(piece.text for piece in flight.pieces if isinstance(piece, Reasoning))
+        text = "".join(piece.text for piece in shared.pieces if isinstance(piece, Text))
+        thoughts = "".join(piece.text for piece in shared.pieces if isinstance(piece, Reasoning))
         self.pieces: list[Piece] = [Reasoning(thoughts)] if thoughts else []
         self.pieces += [Text(text), Finish("stop")]
-        texts = (text, thoughts, flight.question.message, flight.question.system or "")
+        texts = (text, thoughts, question.message, question.system or "")
         self.size = ENTRY_BYTES + sum(len(part.encode()) for part in texts)
 
     def expire(self) -> None:
@@ -90,8 +73,8 @@ class Answers:
         self._most = most_bytes
         self._per_user = per_user
         self._clock = clock
-        self._kept: OrderedDict[Question, Kept] = OrderedDict()
-        self._flights: dict[Question, Flight] = {}
+        self._kept: OrderedDict[Question, CachedAnswer] = OrderedDict()
+        self._shared: dict[Question, SharedRequest] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.size = 0
 
@@ -112,7 +95,7 @@ class Answers:
             request.messages[0].content,
         )
 
-    def find(self, question: Question) -> Kept | None:
+    def find(self, question: Question) -> CachedAnswer | None:
         """Return the answer that is kept."""
         kept = self._kept.get(question)
         if kept is None:
@@ -123,29 +106,30 @@ class Answers:
         self._kept.move_to_end(question)
         return kept
 
-    def board(
+    def join(
         self, question: Question, user_id: str, route: Route, request: ProviderRequest
-    ) -> Flight:
+    ) -> SharedRequest:
         """Return the request that is under way, or send one by this route."""
-        flight = self._flights.get(question)
-        if flight is None:
-            flight = self._flights[question] = Flight(self, question, route, request)
-            self._tasks.add(flight.task)
-            flight.task.add_done_callback(self._tasks.discard)
-        flight.members += 1
-        flight.users.add(user_id)
-        return flight
+        shared = self._shared.get(question)
+        if shared is None:
+            shared = SharedRequest(route, request, partial(self._ended, question))
+            self._shared[question] = shared
+            self._tasks.add(shared.task)
+            shared.task.add_done_callback(self._tasks.discard)
+        shared.members += 1
+        shared.users.add(user_id)
+        return shared
 
-    def landed(self, flight: Flight, *, whole: bool) -> None:
-        """Take a request that is over, and keep its answer where that may be kept."""
-        if self._flights.get(flight.question) is not flight:
+    def _ended(self, question: Question, shared: SharedRequest, whole: bool) -> None:
+        """Keep the answer of a request that is over, where that may be kept."""
+        if self._shared.get(question) is not shared:
             return
-        del self._flights[flight.question]
-        route, question = flight.route, flight.question
+        del self._shared[question]
+        route = shared.route
         if whole and (route.name, route.model) == (question.provider, question.model):
-            self._keep(question, Kept(flight, self._clock() + self._ttl))
+            self._keep(question, CachedAnswer(question, shared, self._clock() + self._ttl))
 
-    def _keep(self, question: Question, kept: Kept) -> None:
+    def _keep(self, question: Question, kept: CachedAnswer) -> None:
         if kept.size > self._most:
             return
         self._kept[question] = kept
@@ -160,142 +144,10 @@ class Answers:
         """Drop all that this user's turns put here, and let no request of theirs add to it."""
         for question in [q for q, kept in self._kept.items() if user_id in kept.users]:
             self._drop(question)
-        for question in [q for q, flight in self._flights.items() if user_id in flight.users]:
-            del self._flights[question]
+        for question in [q for q, shared in self._shared.items() if user_id in shared.users]:
+            del self._shared[question]
 
     async def aclose(self) -> None:
         """Wait for requests that were left to have closed."""
         if self._tasks:
             await asyncio.wait(self._tasks)
-
-
-class Flight:
-    """
-    One request on behalf of all who ask the same.
-
-    Attributes:
-        pieces: What came so far.
-        members: How many turns wait for it.
-        users: Whose turns they are or were.
-        counted: A turn has counted its tokens, or will.
-        over: Nothing more comes: with `error`, or to the end mark.
-    """
-
-    def __init__(
-        self, answers: Answers, question: Question, route: Route, request: ProviderRequest
-    ) -> None:
-        self.question = question
-        self.route = route
-        self.pieces: list[Piece] = []
-        self.members = 0
-        self.users: set[str] = set()
-        self.counted = False
-        self.over = False
-        self.error: ChatstreamError | None = None
-        self._answers = answers
-        self._request = request
-        self._news = asyncio.Event()
-        self.task = asyncio.get_running_loop().create_task(self._run())
-
-    async def _run(self) -> None:
-        whole = False
-        try:
-            async with aclosing(self.route.reply(self._request)) as pieces:
-                async for piece in pieces:
-                    self.pieces.append(piece)
-                    whole = isinstance(piece, Finish) and piece.reason == "stop"
-                    self._tell()
-        except ChatstreamError as error:
-            self.error, whole = error, False
-        except Exception:
-            logger.exception("shared request failed")
-            self.error, whole = unforeseen(), False
-        finally:
-            self._end(whole and any(isinstance(piece, Text) for piece in self.pieces))
-
-    def _end(self, whole: bool = False) -> None:
-        self.over = True
-        self._answers.landed(self, whole=whole)
-        self.route.leave()
-        self._tell()
-
-    def _tell(self) -> None:
-        # Wakes all who wait now, and is unset for those who will.
-        self._news.set()
-        self._news.clear()
-
-    async def news(self) -> None:
-        """Wait for more, or the end."""
-        await self._news.wait()
-
-    def leave(self) -> bool:
-        """
-        Go: with the last one the request closes. A task may be cancelled before its start.
-
-        Returns whether its tokens are the caller's to count: the first's to leave when it is over,
-        else the last's.
-        """
-        self.members -= 1
-        if not (self.members or self.over):
-            self._end()
-            self.task.cancel()
-        counts = self.over and not self.counted
-        self.counted |= counts
-        return counts
-
-
-class Share:
-    """
-    One turn's part in an answer, in place of a `Route`'s `reply`.
-
-    Attributes:
-        way: Who answers.
-        cached: The answer was there, or another turn counts what its request took: it took no
-            tokens. Known once `reply` is closed.
-        lookup: What was found: hit, joined or miss; None before.
-    """
-
-    def __init__(self, answers: Answers, user_id: str, route: Route) -> None:
-        self._answers = answers
-        self._user_id = user_id
-        self._route = route
-        self._led = False
-        self.way: Way = route
-        self.cached = False
-        self.lookup: str | None = None
-
-    async def reply(self, request: ProviderRequest) -> AsyncGenerator[Piece, None]:
-        """Yield the answer's pieces; as `Route.reply`, which may be another turn's."""
-        question = self._answers.question(self._user_id, self._route, request)
-        if (kept := self._answers.find(question)) is not None:
-            self.way, self.cached, self.lookup = kept, True, "hit"
-            self._route.leave()
-            for piece in kept.pieces:
-                yield piece
-            return
-        flight = self._answers.board(question, self._user_id, self._route, request)
-        self._led = flight.route is self._route
-        self.way, self.lookup = flight.route, "miss" if self._led else "joined"
-        self.leave()
-        try:
-            async for piece in self._follow(flight):
-                yield piece
-        finally:
-            self.cached = not flight.leave()
-
-    async def _follow(self, flight: Flight) -> AsyncGenerator[Piece, None]:
-        seen = 0
-        while True:
-            while seen < len(flight.pieces):
-                yield flight.pieces[seen]
-                seen += 1
-            if flight.error is not None:
-                raise flight.error.with_traceback(None)
-            if flight.over:
-                return
-            await flight.news()
-
-    def leave(self) -> None:
-        """Let go of a route that was not needed. One that leads a request is that request's."""
-        if not self._led:
-            self._route.leave()
