@@ -28,7 +28,7 @@ from chatstream.log.files.store import open_log
 from chatstream.metrics import Metrics
 from chatstream.providers.registry import Providers, build
 from chatstream.providers.route.cache import Answers
-from chatstream.settings import Settings, load
+from chatstream.settings import Settings
 from chatstream.turns.runner import TurnRunner
 from chatstream.views.prices import load_prices
 from chatstream.web import conversations, events, page, status, turns, usage, versions, websocket
@@ -120,7 +120,7 @@ def create_app(
     Raises:
         SettingsError: A setting is wrong.
     """
-    return Chatstream(settings or load(), providers)
+    return Chatstream(settings or Settings.from_environment(), providers)
 
 
 def _answers(settings: Settings) -> Answers | None:

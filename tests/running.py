@@ -81,7 +81,7 @@ class Running:
             provider = Providers({provider.name: provider}, provider.name)
         self._providers = provider or Providers({"scripted": Scripted("Hello")}, "scripted")
         given = {"port": 0, "data_dir": data_dir, "rate_limit_chat": "0", "rate_limit_default": "0"}
-        self._settings = Settings(_env_file=None, **{**given, **settings})
+        self._settings = Settings(**{**given, **settings})
 
     def __enter__(self) -> Self:
         self.start()
