@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,7 +21,7 @@ from chatstream.providers.adapters.gemini import GeminiProvider
 from chatstream.providers.adapters.offline import Offline
 from chatstream.providers.adapters.ollama import OllamaProvider
 from chatstream.providers.adapters.openai import OpenAIProvider
-from chatstream.providers.custom import registered
+from chatstream.providers.custom import held, registered
 from chatstream.providers.local.provider import Local, availability
 from chatstream.providers.model_list import ModelList
 from chatstream.providers.route.attempts import Patience, Route, Target
@@ -42,12 +42,14 @@ class Providers:
     Attributes:
         default: Who answers when a turn names nobody.
         reason: Why, in half a sentence for the operator.
+        owned: Whether `aclose` closes them: `build` made them. Others are their owner's.
         limiters: How many requests each is asked at once; of those that were asked.
     """
 
     by_name: dict[str, Provider]
     default: str
     reason: str = ""
+    owned: bool = False
     limiters: dict[str, Limiter] = field(default_factory=dict, init=False, repr=False)
     _models: dict[str, ModelList] = field(default_factory=dict, init=False, repr=False)
     _breakers: Breakers = field(default_factory=Breakers, init=False, repr=False)
@@ -133,16 +135,31 @@ class Providers:
             provider.start()
 
     async def aclose(self) -> None:
-        """Release what they hold."""
+        """Ask nothing more, and release what those hold that are `owned`."""
         for models in self._models.values():
             await models.aclose()
         for provider in self.by_name.values():
-            if isinstance(provider, Closes):
+            if self.owned and isinstance(provider, Closes):
                 await provider.aclose()
 
 
 def _later(seconds: float, call: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_later(seconds, call)
+
+
+def lent(providers: Sequence[Provider], settings: Settings) -> Providers:
+    """
+    Return the providers that an application is given; the first is the default one.
+
+    Raises:
+        SettingsError: There is none, one of them cannot be used, or `PROVIDER` or `FALLBACKS`
+            names another; says why.
+    """
+    found = held(providers)
+    if not found:
+        raise SettingsError("providers: takes at least one")
+    chosen = _named(found, settings, {}) or (next(iter(found)), "it is given first")
+    return Providers(found, *chosen)
 
 
 def build(settings: Settings) -> Providers:
@@ -165,17 +182,24 @@ def build(settings: Settings) -> Providers:
         reasons["local"] = missing
     found["offline"] = Offline(reasons.get("local", "it was chosen by CHATSTREAM_PROVIDER"))
     found |= own
+    chosen = _named(found, settings, reasons) or _first(found, settings, reasons)
+    return Providers(found, *chosen, owned=True)
+
+
+def _named(
+    found: dict[str, Provider], settings: Settings, reasons: dict[str, str]
+) -> tuple[str, str] | None:
+    """Return the default one that the settings name, if any, once all that they name are found."""
     for name in settings.fallbacks:
         if name not in found:
             why = reasons.get(name, f"takes some of {', '.join(found)}")
             raise SettingsError(f"CHATSTREAM_FALLBACKS: {name}: {why}")
-    if settings.provider is not None:
-        if settings.provider not in found:
-            known = ", ".join(found)
-            why = reasons.get(settings.provider, f"takes one of {known}")
-            raise SettingsError(f"CHATSTREAM_PROVIDER: {settings.provider}: {why}")
-        return Providers(found, settings.provider, "CHATSTREAM_PROVIDER says so")
-    return Providers(found, *_first(found, settings, reasons))
+    if settings.provider is None:
+        return None
+    if settings.provider not in found:
+        why = reasons.get(settings.provider, f"takes one of {', '.join(found)}")
+        raise SettingsError(f"CHATSTREAM_PROVIDER: {settings.provider}: {why}")
+    return settings.provider, "CHATSTREAM_PROVIDER says so"
 
 
 def _with_keys(settings: Settings, found: dict[str, Provider], reasons: dict[str, str]) -> None:
