@@ -24,23 +24,61 @@ inside `log/` and `providers/` are drawn in their own `__init__.py` (`tests/test
     errors              every error that a caller can handle
 """
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from chatstream.app import Chatstream, create_app
+    from chatstream.errors import ProviderError, ProviderTimeout
+    from chatstream.providers import (
+        Finish,
+        Message,
+        Piece,
+        Provider,
+        ProviderRequest,
+        Reasoning,
+        Text,
+        Usage,
+    )
     from chatstream.settings import Settings
 
-__all__ = ["Chatstream", "Settings", "create_app"]
+    __version__: str
 
+__all__ = [
+    "Chatstream",
+    "Finish",
+    "Message",
+    "Piece",
+    "Provider",
+    "ProviderError",
+    "ProviderRequest",
+    "ProviderTimeout",
+    "Reasoning",
+    "Settings",
+    "Text",
+    "Usage",
+    "__version__",
+    "create_app",
+]
 
-def __getattr__(name: str) -> Any:
-    # Imported when first asked for: the local model's worker needs nothing of the server.
-    if name in ("Chatstream", "create_app"):
-        from chatstream import app
+_HOMES = {  # the others are in `providers`
+    "app": ("Chatstream", "create_app"),
+    "errors": ("ProviderError", "ProviderTimeout"),
+    "settings": ("Settings",),
+}
 
-        return getattr(app, name)
-    if name == "Settings":
-        from chatstream.settings import Settings
+if not TYPE_CHECKING:  # it would have every name that is asked for
 
-        return Settings
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        # Imported when first asked for: the local model's worker needs nothing of the server.
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("chatstream")
+        home = next((home for home, names in _HOMES.items() if name in names), "providers")
+        return getattr(import_module(f"chatstream.{home}"), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

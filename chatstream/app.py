@@ -4,18 +4,18 @@ The application: every part is built in one lifespan, and closed in reverse.
 `create_app` returns plain ASGI without global state. Mounted in another application, its lifespan
 is entered by that application's own::
 
-    chat = chatstream.create_app(settings)
+    chat = create_app(settings)
     app = Starlette(routes=[Mount("/chat", chat)], lifespan=chat.lifespan)
 
-Whoever serves that needs a limit on how long a stop waits (`--timeout-graceful-shutdown` of
+The server of that needs a limit on how long a stop waits (`--timeout-graceful-shutdown` of
 uvicorn): streams end when the lifespan does, and uvicorn waits for streams first.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -26,9 +26,10 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from chatstream.errors import ChatstreamError
 from chatstream.log.files.store import open_log
 from chatstream.metrics import Metrics
-from chatstream.providers.registry import Providers, build
+from chatstream.providers import Provider
+from chatstream.providers.registry import Providers, build, lent
 from chatstream.providers.route.cache import Answers
-from chatstream.settings import Settings, load
+from chatstream.settings import Settings
 from chatstream.turns.runner import TurnRunner
 from chatstream.views.prices import load_prices
 from chatstream.web import conversations, events, page, status, turns, usage, versions, websocket
@@ -72,16 +73,20 @@ class Chatstream(Starlette):
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
         """
-        Run the parts. `app` is whichever application enters it.
+        Run the parts. `app` is the application that enters it; one may enter it again after it
+        is left.
 
-        On leaving, running turns end as interrupted, durably, then streams are closed.
+        On leaving, running turns end as interrupted, durably, then streams are closed, then the
+        providers that were built here.
 
         Raises:
             DataFolderError, SettingsError: It cannot start.
         """
         settings = self.settings
-        providers = self._given or build(settings)
-        async with open_log(settings.data_dir, settings.fsync) as log:
+        async with AsyncExitStack() as opened:
+            providers = self._given or build(settings)
+            opened.push_async_callback(providers.aclose)
+            log = await opened.enter_async_context(open_log(settings.data_dir, settings.fsync))
             answers = _answers(settings)
             if answers is not None:
                 log.on_erased = answers.forget
@@ -106,21 +111,25 @@ class Chatstream(Starlette):
                 pulse.close()
                 if answers is not None:
                     await answers.aclose()
-                await providers.aclose()
 
 
 def create_app(
-    settings: Settings | None = None, *, providers: Providers | None = None
+    settings: Settings | None = None, *, providers: Sequence[Provider] | Providers | None = None
 ) -> Chatstream:
     """
-    Make an application; without `settings`, from the environment.
+    Make an application; without `settings`, from the environment and `.env`.
 
-    `providers` stand in for those that the settings name: an own adapter, or a scripted one.
+    Args:
+        providers: Stand in for those that the settings would have built. The first answers,
+            unless `settings.provider` names another. They are their owner's to close.
 
     Raises:
-        SettingsError: A setting is wrong.
+        SettingsError: A setting is wrong, or a provider cannot be used.
     """
-    return Chatstream(settings or load(), providers)
+    settings = settings or Settings.from_environment()
+    if providers is not None and not isinstance(providers, Providers):
+        providers = lent(providers, settings)
+    return Chatstream(settings, providers)
 
 
 def _answers(settings: Settings) -> Answers | None:

@@ -1,5 +1,5 @@
 """
-Settings: read once, from the environment and `.env`, frozen. The only reader of `os.environ`.
+Settings: frozen values, which `Settings.from_environment` reads from the environment and `.env`.
 
 `CHATSTREAM_<NAME>` for our own; a provider's settings keep their owner's names. The help beside
 each default is what `chatstream serve --help` and the README say.
@@ -9,10 +9,19 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from chatstream.errors import SettingsError
@@ -26,19 +35,18 @@ MAX_FRAME_TEXT = 900_000
 MAX_SYSTEM_CHARS = 32_000
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """
     Everything an operator can choose. Frozen; secrets are masked in `repr`.
 
+    The constructor reads nothing: what is not given has its default.
+
     Raises:
-        pydantic.ValidationError: From the constructor. `load` gives the readable form.
+        pydantic.ValidationError: From the constructor.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="CHATSTREAM_",
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
+    model_config = ConfigDict(
+        extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
         populate_by_name=True,
@@ -260,6 +268,23 @@ class Settings(BaseSettings):
             )
         return self
 
+    @classmethod
+    def from_environment(cls, **given: Any) -> Self:
+        """
+        Read the environment and `.env`; `given` values other than None win over both.
+
+        Raises:
+            SettingsError: Names each wrong setting and what it takes.
+            TypeError: There is no setting of a given name.
+        """
+        if unknown := given.keys() - cls.model_fields.keys():
+            raise TypeError(f"there is no setting {', '.join(sorted(unknown))}")
+        try:
+            read = _Environment(**{name: v for name, v in given.items() if v is not None})
+        except ValidationError as error:
+            raise SettingsError("; ".join(_told(error))) from None
+        return cls(**read.model_dump(exclude_unset=True))
+
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
@@ -305,19 +330,19 @@ def variable(name: str) -> str:
     return name if name.isupper() else f"CHATSTREAM_{name.upper()}"
 
 
-def load(**given: Any) -> Settings:
-    """
-    Read the settings; `given` ones (from the command line) win over the environment.
+def _told(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_url=False, include_context=False):
+        message = problem["msg"].removeprefix("Value error, ")
+        where = variable(str(problem["loc"][0])) if problem["loc"] else None
+        yield f"{where}: {message}" if where else message
 
-    Raises:
-        SettingsError: Names each wrong setting and what it takes.
-    """
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False, include_context=False):
-            message = problem["msg"].removeprefix("Value error, ")
-            where = variable(str(problem["loc"][0])) if problem["loc"] else None
-            lines.append(f"{where}: {message}" if where else message)
-        raise SettingsError("; ".join(lines)) from None
+
+class _Environment(BaseSettings, Settings):
+    """The settings as the environment gives them: the only reader of `os.environ`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CHATSTREAM_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",  # the variables of others
+    )

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tests.attach_client import Client
 
 NOW_MS = 1_764_000_000_000
-SETTINGS = Settings(_env_file=None)
+SETTINGS = Settings()
 METRICS = Metrics()
 LIMITS = Limits(SETTINGS)
 PROVIDERS = Providers({"scripted": Scripted("-")}, "scripted")

@@ -18,7 +18,7 @@ ADDRESS = Address("default", "default")
 
 def run_with(log: JsonlLog, provider: Provider, folder: Path, **settings: Any) -> TurnRunner:
     """Return a runner whose turns all go to this provider."""
-    given = Settings(_env_file=None, data_dir=folder, **settings)
+    given = Settings(data_dir=folder, **settings)
     return TurnRunner(log, Providers({"scripted": provider}, "scripted"), given, Metrics())
 
 

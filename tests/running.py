@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -79,9 +80,10 @@ class Running:
     ) -> None:
         if isinstance(provider, Scripted):
             provider = Providers({provider.name: provider}, provider.name)
-        self._providers = provider or Providers({"scripted": Scripted("Hello")}, "scripted")
-        given = {"port": 0, "data_dir": data_dir, "rate_limit_chat": "0", "rate_limit_default": "0"}
-        self._settings = Settings(_env_file=None, **{**given, **settings})
+        given = provider or Providers({"scripted": Scripted("Hello")}, "scripted")
+        self._providers = replace(given, owned=True)  # it stands in for what the settings name
+        own = {"port": 0, "data_dir": data_dir, "rate_limit_chat": "0", "rate_limit_default": "0"}
+        self._settings = Settings(**{**own, **settings})
 
     def __enter__(self) -> Self:
         self.start()

@@ -24,7 +24,7 @@ from tests.running import Running
 
 
 def made(data: Path, says: str = "Hello") -> chatstream.Chatstream:
-    settings = Settings(_env_file=None, data_dir=data)
+    settings = Settings(data_dir=data)
     return chatstream.create_app(
         settings, providers=Providers({"scripted": Scripted(says)}, "scripted")
     )

@@ -128,7 +128,7 @@ def test_answers_of_a_provider_over_http(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(store, "QUIET_CONVERSATIONS", 0)
     with Upstream() as upstream:
         given = {"openai_api_key": "k", "openai_base_url": upstream.openai_url}
-        providers = build(Settings(_env_file=None, provider="openai", **given))  # type: ignore[arg-type]
+        providers = build(Settings(provider="openai", **given))
         with Running(tmp_path / "data", providers) as server:
             found = left(server, lambda n: call(server, "POST", "/chat", message="x"))
 

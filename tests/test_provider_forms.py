@@ -170,7 +170,7 @@ async def test_every_fault_before_the_first_content_is_mended_by_asking_again(
     async def mended(number: int) -> tuple[list[Piece], int]:
         provider = make(form, upstream.url)
         provider._client._client.headers["X-Fault"] = str(number)
-        settings = Settings(_env_file=None)
+        settings = Settings()
         route = Providers({form: provider}, form).route(None, None, settings)
         answering = asyncio.create_task(_all(route))
         if faults[number] in SILENT:

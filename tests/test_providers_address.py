@@ -9,7 +9,7 @@ from chatstream.errors import ProviderError, SettingsError
 from chatstream.providers import Finish
 from chatstream.providers.http.address import Address
 from chatstream.providers.http.proxies import on_loopback, unusable
-from chatstream.settings import load
+from chatstream.settings import Settings
 from tests.asking import FORMS, answer, failure, make
 from tests.upstream import MODELS, Upstream
 
@@ -93,10 +93,10 @@ async def test_a_user_in_the_address_is_told_as_http_does(upstream: Upstream) ->
 def test_the_setting_takes_a_query(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_BASE_URL", "HTTPS://x.example/v1?api-version=1")
-    assert load().openai_base_url == "HTTPS://x.example/v1?api-version=1"
+    assert Settings.from_environment().openai_base_url == "HTTPS://x.example/v1?api-version=1"
     monkeypatch.setenv("OPENAI_BASE_URL", "http://?x")
     with pytest.raises(SettingsError, match="OPENAI_BASE_URL"):
-        load()
+        Settings.from_environment()
 
 
 # Proxies

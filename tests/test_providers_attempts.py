@@ -45,7 +45,7 @@ class Asking:
     def __init__(self, *providers: Scripted, **given: object) -> None:
         self.providers = Providers({p.name: p for p in providers}, providers[0].name)
         names = tuple(p.name for p in providers[1:])
-        self.settings = Settings(_env_file=None, **({"fallbacks": names} | given))  # type: ignore[arg-type]
+        self.settings = Settings(**({"fallbacks": names} | given))
 
     def route(self, model: str | None = None) -> Route:
         return self.providers.route(None, model, self.settings)

@@ -23,7 +23,7 @@ class Asking:
     def __init__(self, provider: Scripted, **given: Any) -> None:
         self.now = 0.0
         self.providers = Providers({p.name: p for p in (provider,)}, provider.name)
-        self.settings = Settings(_env_file=None, retries=0)
+        self.settings = Settings(retries=0)
         options = {"per_user": True, "most_bytes": 100_000} | given
         self.answers = Answers(60, clock=lambda: self.now, **options)
 

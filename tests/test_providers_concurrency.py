@@ -471,7 +471,7 @@ class Bounded(Scripted):
 def routes(*providers: Scripted, **given: Any) -> Any:
     known = Providers({p.name: p for p in providers}, providers[0].name)
     names = tuple(p.name for p in providers[1:])
-    settings = Settings(_env_file=None, **({"fallbacks": names} | given))
+    settings = Settings(**({"fallbacks": names} | given))
 
     def route(user_id: str = "ada") -> Route:
         return known.route(None, None, settings, user_id)

@@ -24,7 +24,7 @@ from chatstream.providers import (
 from chatstream.providers.built_in import BUILT_IN
 from chatstream.providers.custom import Registered, registered
 from chatstream.providers.registry import build
-from chatstream.settings import load
+from chatstream.settings import Settings
 from tests.running import Running
 
 pytestmark = pytest.mark.anyio
@@ -189,17 +189,17 @@ async def test_it_answers_where_it_is_named_and_never_by_default(
 ) -> None:
     monkeypatch.setenv("CHATSTREAM_PROVIDERS", "birds:Parrot, Big=birds:Named")
     with pytest.raises(SettingsError, match="'Big'"):
-        build(load())
+        build(Settings.from_environment())
     monkeypatch.setenv("CHATSTREAM_PROVIDERS", "birds:Parrot, big=birds:Named")
 
-    assert build(load(provider="big", fallbacks=("parrot",))).default == "big"
+    assert build(Settings.from_environment(provider="big", fallbacks=("parrot",))).default == "big"
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    found = build(load())
+    found = build(Settings.from_environment())
     await found.aclose()
     assert found.default == "openai"
     assert {"parrot", "big"} < set(found.by_name)
     with pytest.raises(SettingsError, match="CHATSTREAM_FALLBACKS: eagle: takes some of .*parrot"):
-        build(load(fallbacks=("eagle",)))
+        build(Settings.from_environment(fallbacks=("eagle",)))
 
 
 # ---- served, with all that the others have
@@ -207,7 +207,7 @@ async def test_it_answers_where_it_is_named_and_never_by_default(
 
 def served(tmp_path: Path, providers: str, provider: str, **given: Any) -> Running:
     own = tuple(providers.split(","))
-    found = build(load(providers=own, provider=provider, **given))
+    found = build(Settings.from_environment(providers=own, provider=provider, **given))
     return Running(tmp_path / "data", found, **given)
 
 

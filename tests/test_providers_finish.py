@@ -280,7 +280,7 @@ async def test_done_alone_is_an_end_where_the_settings_say_so(upstream: Upstream
 async def test_the_settings_say_so(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", upstream.openai_url)
     monkeypatch.setenv("OPENAI_FINISH_REASON", "Optional")
-    settings = Settings(_env_file=None, provider="openai", no_model=True, token_timeout=0.4)
+    settings = Settings.from_environment(provider="openai", no_model=True, token_timeout=0.4)
     providers = build(settings)
     try:
         assert await answer(providers.get(None), "!tokens=1 done") == [*texts(1), Finish("other")]

@@ -107,7 +107,7 @@ async def test_a_connection_that_is_not_accepted_in_time_is_a_timeout(form: str)
 async def test_a_server_that_accepts_and_says_nothing_has_its_time_for_the_first_token() -> None:
     async def wait(form: str, url: str) -> ProviderError:
         provider = make(form, url, connect_timeout=0.1)
-        settings = Settings(_env_file=None, retries=0)
+        settings = Settings(retries=0)
         route = Providers({form: provider}, form).route(None, None, settings)
         asyncio.get_running_loop().call_later(0.2, route.expire)
         with pytest.raises(ProviderError) as caught:

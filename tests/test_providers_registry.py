@@ -6,7 +6,7 @@ import pytest
 from chatstream.errors import SettingsError
 from chatstream.providers.adapters import ollama
 from chatstream.providers.registry import Providers, build
-from chatstream.settings import Settings, load
+from chatstream.settings import Settings
 from tests.upstream import MODELS, Upstream
 
 pytestmark = pytest.mark.anyio
@@ -34,7 +34,7 @@ def at_default_address(monkeypatch: pytest.MonkeyPatch) -> Iterator[Upstream]:
 
 
 async def built(**given: object) -> Providers:
-    providers = build(load(**given))
+    providers = build(Settings.from_environment(**given))
     await providers.aclose()
     return providers
 

@@ -538,10 +538,8 @@ def test_an_address_has_its_own_bound(tmp_path: Path) -> None:
 
 
 def test_on_loopback_an_address_has_no_bound_unless_it_is_set(tmp_path: Path) -> None:
-    assert not Settings(_env_file=None).limited("max_connections_per_address")
-    assert Settings(_env_file=None, host="0.0.0.0", insecure=True).limited(
-        "max_connections_per_address"
-    )
+    assert not Settings().limited("max_connections_per_address")
+    assert Settings(host="0.0.0.0", insecure=True).limited("max_connections_per_address")
 
 
 def test_the_limit_of_descriptors_is_raised_and_some_are_kept_back() -> None:
@@ -552,11 +550,11 @@ def test_the_limit_of_descriptors_is_raised_and_some_are_kept_back() -> None:
         assert raise_limit() == hard == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    settings = Settings(_env_file=None)
+    settings = Settings()
     assert places(settings, 1024) == 512
     assert 18_000 < places(settings, 20_000) < 19_500
-    assert places(Settings(_env_file=None, max_connections=50), 20_000) == 50
-    assert places(Settings(_env_file=None, max_connections=5000), 1024) == 512
+    assert places(Settings(max_connections=50), 20_000) == 50
+    assert places(Settings(max_connections=5000), 1024) == 512
 
 
 # ---- HTTP/1.0, and answers that are the last

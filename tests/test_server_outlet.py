@@ -245,7 +245,7 @@ def test_a_server_that_hangs_ends_although_nobody_reads_what_it_says(tmp_path: P
 
 HANGS = """
 import threading
-from chatstream import server
+from chatstream.server import server
 from chatstream.server.logs import set_up
 set_up("info", "text")
 threading.Timer(0.1, server._exit_now).start()

@@ -142,7 +142,7 @@ def test_while_turns_end_readers_of_every_kind_come_go_and_read_on(data: Path) -
 NEVER_ENDING = """
 import asyncio, sys
 from pathlib import Path
-from chatstream import server
+from chatstream.server import server
 from chatstream.app import create_app
 from chatstream.providers.registry import Providers
 from chatstream.providers.adapters.scripted import Scripted
@@ -156,7 +156,7 @@ async def deaf():
             pass
 
 server.EXIT_SECONDS = 0.5
-settings = Settings(_env_file=None, port=0, data_dir=Path(sys.argv[1]), drain_timeout=0)
+settings = Settings(port=0, data_dir=Path(sys.argv[1]), drain_timeout=0)
 provider = Scripted("a", deaf)
 app = create_app(settings, providers=Providers({provider.name: provider}, provider.name))
 server.serve(app, lambda url: print(url, flush=True))
@@ -189,7 +189,7 @@ def test_a_start_that_hangs_exits_all_the_same(data: Path, monkeypatch: pytest.M
     exited = threading.Event()
     monkeypatch.setattr("chatstream.server.server.EXIT_SECONDS", 0.01)
     monkeypatch.setattr("chatstream.server.server._exit_now", exited.set)
-    app = create_app(Settings(_env_file=None, data_dir=data, provider="offline"))
+    app = create_app(Settings(data_dir=data, provider="offline"))
 
     Server(app, print).handle_exit(signal.SIGINT, None)
 

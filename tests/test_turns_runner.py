@@ -307,7 +307,7 @@ async def test_a_start_that_was_taken_stands_when_its_provider_is_gone(
     gate = asyncio.Event()
     own = Scripted("a", gate, name="own")
     providers = Providers({"own": own, "scripted": Scripted("b")}, "scripted")
-    settings = Settings(_env_file=None, data_dir=tmp_path)
+    settings = Settings(data_dir=tmp_path)
     runner = TurnRunner(log, providers, settings, Metrics())
     turn = await runner.start(asked(provider="own"))
     del providers.by_name["own"]

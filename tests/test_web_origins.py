@@ -22,7 +22,7 @@ FRIEND = "https://friend.example"
 
 
 def origins(**settings: object) -> Origins:
-    return Origins(Settings(_env_file=None, **settings))  # type: ignore[arg-type]
+    return Origins(Settings(**settings))
 
 
 @pytest.mark.parametrize(

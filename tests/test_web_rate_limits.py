@@ -27,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def made(**settings: object) -> Limits:
-    return Limits(Settings(_env_file=None, **settings))  # type: ignore[arg-type]
+    return Limits(Settings(**settings))
 
 
 @pytest.mark.anyio

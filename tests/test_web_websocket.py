@@ -513,7 +513,7 @@ def test_a_client_that_does_not_read_is_asked_no_more_and_then_dropped(
 @pytest.mark.anyio
 async def test_httpx_ws_is_served_in_process(tmp_path: Path) -> None:
     app = create_app(
-        Settings(_env_file=None, data_dir=tmp_path),
+        Settings(data_dir=tmp_path),
         providers=Providers({"scripted": Scripted("Hello")}, "scripted"),
     )
     socket: AsyncWebSocketSession

@@ -96,7 +96,7 @@ async def _round(read: Read, streams: int, script: Script) -> float:
 def _adapter(provider: Provider) -> Read:
     """Read as a turn does: adapter, breaker, concurrency limit, retries."""
     providers = Providers({provider.name: provider}, provider.name)
-    settings = Settings(_env_file=None)
+    settings = Settings()
 
     async def read(script: Script) -> str:
         route = providers.route(None, script.model, settings)

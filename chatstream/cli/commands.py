@@ -20,7 +20,7 @@ from chatstream.errors import ChatstreamError, InvalidRequest
 from chatstream.providers.registry import Providers, build
 from chatstream.server.logs import set_up
 from chatstream.server.server import serve as run_server
-from chatstream.settings import Settings, load
+from chatstream.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 USAGE_ERROR = 2
@@ -55,7 +55,7 @@ def setting(name: str, *flags: str, **options: Any) -> Callable[[F], F]:
 def serve(**given: Any) -> None:
     """Serve chats; settings not given come from the environment and from .env."""
     try:
-        settings = load(**given)
+        settings = Settings.from_environment(**given)
         set_up(settings.log_level, settings.log_format, settings.log_content)
         if settings.providers:
             # Last: a file that happens to lie there takes nothing's place.
@@ -117,7 +117,7 @@ def import_(history: Path, feedback: Path | None, skipped: Path | None, **given:
     No server may be running on the data folder.
     """
     try:
-        done = import_files(load(**given).data_dir, history, feedback, skipped)
+        done = import_files(Settings.from_environment(**given).data_dir, history, feedback, skipped)
     except InvalidRequest as error:
         lines = [f"{e['field']}: {e['message']}" for e in error.errors]
         few = len(lines) == 1
@@ -137,7 +137,7 @@ def import_(history: Path, feedback: Path | None, skipped: Path | None, **given:
 def export_(user: str, conversation: str | None, form: Format, **given: Any) -> None:
     """Write out what USER has; a server may be running."""
     try:
-        for part in export(load(**given).data_dir, user, conversation, form):
+        for part in export(Settings.from_environment(**given).data_dir, user, conversation, form):
             sys.stdout.buffer.write(part)
     except ChatstreamError as error:
         fail(error.message)
@@ -153,7 +153,7 @@ def fsck(repairs: bool, **given: Any) -> None:
     Exit status: 0 nothing is wrong, 1 something is, or was before the repair, 2 it cannot be said.
     """
     try:
-        root = load(**given).data_dir
+        root = Settings.from_environment(**given).data_dir
         problems = repair(root) if repairs else check(root)
     except ChatstreamError as error:
         fail(error.message)

@@ -95,16 +95,17 @@ Piece: TypeAlias = Text | Reasoning | Usage | Finish
 
 
 class Provider(Protocol):
-    """
-    One LLM service. Safe to use from many turns at once.
+    """One LLM service. Safe to use from many turns at once. An attribute does as a property."""
 
-    Attributes:
-        name: The name in settings, events and `/providers`.
-        model: The model that answers when a turn names none.
-    """
+    @property
+    def name(self) -> str:
+        """The name in settings, events and `/providers`."""
+        ...
 
-    name: str
-    model: str
+    @property
+    def model(self) -> str:
+        """The model that answers when a turn names none."""
+        ...
 
     def reply(self, request: ProviderRequest) -> AsyncGenerator[Piece, None]:
         """

@@ -1,8 +1,9 @@
 """
-Providers of one's own, from a Python path: `CHATSTREAM_PROVIDERS=[name=]module:Class`.
+Providers of one's own: given to `create_app`, or made from a Python path of
+`CHATSTREAM_PROVIDERS=[name=]module:Class`.
 
-Each is made once, by calling what the path names without arguments: a class, or a function that
-returns a provider. It has the one method of `Provider`; `name`, `model`, `models` and `aclose` may
+What a path names is called once, without arguments: a class, or a function that returns a
+provider. It has the one method of `Provider`; `name`, `model`, `models` and `aclose` may
 be there. What it raises and yields is held to the protocol here, so that retries, the breaker and
 the timers treat it as any other.
 """
@@ -52,65 +53,95 @@ def registered(entries: Sequence[str], taken: Container[str]) -> dict[str, Provi
     """
     found: dict[str, Provider] = {}
     for entry in entries:
+        where = f"CHATSTREAM_PROVIDERS: {entry}"
         match = _ENTRY.fullmatch(entry)
         if match is None:
-            raise _wrong(entry, "must be of the form module:Class, or name=module:Class")
-        made = _make(entry, _find(entry, match["module"], match["path"]))
+            raise _wrong(where, "must be of the form module:Class, or name=module:Class")
+        made = _make(where, _find(where, match["module"], match["path"]))
         name = match["name"] if match["name"] is not None else _own_name(made)
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise _wrong(
-                entry,
-                f"the name {name!r}: takes up to 64 of a-z, 0-9, _ and -, and a letter first; "
-                "name=module:Class gives another",
-            )
+        _check_name(where, name, "name=module:Class")
         if name in taken or name in found:
             whose = "a built-in provider" if name in taken else "another of these"
             raise _wrong(
-                entry, f"{name} is the name of {whose}; name=module:Class gives a different one"
+                where, f"{name} is the name of {whose}; name=module:Class gives a different one"
             )
         found[name] = Registered(name, made)
     return found
 
 
-def _find(entry: str, module: str, path: str) -> Callable[[], Any]:
+def held(providers: Sequence[Provider]) -> dict[str, Provider]:
+    """
+    Return given providers by name, each held to the protocol.
+
+    A provider's name is its own `name`, else its class's in lower case.
+
+    Raises:
+        SettingsError: One of them cannot be used, or two have one name.
+    """
+    found: dict[str, Provider] = {}
+    for provider in providers:
+        where = f"providers: {type(provider).__name__}"
+        _check(where, provider)
+        name = _own_name(provider)
+        _check_name(where, name, "its attribute `name`")
+        if name in found:
+            raise _wrong(where, f"{name} is the name of another of these")
+        found[name] = Registered(name, provider)
+    return found
+
+
+def _check_name(where: str, name: Any, remedy: str) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise _wrong(
+            where,
+            f"the name {name!r}: takes up to 64 of a-z, 0-9, _ and -, and a letter first; "
+            f"{remedy} gives another",
+        )
+
+
+def _find(where: str, module: str, path: str) -> Callable[[], Any]:
     try:
         target = operator.attrgetter(path)(importlib.import_module(module))
     except ModuleNotFoundError as error:
         if error.name and f"{module}.".startswith(f"{error.name}."):
-            raise _wrong(entry, f"there is no module {error.name}") from error
-        raise _wrong(entry, f"{module} cannot be imported: {_told(error)}") from error
+            raise _wrong(where, f"there is no module {error.name}") from error
+        raise _wrong(where, f"{module} cannot be imported: {_told(error)}") from error
     except AttributeError as error:
         if error.name and error.name in path.split("."):
-            raise _wrong(entry, f"{module} has no {path}") from error
-        raise _wrong(entry, f"{module} cannot be imported: {_told(error)}") from error
+            raise _wrong(where, f"{module} has no {path}") from error
+        raise _wrong(where, f"{module} cannot be imported: {_told(error)}") from error
     except Exception as error:
-        raise _wrong(entry, f"{module} cannot be imported: {_told(error)}") from error
+        raise _wrong(where, f"{module} cannot be imported: {_told(error)}") from error
     if not callable(target):
-        raise _wrong(entry, "is neither a class nor a function that makes a provider")
+        raise _wrong(where, "is neither a class nor a function that makes a provider")
     return target  # type: ignore[no-any-return]  # callable, and what it makes is checked
 
 
-def _make(entry: str, target: Callable[[], Any]) -> Any:
+def _make(where: str, target: Callable[[], Any]) -> Any:
     try:
         made = target()
     except Exception as error:
-        raise _wrong(entry, f"cannot be made: {_told(error)}") from error
+        raise _wrong(where, f"cannot be made: {_told(error)}") from error
     if inspect.iscoroutine(made):
         made.close()  # an async factory: nobody would await it
+    _check(where, made)
+    return made
+
+
+def _check(where: str, made: Any) -> None:
     reply = getattr(made, "reply", None)
     if not callable(reply):
-        raise _wrong(entry, f"wrong protocol: {type(made).__name__} has no method `reply`")
+        raise _wrong(where, f"wrong protocol: {type(made).__name__} has no method `reply`")
     if inspect.iscoroutinefunction(reply) or inspect.isgeneratorfunction(reply):
         raise _wrong(
-            entry, "wrong protocol: `reply` must be an async generator: `async def` with `yield`"
+            where, "wrong protocol: `reply` must be an async generator: `async def` with `yield`"
         )
     try:
         inspect.signature(reply).bind(None)
     except TypeError as error:
         raise _wrong(
-            entry, f"wrong protocol: `reply` must take one argument, the request: {error}"
+            where, f"wrong protocol: `reply` must take one argument, the request: {error}"
         ) from error
-    return made
 
 
 def _own_name(made: Any) -> Any:
@@ -121,8 +152,8 @@ def _told(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _wrong(entry: str, message: str) -> SettingsError:
-    return SettingsError(f"CHATSTREAM_PROVIDERS: {entry}: {message}")
+def _wrong(where: str, message: str) -> SettingsError:
+    return SettingsError(f"{where}: {message}")
 
 
 class Failed(Exception):

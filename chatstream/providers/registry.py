@@ -7,12 +7,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from chatstream.errors import BadRequest, SettingsError
 from chatstream.providers import Bounded, Closes, Provider, built_in
-from chatstream.providers.custom import registered
+from chatstream.providers.custom import held, registered
 from chatstream.providers.local.provider import Local
 from chatstream.providers.model_list import ModelList
 from chatstream.providers.route.attempts import Route
@@ -32,12 +32,14 @@ class Providers:
     Attributes:
         default: Who answers when a turn names nobody.
         reason: Why, in half a sentence for the operator.
+        owned: Whether `aclose` closes them: `build` made them. Others are their owner's.
         limiters: How many requests each is asked at once; of those that were asked.
     """
 
     by_name: dict[str, Provider]
     default: str
     reason: str = ""
+    owned: bool = False
     limiters: dict[str, Limiter] = field(default_factory=dict, init=False, repr=False)
     _models: dict[str, ModelList] = field(default_factory=dict, init=False, repr=False)
     _breakers: Breakers = field(default_factory=Breakers, init=False, repr=False)
@@ -123,16 +125,31 @@ class Providers:
             provider.start()
 
     async def aclose(self) -> None:
-        """Release what they hold."""
+        """Ask nothing more, and release what those hold that are `owned`."""
         for models in self._models.values():
             await models.aclose()
         for provider in self.by_name.values():
-            if isinstance(provider, Closes):
+            if self.owned and isinstance(provider, Closes):
                 await provider.aclose()
 
 
 def _later(seconds: float, call: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_later(seconds, call)
+
+
+def lent(providers: Sequence[Provider], settings: Settings) -> Providers:
+    """
+    Return the providers that an application is given; the first is the default one.
+
+    Raises:
+        SettingsError: There is none, one of them cannot be used, or `PROVIDER` or `FALLBACKS`
+            names another; says why.
+    """
+    found = held(providers)
+    if not found:
+        raise SettingsError("providers: takes at least one")
+    chosen = _named(found, settings, {}) or (next(iter(found)), "it is given first")
+    return Providers(found, *chosen)
 
 
 def build(settings: Settings) -> Providers:
@@ -146,15 +163,22 @@ def build(settings: Settings) -> Providers:
     own = registered(settings.providers, built_in.BUILT_IN)
     found = built_in.find(settings)
     by_name = found.by_name | own
-    known = ", ".join(by_name)
-    for other in settings.fallbacks:
-        if other not in by_name:
-            why = found.missing.get(other, f"takes some of {known}")
-            raise SettingsError(f"CHATSTREAM_FALLBACKS: {other}: {why}")
-    name = settings.provider
-    if name is None:
-        return Providers(by_name, found.default, found.reason)
-    if name not in by_name:
-        why = found.missing.get(name, f"takes one of {known}")
-        raise SettingsError(f"CHATSTREAM_PROVIDER: {name}: {why}")
-    return Providers(by_name, name, "CHATSTREAM_PROVIDER says so")
+    chosen = _named(by_name, settings, found.missing) or (found.default, found.reason)
+    return Providers(by_name, *chosen, owned=True)
+
+
+def _named(
+    found: Mapping[str, Provider], settings: Settings, missing: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """Return the default one that the settings name, if any, once all that they name are found."""
+    known = ", ".join(found)
+    for name in settings.fallbacks:
+        if name not in found:
+            why = missing.get(name, f"takes some of {known}")
+            raise SettingsError(f"CHATSTREAM_FALLBACKS: {name}: {why}")
+    if settings.provider is None:
+        return None
+    if settings.provider not in found:
+        why = missing.get(settings.provider, f"takes one of {known}")
+        raise SettingsError(f"CHATSTREAM_PROVIDER: {settings.provider}: {why}")
+    return settings.provider, "CHATSTREAM_PROVIDER says so"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+import chatstream
 from chatstream.log.files.records import Json
 from chatstream.schemas import (
     TURN_ID,
@@ -125,7 +125,7 @@ def document(root_path: str, providers: Iterable[str], max_message_chars: int) -
     }
     return {
         "openapi": "3.1.0",
-        "info": {"title": "chatstream", "version": version("chatstream")},
+        "info": {"title": "chatstream", "version": chatstream.__version__},
         "servers": [{"url": root_path or "/"}],
         "paths": paths,
         "components": {"schemas": {**schemas["$defs"], **SCHEMAS}, "headers": headers},
