@@ -142,7 +142,7 @@ def test_while_turns_end_readers_of_every_kind_come_go_and_read_on(data: Path) -
 NEVER_ENDING = """
 import asyncio, sys
 from pathlib import Path
-from chatstream import server
+from chatstream.server import server
 from chatstream.app import create_app
 from chatstream.providers.registry import Providers
 from chatstream.providers.adapters.scripted import Scripted

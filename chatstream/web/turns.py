@@ -16,9 +16,9 @@ from chatstream.schemas import Addressed, ReplacingTurnRequest, TurnRequest
 from chatstream.turns.runner import EndedTurn
 from chatstream.turns.terminal import told
 from chatstream.views.subscriber import Start, start_of_turn
-from chatstream.web import problems
+from chatstream.web import problems, wire
 from chatstream.web.requests import body, count, cursor, json, query, turn_body, turn_path
-from chatstream.web.sse import CutStream, EndedStream, EventStream, LogStream
+from chatstream.web.sse import CutStream, LogStream, opened
 from chatstream.web.state import Services, services_of
 
 Turn = LiveTurn | EndedTurn
@@ -195,7 +195,7 @@ async def _stream(
     if headers is None and after and not where.reset and where.after >= turn.terminal["id"]:
         return Response(status_code=204)  # a browser's EventSource, and no other client, knows it
     pair = [(EventId(event["id"]), orjson.dumps(event)) for event in (turn.started, turn.terminal)]
-    return EndedStream(services, address, where, pair, headers)
+    return _whole(services, address, where, pair, headers)
 
 
 def _gone(
@@ -204,9 +204,24 @@ def _gone(
     turn: LiveTurn,
     where: Start,
     headers: dict[str, str] | None,
-) -> EventStream:
+) -> Response:
     """Tell the end of a turn that was cleared before its stream had begun."""
     end = turn.done.result()
     if end is None:
         raise StorageFailed("The turn's end could not be written to disk.")
-    return EndedStream(services, address, where, [(end.id, end.json)], headers)
+    return _whole(services, address, where, [(end.id, end.json)], headers)
+
+
+def _whole(
+    services: Services,
+    address: Address,
+    start: Start,
+    events: list[tuple[EventId, bytes]],
+    headers: dict[str, str] | None,
+) -> Response:
+    """Stream what of a turn's last events comes after the cursor."""
+    from chatstream.web.finite import FiniteStream  # see there why it is imported so late
+
+    frames = opened(address.conversation_id, start)
+    frames += wire.sse_all(event for event in events if event[0] > start.after)
+    return FiniteStream(services.metrics, frames, headers)
