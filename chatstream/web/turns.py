@@ -17,7 +17,7 @@ from chatstream.turns.runner import EndedTurn
 from chatstream.turns.terminal import told
 from chatstream.views.subscriber import Start, start_of_turn
 from chatstream.web import problems, wire
-from chatstream.web.requests import body, count, cursor, json, query, turn_body, turn_path
+from chatstream.web.requests import body, cursor, json, query, turn_body, turn_path
 from chatstream.web.sse import CutStream, LogStream, opened
 from chatstream.web.state import Services, services_of
 
@@ -33,7 +33,6 @@ _STORAGE: dict[str, type[StorageFull | StorageFailed]] = {
 
 async def chat(request: Request) -> Response:
     """`POST /chat`: start a turn, or come back to it; stream it, or wait for its end."""
-    await count(request, "chat")
     asked = await turn_body(request, TurnRequest)
     services = services_of(request)
     after = cursor(request)
@@ -126,7 +125,6 @@ def _failure(kind: str, terminal: Json) -> tuple[int, str, str, str]:
 
 async def start(request: Request) -> Response:
     """`POST /turns`: start a turn, to be read at its `events`."""
-    await count(request, "chat")
     asked = await turn_body(request, ReplacingTurnRequest)
     turn = await services_of(request).runner.start(asked)
     headers = {"Location": turn_path(request, asked.address, turn.turn_id)}
@@ -144,7 +142,6 @@ def started(request: Request, address: Address, turn_id: str) -> Json:
 
 async def get(request: Request) -> Response:
     """`GET /turns/{turn_id}`: the turn now."""
-    await count(request)
     asked = query(request, Addressed)
     runner = services_of(request).runner
     turn = await runner.get(asked.address, request.path_params["turn_id"])
@@ -154,7 +151,6 @@ async def get(request: Request) -> Response:
 
 async def cancel(request: Request) -> Response:
     """`POST /turns/{turn_id}/cancel`: stop it; 200 also where it had ended."""
-    await count(request)
     asked = await body(request, Addressed)
     runner = services_of(request).runner
     turn = await runner.cancel(asked.address, request.path_params["turn_id"])
