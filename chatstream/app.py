@@ -21,7 +21,6 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import Mount, Route, WebSocketRoute
 
 from chatstream.errors import ChatstreamError
 from chatstream.log.files.store import open_log
@@ -32,12 +31,12 @@ from chatstream.providers.route.cache import Answers
 from chatstream.settings import Settings
 from chatstream.turns.runner import TurnRunner
 from chatstream.views.prices import load_prices
-from chatstream.web import conversations, events, page, status, turns, usage, versions, websocket
 from chatstream.web.heartbeats import Pulse
 from chatstream.web.middleware import Edge, Guard, nothing_here
 from chatstream.web.origins import Origins
 from chatstream.web.problems import on_error
 from chatstream.web.rate_limits import Limits
+from chatstream.web.routes import routes
 from chatstream.web.state import Services
 
 
@@ -51,7 +50,7 @@ class Chatstream(Starlette):
         self._metrics = Metrics()
         origins = Origins(settings)
         super().__init__(
-            routes=_routes(),
+            routes=routes(),
             middleware=[
                 Middleware(Edge, metrics=self._metrics, origins=origins),
                 Middleware(Guard, origins=origins),
@@ -141,31 +140,3 @@ def _answers(settings: Settings) -> Answers | None:
         per_user=settings.cache_scope == "user",
         clock=time.monotonic,
     )
-
-
-def _routes() -> list[Route | Mount | WebSocketRoute]:
-    return [
-        Route("/", page.index),
-        Route("/chat", turns.chat, methods=["POST"]),
-        Route("/turns", turns.start, methods=["POST"]),
-        Route("/turns/{turn_id}", turns.get),
-        Route("/turns/{turn_id}/events", turns.events),
-        Route("/turns/{turn_id}/cancel", turns.cancel, methods=["POST"]),
-        Route("/turns/{turn_id}/regenerate", versions.regenerate, methods=["POST"]),
-        Route("/turns/{turn_id}/continue", versions.go_on, methods=["POST"]),
-        Route("/turns/{turn_id}/versions", versions.listed),
-        Route("/events", events.follow),
-        Route("/history", conversations.history),
-        Route("/history/clear", conversations.clear, methods=["POST"]),
-        Route("/feedback", conversations.feedback, methods=["POST"]),
-        Route("/conversations", conversations.conversations, methods=conversations.METHODS),
-        Route("/users", conversations.erase_user, methods=["DELETE"]),
-        Route("/usage", usage.usage),
-        Route("/providers", status.providers),
-        Route("/healthz", status.healthz),
-        Route("/readyz", status.readyz),
-        Route("/metrics", status.metrics),
-        Route("/openapi.json", status.openapi),
-        WebSocketRoute("/ws", websocket.Sockets()),
-        Mount("/static", page.assets),
-    ]

@@ -19,6 +19,7 @@ from chatstream.log.files.records import Json
 from chatstream.views.subscriber import Signal, start_of_conversation
 from chatstream.web import events, turns
 from chatstream.web.feed import Subscription
+from chatstream.web.finite import FiniteStream
 from chatstream.web.sse import EventStream
 from tests.attach_world import World
 from tests.log_steps import ADDRESS
@@ -111,6 +112,9 @@ class Client:
         if isinstance(response, EventStream):
             self.status = 200
             await self._stream(response)
+        elif isinstance(response, FiniteStream):
+            self.status = 200
+            await self._take_whole(response)
         else:
             self.status = response.status_code
 
@@ -137,6 +141,13 @@ class Client:
         self._connected()
         await response({"type": "http", "method": "GET"}, self._receive, self._send)
         assert self._complete, "the stream ended without the turn's end"
+
+    async def _take_whole(self, response: FiniteStream) -> None:
+        """Take what a library sends without looking at the log again: only its body is ours."""
+        self._connected()
+        async for frames in response.body_iterator:
+            await self._send({"type": "http.response.body", "body": frames, "more_body": True})
+        await self._send({"type": "http.response.body", "body": b""})
 
     def _connected(self) -> None:
         self._ready = self._caught_up = self._complete = False

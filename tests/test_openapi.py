@@ -24,11 +24,12 @@ from chatstream.schemas import (
     parse,
 )
 from chatstream.web.openapi import document
+from chatstream.web.routes import CALLS
 from tests.running import Running
 
 SCHEMATHESIS = str(Path(sys.executable).parent / "schemathesis")
 MOST = 50
-DOCUMENT = document("", ["scripted"], MOST)
+DOCUMENT = document(CALLS, "", ["scripted"], MOST)
 # That `from` must not be after `to` is what no schema can say.
 CONFIG = """
 [[operations]]

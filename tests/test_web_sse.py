@@ -1,5 +1,6 @@
 """An SSE answer on a raw socket: its bytes, its two kinds of end, and what a reader costs."""
 
+import asyncio
 import socket
 import time
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ import pytest
 from chatstream.errors import StorageFailed
 from chatstream.events import Address
 from chatstream.log.files.conversation import Conversation
+from chatstream.metrics import Metrics
 from chatstream.providers.adapters.scripted import Scripted
 from chatstream.web import heartbeats
+from chatstream.web.finite import FiniteStream
 from tests.running import EVENT_STREAM, Gate, Running
 
 LAST_CHUNK = b"\r\n0\r\n\r\n"
@@ -94,6 +97,47 @@ def test_a_whole_answer_has_its_last_chunk(tmp_path: Path) -> None:
     assert b"x-accel-buffering: no" in head.lower()
     assert b"content-encoding" not in head.lower()
     assert body.endswith(LAST_CHUNK)
+
+
+def test_a_turn_that_has_ended_is_sent_whole_with_the_same_headers(tmp_path: Path) -> None:
+    with Running(tmp_path) as server:
+        begun = server.http.post("/chat", json={"message": "Hi"}, headers=EVENT_STREAM)
+        path = begun.headers["location"].replace("?", "/events?")
+        again = server.http.get(path)
+        with reader(server, path) as raw:
+            data = raw.until(LAST_CHUNK)
+        opened = 'chatstream_streams_open{transport="sse"} 0.0'
+        assert opened in server.http.get("/metrics").text
+
+    names = ("content-type", "cache-control", "x-accel-buffering", "connection")
+    assert [again.headers[name] for name in names] == [begun.headers[name] for name in names]
+    assert b"turn.completed" in data
+    assert b"ping" not in data
+
+
+def test_a_client_that_takes_nothing_of_a_turn_that_has_ended_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(heartbeats, "STUCK_SECONDS", 0.05)
+    sent: list[Any] = []
+    metrics = Metrics()
+
+    async def never() -> Any:
+        await asyncio.get_running_loop().create_future()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if message["type"] == "http.response.body":
+            await never()
+
+    async def answer() -> None:
+        stream = FiniteStream(metrics, b"data: {}\n\n")
+        await stream({"type": "http", "method": "GET"}, never, send)
+
+    asyncio.run(answer())
+
+    assert [message.get("more_body") for message in sent] == [None, True]
+    assert b'chatstream_streams_open{transport="sse"} 0.0' in metrics.text()
 
 
 def test_a_stream_cut_by_the_stop_has_no_last_chunk_but_all_that_is_visible(

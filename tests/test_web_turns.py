@@ -19,7 +19,7 @@ from chatstream.providers import Finish, Reasoning, Text, Usage
 from chatstream.providers.adapters.scripted import Scripted, Step
 from chatstream.turns.runner import EndedTurn, TurnRunner
 from chatstream.web import turns as turns_edge
-from chatstream.web.sse import EndedStream
+from chatstream.web.finite import FiniteStream
 from tests.running import EVENT_STREAM, Frame, Gate, Running, Stream, fold, kinds
 
 TURN = "turn-0001"
@@ -763,7 +763,7 @@ def test_a_turn_that_was_found_is_not_told_after_an_erasure_that_takes_it(server
         finally:
             services.log._erasing.pop("default").set_result(None)
 
-    assert isinstance(server.call(answer()), EndedStream)
+    assert isinstance(server.call(answer()), FiniteStream)
 
 
 def test_an_edited_message_takes_the_old_turn_and_later_ones_out_of_view(tmp_path: Path) -> None:

@@ -95,6 +95,8 @@ def set_up(level: str, form: Form, content: bool = False) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # It logs every request with its address, which may hold a key.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # Below, it logs all that it sends, which is users' text.
+    logging.getLogger("sse_starlette").setLevel(logging.WARNING)
     CONTENT.disabled = not content
 
 

@@ -164,6 +164,10 @@ def serve(app: Chatstream, ready: Callable[[str], None]) -> None:
     Raises:
         ChatstreamError: It could not start: an address in use, a data folder that is not its own.
     """
+    from sse_starlette.sse import AppStatus  # not above: `web/finite.py` says why
+
+    # It would cut a turn that has ended once the listener closes; that too has `CLOSE_SECONDS`.
+    AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
     # What was imported stays. What chatstream leaves is freed by counting; the collector is for
     # what others leave in circles: some 240,000 things at most wait for it, tens of MiB.
     gc.freeze()

@@ -121,5 +121,6 @@ SCHEMAS: Final[Json] = {
         )
     ),
     "Health": _object(status=STRING),
+    "Counts": STRING,
     "OpenAPI": _object(openapi=STRING, info={"type": "object"}, paths={"type": "object"}),
 }

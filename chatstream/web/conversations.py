@@ -19,7 +19,7 @@ from chatstream.schemas import (
     UserQuery,
 )
 from chatstream.views.history import page, read_place
-from chatstream.web.requests import PRIVATE, body, count, json, query
+from chatstream.web.requests import PRIVATE, body, json, query
 from chatstream.web.state import Services, services_of
 
 SUCCESS = {"status": "success"}
@@ -27,7 +27,6 @@ SUCCESS = {"status": "success"}
 
 async def history(request: Request) -> Response:
     """`GET /history`: a page of messages, oldest first."""
-    await count(request)
     asked = query(request, HistoryQuery)
     services = services_of(request)
     read_place(asked.before)
@@ -59,7 +58,6 @@ async def history_page(services: Services, asked: HistoryQuery) -> Json:
 
 async def clear(request: Request) -> Response:
     """`POST /history/clear`: erase a conversation's messages for good."""
-    await count(request)
     asked = await body(request, Addressed)
     log = services_of(request).log
     await log.clear(await log.conversation(asked.address))
@@ -68,7 +66,6 @@ async def clear(request: Request) -> Response:
 
 async def feedback(request: Request) -> Response:
     """`POST /feedback`: keep what a user thinks of an answer, or of the whole."""
-    await count(request)
     asked = await body(request, FeedbackRequest)
     await keep_feedback(services_of(request), asked)
     return json(SUCCESS)
@@ -91,7 +88,6 @@ async def keep_feedback(services: Services, asked: FeedbackRequest) -> None:
 
 async def listed(request: Request) -> Response:
     """`GET /conversations`: a user's conversations, newest first."""
-    await count(request)
     asked = query(request, ConversationsQuery)
     if asked.before is not None and not is_event_id(asked.before):
         raise InvalidRequest(("before", "must be what an earlier page gave"))
@@ -120,7 +116,6 @@ async def listed(request: Request) -> Response:
 
 async def rename(request: Request) -> Response:
     """`PATCH /conversations`: give one a title."""
-    await count(request)
     asked = query(request, Addressed)
     named = await body(request, RenameRequest)
     log = services_of(request).log
@@ -135,7 +130,6 @@ async def rename(request: Request) -> Response:
 
 async def erase(request: Request) -> Response:
     """`DELETE /conversations`: erase one with its file."""
-    await count(request)
     asked = query(request, Addressed)
     log = services_of(request).log
     if not await log.erase(await log.conversation(asked.address)):
@@ -143,18 +137,8 @@ async def erase(request: Request) -> Response:
     return json(SUCCESS)
 
 
-_BY_METHOD = {"GET": listed, "HEAD": listed, "PATCH": rename, "DELETE": erase}
-METHODS = ("GET", "PATCH", "DELETE")
-
-
-async def conversations(request: Request) -> Response:
-    """`/conversations`, one route for all its methods: a 405 names them all."""
-    return await _BY_METHOD[request.method](request)
-
-
 async def erase_user(request: Request) -> Response:
     """`DELETE /users`: erase every trace of a user."""
-    await count(request)
     asked = query(request, UserQuery)
     await services_of(request).log.erase_user(asked.user_id)
     return json(SUCCESS)

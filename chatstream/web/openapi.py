@@ -3,90 +3,50 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import Response
 
 import chatstream
 from chatstream.log.files.records import Json
-from chatstream.schemas import (
-    TURN_ID,
-    Addressed,
-    ConversationsQuery,
-    FeedbackRequest,
-    FollowQuery,
-    HistoryQuery,
-    RenameRequest,
-    ReplacingTurnRequest,
-    TurnRequest,
-    UserQuery,
-)
-from chatstream.views.usage import UsageQuery
-from chatstream.views.versions import AgainBody
+from chatstream.schemas import TURN_ID, FollowQuery
 from chatstream.web.answers import SCHEMAS
+from chatstream.web.rate_limits import Kind
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
 class Call(NamedTuple):
-    """One operation: what it does, what it takes, and what it answers, in which form."""
+    """
+    One operation: what carries it out, what it takes, and what it answers.
+
+    Attributes:
+        answers: What each status says, those apart that follow from what it takes.
+        form: The schema of an answer in JSON; empty where there is none.
+        limit: The rate that it counts against.
+        stream: Whether its events may be streamed; those of a GET always are.
+        headers: Names of headers of its own, of answers below 400.
+        formed: Statuses from 400 on that are answered in its form, and not as a problem.
+    """
 
     method: str
     path: str
+    handler: Handler
     does: str
     answers: dict[int, str]
-    form: str
+    form: str = ""
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
+    limit: Kind | None = "default"
     stream: bool = False
-    """Whether its events may be streamed; a GET's always are."""
+    headers: tuple[str, ...] = ()
+    formed: tuple[int, ...] = ()
+    media_type: str = "application/json"
 
-
-NONE = {404: "No such turn"}
-GONE = {404: "No such conversation"}
-WRITES = {507: "Disk full"}
-STARTS = {**NONE, 409: "Other body, or not now", **WRITES}
-FAILS = {502: "Provider failed", 504: "Provider too slow"}
-CALLS = (
-    Call("post", "/chat", "Start a turn, or come back to it; stream it, or wait for its end",
-         {200: "The reply", **STARTS, **FAILS}, "Reply", body=TurnRequest, stream=True),
-    Call("post", "/turns", "Start a turn", {202: "Started", **STARTS}, "Started",
-         body=ReplacingTurnRequest),
-    Call("get", "/turns/{turn_id}", "Read a turn", {200: "The turn", **NONE}, "Turn",
-         query=Addressed),
-    Call("get", "/turns/{turn_id}/events", "Follow a turn",
-         {200: "Its events", 204: "Nothing follows", **NONE}, "", query=Addressed, stream=True),
-    Call("post", "/turns/{turn_id}/cancel", "Stop a turn", {200: "The turn", **NONE}, "Turn",
-         body=Addressed),
-    Call("post", "/turns/{turn_id}/regenerate", "Answer anew",
-         {202: "Started", **STARTS}, "Started", body=AgainBody),
-    Call("post", "/turns/{turn_id}/continue", "Go on with an answer",
-         {202: "Started", **STARTS}, "Started", body=AgainBody),
-    Call("get", "/turns/{turn_id}/versions", "List a turn's versions",
-         {200: "The versions", **NONE}, "Versions", query=Addressed),
-    Call("get", "/events", "Follow a conversation, or several in one answer without ids",
-         {200: "Their events"}, "", query=FollowQuery, stream=True),
-    Call("get", "/history", "Read messages", {200: "A page", 304: "Unchanged"}, "History",
-         query=HistoryQuery),
-    Call("post", "/history/clear", "Erase messages", {200: "Erased", **WRITES}, "Done",
-         body=Addressed),
-    Call("post", "/feedback", "Rate an answer", {200: "Kept", **NONE, **WRITES}, "Done",
-         body=FeedbackRequest),
-    Call("get", "/conversations", "List conversations", {200: "A page"}, "Conversations",
-         query=ConversationsQuery),
-    Call("patch", "/conversations", "Rename a conversation",
-         {200: "Renamed", **GONE, **WRITES}, "Renamed", body=RenameRequest, query=Addressed),
-    Call("delete", "/conversations", "Erase a conversation", {200: "Erased", **GONE, **WRITES},
-         "Done", query=Addressed),
-    Call("delete", "/users", "Erase a user", {200: "Erased", **WRITES}, "Done", query=UserQuery),
-    Call("get", "/usage", "Read tokens and turns by day and model", {200: "The usage"}, "Usage",
-         query=UsageQuery),
-    Call("get", "/providers", "List providers", {200: "Who can answer"}, "Providers"),
-    Call("get", "/healthz", "Alive", {200: "Alive"}, "Health"),
-    Call("get", "/readyz", "Ready", {200: "Ready", 503: "Draining, or the disk is away"}, "Health"),
-    Call("get", "/metrics", "Counts, as Prometheus text", {200: "Counts"}, ""),
-    Call("get", "/openapi.json", "This description", {200: "OpenAPI 3.1"}, "OpenAPI"),
-)  # fmt: skip
 
 ALWAYS = {
     **{400: "Malformed", 403: "Foreign Host or Origin", 408: "Too slow", 500: "Our defect"},
@@ -95,7 +55,6 @@ ALWAYS = {
 COUNTED = {429: "Too many", 503: "Not now"}
 WRONG = {422: "A field is wrong"}
 BODIES = {413: "Too large", 415: "Not JSON"}
-UNCOUNTED = ("/healthz", "/readyz", "/metrics", "/openapi.json")
 HEADERS = {
     "X-Request-ID": "the client's own, where it is sane",
     "Server-Timing": "how long the answer took to begin, in ms",
@@ -107,10 +66,12 @@ HEADERS = {
 }
 
 
-def document(root_path: str, providers: Iterable[str], max_message_chars: int) -> Json:
+def document(
+    calls: Sequence[Call], root_path: str, providers: Iterable[str], max_message_chars: int
+) -> Json:
     """Return the whole description, for where the application is mounted, as it is set up."""
     bodies: list[tuple[type[BaseModel], Any]] = [
-        (call.body, "validation") for call in CALLS if call.body
+        (call.body, "validation") for call in calls if call.body
     ]
     _, schemas = models_json_schema(bodies, ref_template="#/components/schemas/{model}")
     for name in ("TurnRequest", "ReplacingTurnRequest"):
@@ -118,7 +79,7 @@ def document(root_path: str, providers: Iterable[str], max_message_chars: int) -
         fields["message"]["maxLength"] = max_message_chars
         fields["provider"]["enum"] = [*providers, None]
     paths: Json = {}
-    for call in CALLS:
+    for call in calls:
         paths.setdefault(call.path, {})[call.method] = _operation(call)
     headers = {
         name: {"description": said, "schema": {"type": "string"}} for name, said in HEADERS.items()
@@ -144,21 +105,17 @@ def _operation(call: Call) -> Json:
     if call.body:
         schema = {"$ref": f"#/components/schemas/{call.body.__name__}"}
         operation["requestBody"] = {
-            "required": call.body not in (Addressed, AgainBody),
+            "required": any(field.is_required() for field in call.body.model_fields.values()),
             "content": {"application/json": {"schema": schema}},
         }
     return operation
-
-
-def _is_counted(call: Call) -> bool:
-    return not (call.path in UNCOUNTED or (call.stream and call.method == "get"))
 
 
 def _statuses(call: Call) -> dict[int, str]:
     return {
         **call.answers,
         **ALWAYS,
-        **(COUNTED if _is_counted(call) else {}),
+        **(COUNTED if call.limit else {}),
         **(WRONG if call.body or call.query else {}),
         **(BODIES if call.body else {}),
     }
@@ -166,31 +123,27 @@ def _statuses(call: Call) -> dict[int, str]:
 
 def _answer(status: int, said: str, call: Call) -> Json:
     answer: Json = {"description": said, "headers": _headers(status, call)}
-    if status >= 400 and not (call.path == "/readyz" and status == 503):
-        answer["content"] = _content("application/problem+json", "Problem")
-    elif call.path == "/metrics":
-        answer["content"] = {"text/plain": {"schema": {"type": "string"}}}
-    elif status < 300 and status != 204 or status == 503:
-        answer["content"] = _content("application/json", call.form) if call.form else {}
+    if status >= 400 and status not in call.formed:
+        answer["content"] = {"application/problem+json": _schema("Problem")}
+    elif status not in (204, 304):
+        answer["content"] = {call.media_type: _schema(call.form)} if call.form else {}
         if call.stream:
             answer["content"]["text/event-stream"] = {}
     return answer
 
 
-def _content(media_type: str, form: str) -> Json:
-    return {media_type: {"schema": {"$ref": f"#/components/schemas/{form}"}}}
+def _schema(form: str) -> Json:
+    return {"schema": {"$ref": f"#/components/schemas/{form}"}}
 
 
 def _headers(status: int, call: Call) -> Json:
     names = ["X-Request-ID", "Server-Timing"]
-    if _is_counted(call):
+    if call.limit:
         names += ["RateLimit", "RateLimit-Policy"]
     if status in (429, 503):
         names.append("Retry-After")
-    if call.body in (TurnRequest, ReplacingTurnRequest, AgainBody) and status < 300:
-        names.append("Location")
-    if call.path == "/history" and status < 400:
-        names.append("ETag")
+    if status < 400:
+        names += call.headers
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 

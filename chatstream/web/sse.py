@@ -1,23 +1,22 @@
 """
 One SSE answer: a subscriber's events as frames, until the turn's end or the client's leaving.
 
-`EventSourceResponse` gives the protocol's headers. Its call is replaced, since it costs three
-times a bare send for each token, four tasks and 30 KiB for each reader, and cuts streams short at
-shutdown. Here a reader is one cursor and one task that waits for its leaving; whatever is ready
-leaves in one send.
+These streams can be resumed: a cut must not look like an end. sse-starlette's response ends every
+body well, and costs three times a bare send for each token, four tasks and 30 KiB for each reader;
+`finite` uses it for what is whole. Here a reader is one cursor and one task that waits for its
+leaving; everything that is ready leaves in one send.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from abc import ABC, abstractmethod
 
-from sse_starlette import EventSourceResponse
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from chatstream.errors import ChatstreamError
-from chatstream.events import Address, EventId
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.views.subscriber import Signal, Start, Subscriber
@@ -26,18 +25,20 @@ from chatstream.web.state import Services
 
 logger = logging.getLogger(__name__)
 
-HEADERS = {"Cache-Control": "no-cache, no-transform"}
+HEADERS = {
+    "Cache-Control": "no-cache, no-transform",
+    "Connection": "keep-alive",
+    "X-Accel-Buffering": "no",
+}
 
 
-class EventStream(EventSourceResponse):
+class EventStream(Response, ABC):
     """An SSE answer. Ends cleanly only after a turn's last event: cut is not done."""
 
+    media_type = "text/event-stream"
+
     def __init__(self, services: Services, headers: dict[str, str] | None = None) -> None:
-        super().__init__(_nothing(), headers=HEADERS | (headers or {}), ping=0)
-        # Of what the parent keeps only the headers are used: 2 KiB for each reader, else.
-        raw_headers = self.raw_headers
-        vars(self).clear()
-        self.raw_headers = raw_headers
+        self.init_headers(HEADERS | (headers or {}))  # there is no body whose length it could tell
         self._services = services
         self._loop = asyncio.get_running_loop()
         self._signal = Signal()
@@ -85,9 +86,9 @@ class EventStream(EventSourceResponse):
             await send({"type": "http.response.body", "body": b""})
         # Otherwise the body has no last chunk: whoever reads it knows that it was cut.
 
+    @abstractmethod
     async def stream(self) -> bool:
         """Send everything; say whether the end is the turn's own."""
-        raise AssertionError
 
     async def write(self, data: bytes) -> None:
         """Send bytes; waits while the client is slow, and costs nothing meanwhile."""
@@ -179,27 +180,6 @@ class LogStream(EventStream):
         return self._turn is not None and self._turn.done.done() and not self._turn.done.result()
 
 
-class EndedStream(EventStream):
-    """A turn that has ended: what of its two events comes after the cursor."""
-
-    def __init__(
-        self,
-        services: Services,
-        address: Address,
-        start: Start,
-        events: list[tuple[EventId, bytes]],
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        super().__init__(services, headers)
-        self._frames = opened(address.conversation_id, start)
-        self._frames += wire.sse_all(event for event in events if event[0] > start.after)
-
-    async def stream(self) -> bool:
-        """Send it whole."""
-        await self.write(self._frames)
-        return True
-
-
 class CutStream(EventStream):
     """
     What could not begin: it says when to come back, and is cut off.
@@ -221,8 +201,3 @@ def opened(conversation_id: str, start: Start) -> bytes:
     else:
         told = wire.sse(start.after, ready)
     return wire.sse_retry() + told
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    return
-    yield b""

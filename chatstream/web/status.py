@@ -1,4 +1,4 @@
-"""The server about itself: alive, ready, its counts, its providers, its description."""
+"""The server about itself: alive, ready, its counts, its providers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chatstream.web.openapi import document
-from chatstream.web.requests import count, json
+from chatstream.web.requests import json
 from chatstream.web.state import services_of
 
 
@@ -44,7 +43,6 @@ async def metrics(request: Request) -> Response:
 
 async def providers(request: Request) -> Response:
     """`GET /providers`: who can answer, with which models."""
-    await count(request)
     providers = services_of(request).providers
     names = list(providers.by_name)
     models = await asyncio.gather(*map(providers.list_models, names))
@@ -61,10 +59,3 @@ async def providers(request: Request) -> Response:
             ]
         }
     )
-
-
-async def openapi(request: Request) -> Response:
-    """`GET /openapi.json`: OpenAPI 3.1, from the models that validate."""
-    services = services_of(request)
-    root, names = request.scope.get("root_path", ""), services.providers.by_name
-    return json(document(root, names, services.settings.max_message_chars))

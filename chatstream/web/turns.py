@@ -16,9 +16,9 @@ from chatstream.schemas import Addressed, ReplacingTurnRequest, TurnRequest
 from chatstream.turns.runner import EndedTurn
 from chatstream.turns.terminal import told
 from chatstream.views.subscriber import Start, start_of_turn
-from chatstream.web import problems
-from chatstream.web.requests import body, count, cursor, json, query, turn_body, turn_path
-from chatstream.web.sse import CutStream, EndedStream, EventStream, LogStream
+from chatstream.web import problems, wire
+from chatstream.web.requests import body, cursor, json, query, turn_body, turn_path
+from chatstream.web.sse import CutStream, LogStream, opened
 from chatstream.web.state import Services, services_of
 
 Turn = LiveTurn | EndedTurn
@@ -33,7 +33,6 @@ _STORAGE: dict[str, type[StorageFull | StorageFailed]] = {
 
 async def chat(request: Request) -> Response:
     """`POST /chat`: start a turn, or come back to it; stream it, or wait for its end."""
-    await count(request, "chat")
     asked = await turn_body(request, TurnRequest)
     services = services_of(request)
     after = cursor(request)
@@ -126,7 +125,6 @@ def _failure(kind: str, terminal: Json) -> tuple[int, str, str, str]:
 
 async def start(request: Request) -> Response:
     """`POST /turns`: start a turn, to be read at its `events`."""
-    await count(request, "chat")
     asked = await turn_body(request, ReplacingTurnRequest)
     turn = await services_of(request).runner.start(asked)
     headers = {"Location": turn_path(request, asked.address, turn.turn_id)}
@@ -144,7 +142,6 @@ def started(request: Request, address: Address, turn_id: str) -> Json:
 
 async def get(request: Request) -> Response:
     """`GET /turns/{turn_id}`: the turn now."""
-    await count(request)
     asked = query(request, Addressed)
     runner = services_of(request).runner
     turn = await runner.get(asked.address, request.path_params["turn_id"])
@@ -154,7 +151,6 @@ async def get(request: Request) -> Response:
 
 async def cancel(request: Request) -> Response:
     """`POST /turns/{turn_id}/cancel`: stop it; 200 also where it had ended."""
-    await count(request)
     asked = await body(request, Addressed)
     runner = services_of(request).runner
     turn = await runner.cancel(asked.address, request.path_params["turn_id"])
@@ -195,7 +191,7 @@ async def _stream(
     if headers is None and after and not where.reset and where.after >= turn.terminal["id"]:
         return Response(status_code=204)  # a browser's EventSource, and no other client, knows it
     pair = [(EventId(event["id"]), orjson.dumps(event)) for event in (turn.started, turn.terminal)]
-    return EndedStream(services, address, where, pair, headers)
+    return _whole(services, address, where, pair, headers)
 
 
 def _gone(
@@ -204,9 +200,24 @@ def _gone(
     turn: LiveTurn,
     where: Start,
     headers: dict[str, str] | None,
-) -> EventStream:
+) -> Response:
     """Tell the end of a turn that was cleared before its stream had begun."""
     end = turn.done.result()
     if end is None:
         raise StorageFailed("The turn's end could not be written to disk.")
-    return EndedStream(services, address, where, [(end.id, end.json)], headers)
+    return _whole(services, address, where, [(end.id, end.json)], headers)
+
+
+def _whole(
+    services: Services,
+    address: Address,
+    start: Start,
+    events: list[tuple[EventId, bytes]],
+    headers: dict[str, str] | None,
+) -> Response:
+    """Stream what of a turn's last events comes after the cursor."""
+    from chatstream.web.finite import FiniteStream  # see there why it is imported so late
+
+    frames = opened(address.conversation_id, start)
+    frames += wire.sse_all(event for event in events if event[0] > start.after)
+    return FiniteStream(services.metrics, frames, headers)

@@ -6,13 +6,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chatstream.views.usage import UsageQuery, report
-from chatstream.web.requests import PRIVATE, count, json, query
+from chatstream.web.requests import PRIVATE, json, query
 from chatstream.web.state import services_of
 
 
 async def usage(request: Request) -> Response:
     """`GET /usage`: tokens and turns of the caller, from the log: what was cleared is gone."""
-    await count(request)
     asked = query(request, UsageQuery)
     first, last = asked.span()
     services = services_of(request)

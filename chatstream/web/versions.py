@@ -8,7 +8,7 @@ from starlette.responses import Response
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.schemas import Addressed
 from chatstream.views.versions import AgainBody, AgainKind, again, versions
-from chatstream.web.requests import count, json, keyed_body, query, turn_path
+from chatstream.web.requests import json, keyed_body, query, turn_path
 from chatstream.web.state import services_of
 from chatstream.web.turns import started
 
@@ -24,7 +24,6 @@ async def go_on(request: Request) -> Response:
 
 
 async def _again(request: Request, kind: AgainKind) -> Response:
-    await count(request, "chat")
     runner = services_of(request).runner
     await runner.enter()
     asked = await keyed_body(request, AgainBody)
@@ -40,7 +39,6 @@ async def _again(request: Request, kind: AgainKind) -> Response:
 
 async def listed(request: Request) -> Response:
     """`GET /turns/{turn_id}/versions`: what it replaced, and what replaced it."""
-    await count(request)
     asked = query(request, Addressed)
     services = services_of(request)
     turn_id = request.path_params["turn_id"]
