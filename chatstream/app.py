@@ -31,7 +31,17 @@ from chatstream.providers.route.cache import Answers
 from chatstream.settings import Settings, load
 from chatstream.turns.runner import TurnRunner
 from chatstream.views.prices import load_prices
-from chatstream.web import conversations, events, page, status, turns, usage, versions, websocket
+from chatstream.web import (
+    conversations,
+    docs,
+    events,
+    page,
+    status,
+    turns,
+    usage,
+    versions,
+    websocket,
+)
 from chatstream.web.heartbeats import Pulse
 from chatstream.web.middleware import Edge, Guard, nothing_here
 from chatstream.web.origins import Origins
@@ -157,6 +167,7 @@ def _routes() -> list[Route | Mount | WebSocketRoute]:
         Route("/readyz", status.readyz),
         Route("/metrics", status.metrics),
         Route("/openapi.json", status.openapi),
+        Route("/docs", docs.docs),
         WebSocketRoute("/ws", websocket.Sockets()),
         Mount("/static", page.assets),
     ]

@@ -2,7 +2,7 @@
 The vocabulary of a conversation: ids, addresses, event types. Values, no I/O.
 
 An `EventId` is an event's place, `<ms>-<n>`: 13 digits, a dash, 4 digits. Two ids compare as
-strings in the order in which they were given (CONTRACT section 1).
+strings in the order in which they were given (`protocol.md`, section 1).
 """
 
 from __future__ import annotations

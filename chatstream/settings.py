@@ -21,7 +21,7 @@ Names = Annotated[tuple[str, ...], NoDecode]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 _RATE = re.compile(r"([1-9][0-9]{0,8})/(second|minute|hour|day)")
 
-# What the largest frame may be (CONTRACT section 4) less the room that its other fields need.
+# The largest frame (`protocol.md`, section 4), less the room that its other fields need.
 MAX_FRAME_TEXT = 900_000
 MAX_SYSTEM_CHARS = 32_000
 

@@ -24,8 +24,8 @@
  * Without Web Locks or BroadcastChannel (insecure origins) each client has a connection of its
  * own. Calls such as `send` are requests of their own on every transport.
  *
- * What it does not promise: anything where the server itself does not (CONTRACT section 2), and
- * that text arrives in the pieces that the provider sent.
+ * What it does not promise: anything where the server itself does not (`protocol.md`, section 2),
+ * and that text arrives in the pieces that the provider sent.
  *
  * Its twelve modules, of which this is the first, are 5.3 KB when bundled and minified (esbuild)
  * and sent with Brotli, 6.0 with gzip, and 17 KB gzipped one by one as they lie here.

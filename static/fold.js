@@ -1,5 +1,5 @@
 /**
- * A conversation as a page shows it: a pure fold over events (CONTRACT section 2). No DOM, no
+ * A conversation as a page shows it: a pure fold over events (`protocol.md`, section 2). No DOM, no
  * network, no clock; every function returns a new state and leaves the old one as it was, so a
  * view may compare turns with `===`.
  *

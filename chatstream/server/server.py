@@ -206,5 +206,6 @@ def _config(app: Chatstream) -> uvicorn.Config:
 
 
 def _not_our_cut(record: logging.LogRecord) -> bool:
-    # A stream that ends before its turn does has no last chunk, on purpose: promise 9.
+    # A stream that ends before its turn does has no last chunk, on purpose (`protocol.md`,
+    # section 2, promise 9).
     return "returned without completing response" not in str(record.msg)

@@ -86,6 +86,7 @@ CALLS = (
     Call("get", "/readyz", "Ready", {200: "Ready", 503: "Draining, or the disk is away"}, "Health"),
     Call("get", "/metrics", "Counts, as Prometheus text", {200: "Counts"}, ""),
     Call("get", "/openapi.json", "This description", {200: "OpenAPI 3.1"}, "OpenAPI"),
+    Call("get", "/docs", "The protocol, for people", {200: "A page", 304: "Unchanged"}, ""),
 )  # fmt: skip
 
 ALWAYS = {
@@ -95,7 +96,8 @@ ALWAYS = {
 COUNTED = {429: "Too many", 503: "Not now"}
 WRONG = {422: "A field is wrong"}
 BODIES = {413: "Too large", 415: "Not JSON"}
-UNCOUNTED = ("/healthz", "/readyz", "/metrics", "/openapi.json")
+UNCOUNTED = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")
+TEXTS = {"/metrics": "text/plain", "/docs": "text/html"}
 HEADERS = {
     "X-Request-ID": "the client's own, where it is sane",
     "Server-Timing": "how long the answer took to begin, in ms",
@@ -103,7 +105,7 @@ HEADERS = {
     "RateLimit-Policy": "how much may be asked, and in what time",
     "Retry-After": "seconds",
     "Location": "where the turn is",
-    "ETag": "weak",
+    "ETag": "for If-None-Match",
 }
 
 
@@ -168,8 +170,8 @@ def _answer(status: int, said: str, call: Call) -> Json:
     answer: Json = {"description": said, "headers": _headers(status, call)}
     if status >= 400 and not (call.path == "/readyz" and status == 503):
         answer["content"] = _content("application/problem+json", "Problem")
-    elif call.path == "/metrics":
-        answer["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    elif status == 200 and call.path in TEXTS:
+        answer["content"] = {TEXTS[call.path]: {"schema": {"type": "string"}}}
     elif status < 300 and status != 204 or status == 503:
         answer["content"] = _content("application/json", call.form) if call.form else {}
         if call.stream:
@@ -189,7 +191,7 @@ def _headers(status: int, call: Call) -> Json:
         names.append("Retry-After")
     if call.body in (TurnRequest, ReplacingTurnRequest, AgainBody) and status < 300:
         names.append("Location")
-    if call.path == "/history" and status < 400:
+    if call.path in ("/history", "/docs") and status < 400:
         names.append("ETag")
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 

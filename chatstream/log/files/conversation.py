@@ -33,7 +33,7 @@ from chatstream.log.files.trouble import refusal
 from chatstream.log.files.visibility import End
 
 RECENT_TURNS = 1000
-"""For so many turns back a repeated `turn_id` is known (CONTRACT, promise 6)."""
+"""For so many turns back a repeated `turn_id` is known (`protocol.md`, section 2, promise 6)."""
 
 
 class Conversation(Journal):

@@ -1,7 +1,7 @@
 """
 The event log on per-user append-only JSONL files: opens the data folder, holds what is in use.
 
-See `CONTRACT.md` section 7 for the files, `conversation` for one log, `recovery` for a start.
+See `protocol.md`, section 5 for the files, `conversation` for one log, `recovery` for a start.
 """
 
 from __future__ import annotations
