@@ -7,8 +7,8 @@ is entered by that application's own::
     chat = chatstream.create_app(settings)
     app = Starlette(routes=[Mount("/chat", chat)], lifespan=chat.lifespan)
 
-Whoever serves that needs a limit on how long a stop waits (`--timeout-graceful-shutdown` of
-uvicorn): streams end when the lifespan does, and uvicorn waits for streams first.
+The server of that application needs a limit on how long a stop waits (uvicorn's
+`--timeout-graceful-shutdown`): streams end with the lifespan, and uvicorn waits for them first.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
         "terminal",
         description="what is on disk before it is seen: every event; messages and ends; nothing",
     )
-    auth: Literal["none"] = Field("none", description="how callers say who they are")
+    auth: Literal["none"] = Field("none", description="proof of a caller's name; none is asked for")
     allowed_hosts: Names = Field(
         (), description="names that a Host may be, besides localhost and any address; with commas"
     )
@@ -63,9 +63,10 @@ class Settings(BaseSettings):
         (), description="foreign origins whose pages may call, with commas"
     )
 
-    provider: str | None = Field(None, description="who answers; unset: the first that can")
+    provider: str | None = Field(None, description="default provider; unset: the first that can")
     fallbacks: Names = Field(
-        (), description="who answers in its place, in order, where it does not; with commas"
+        (),
+        description="providers to ask, in order, where the first does not answer; with commas",
     )
     providers: Names = Field(
         (), description="adapters of your own, each `[name=]module:Class`, with commas"
@@ -108,7 +109,7 @@ class Settings(BaseSettings):
         0, description="how long the answer to a first message serves the same one again; 0 = off"
     )
     cache_scope: Literal["user", "all"] = Field(
-        "user", description="who gets a kept answer: the user who asked, or all"
+        "user", description="users that get a kept answer: the one that asked, or all"
     )
     cache_bytes: int = Field(
         67_108_864, ge=65_536, description="what the kept answers may take, in bytes"
@@ -272,9 +273,9 @@ class Settings(BaseSettings):
 
     def limited(self, name: str) -> bool:
         """
-        Say whether a limit of one caller applies.
+        Return whether a limit of one caller applies.
 
-        On loopback, with nobody asked who he is, all callers are one: limits are off unless set.
+        On loopback all callers are one, since none proves a name: limits are off unless set.
         """
         return name in self.model_fields_set or not self.on_loopback
 

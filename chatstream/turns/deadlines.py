@@ -30,7 +30,7 @@ class Deadlines:
         way: Callable[[], Way],
         stop: Callable[[Why], None],
     ) -> None:
-        """Everything is counted from now. `way` tells who is asked: his attempt expires too."""
+        """All times count from now. `way` returns what is asked: its attempt expires too."""
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._conversation = conversation
@@ -55,7 +55,7 @@ class Deadlines:
         return self._loop.time() - self._began
 
     def content(self) -> bool:
-        """Move the deadline, since content came; says whether it was the first."""
+        """Move the deadline, since content came; returns whether it was the first."""
         now = self._loop.time()
         self._due = now + self._token_timeout
         if self._first is not None:
