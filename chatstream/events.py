@@ -2,7 +2,7 @@
 The vocabulary of a conversation: ids, addresses, event types. Values, no I/O.
 
 An `EventId` is an event's place, `<ms>-<n>`: 13 digits, a dash, 4 digits. Two ids compare as
-strings in the order in which they were given (CONTRACT section 1).
+strings in the order in which they were given (`protocol.md`, section 1).
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ TERMINAL_TYPES: frozenset[str] = frozenset(
 TurnStatus = Literal["running", "completed", "failed", "cancelled", "interrupted"]
 DeltaKind = Literal["text", "reasoning"]
 
-# One from the last years that 13 digits can count (2255 to 2286) is damage: the clock of a whole
-# data folder would go on from it, until it has no digits left.
+# An id from the last years that 13 digits can count (2255 to 2286) is damage: the clock of the
+# data folder would go on from that id, and soon have no digits left.
 _ID = re.compile(r"[0-8][0-9]{12}-[0-9]{4}", re.ASCII)
 
 
 class Address(NamedTuple):
-    """One conversation: whose, and which. Compared byte for byte."""
+    """One conversation of one user. Two addresses compare byte for byte."""
 
     user_id: str
     conversation_id: str
 
 
 def is_event_id(text: str) -> bool:
-    """Say whether `text` has the form of an id, given or not."""
+    """Return whether `text` has the form of an id, given or not."""
     return _ID.fullmatch(text) is not None
 
 
@@ -102,7 +102,7 @@ def status_of(event_type: str) -> TurnStatus:
 
 
 def kept(event: Mapping[str, object]) -> bytes:
-    """Encode an event that waits in memory: what `orjson` returns takes 4 KiB at least, or 64."""
+    """Encode an event that waits in memory; `orjson` itself returns 4 KiB at least, or 64."""
     return bytes(memoryview(orjson.dumps(event)))
 
 

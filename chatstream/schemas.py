@@ -290,5 +290,5 @@ def turn_id_of_key(key: str) -> str:
 
 
 def is_turn_id(text: str) -> bool:
-    """Say whether a text has the form of a turn's id."""
+    """Return whether a text has the form of a turn's id."""
     return _TURN_ID.match(text) is not None

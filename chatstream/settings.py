@@ -30,7 +30,7 @@ Names = Annotated[tuple[str, ...], NoDecode]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 _RATE = re.compile(r"([1-9][0-9]{0,8})/(second|minute|hour|day)")
 
-# What the largest frame may be (CONTRACT section 4) less the room that its other fields need.
+# The largest frame (`protocol.md`, section 4), less the room that its other fields need.
 MAX_FRAME_TEXT = 900_000
 MAX_SYSTEM_CHARS = 32_000
 
@@ -63,7 +63,7 @@ class Settings(BaseModel):
         "terminal",
         description="what is on disk before it is seen: every event; messages and ends; nothing",
     )
-    auth: Literal["none"] = Field("none", description="how callers say who they are")
+    auth: Literal["none"] = Field("none", description="proof of a caller's name; none is asked for")
     allowed_hosts: Names = Field(
         (), description="names that a Host may be, besides localhost and any address; with commas"
     )
@@ -71,9 +71,10 @@ class Settings(BaseModel):
         (), description="foreign origins whose pages may call, with commas"
     )
 
-    provider: str | None = Field(None, description="who answers; unset: the first that can")
+    provider: str | None = Field(None, description="default provider; unset: the first that can")
     fallbacks: Names = Field(
-        (), description="who answers in its place, in order, where it does not; with commas"
+        (),
+        description="providers to ask, in order, where the first does not answer; with commas",
     )
     providers: Names = Field(
         (), description="adapters of your own, each `[name=]module:Class`, with commas"
@@ -116,7 +117,7 @@ class Settings(BaseModel):
         0, description="how long the answer to a first message serves the same one again; 0 = off"
     )
     cache_scope: Literal["user", "all"] = Field(
-        "user", description="who gets a kept answer: the user who asked, or all"
+        "user", description="users that get a kept answer: the one that asked, or all"
     )
     cache_bytes: int = Field(
         67_108_864, ge=65_536, description="what the kept answers may take, in bytes"
@@ -297,9 +298,9 @@ class Settings(BaseModel):
 
     def limited(self, name: str) -> bool:
         """
-        Say whether a limit of one caller applies.
+        Return whether a limit of one caller applies.
 
-        On loopback, with nobody asked who he is, all callers are one: limits are off unless set.
+        On loopback all callers are one, since none proves a name: limits are off unless set.
         """
         return name in self.model_fields_set or not self.on_loopback
 

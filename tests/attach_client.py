@@ -168,7 +168,7 @@ class Client:
         if self._slow:
             await self.world.loop.moment(f"{self.name} takes")
 
-    # ---- the fold (CONTRACT section 2)
+    # ---- the fold (`protocol.md`, section 2)
 
     def _take(self, event: Json) -> None:
         if event["conversation_id"] != ADDRESS.conversation_id:

@@ -224,7 +224,7 @@ class Stream:
 
 class Fold:
     """
-    What a client shows of a stream, by the rule of CONTRACT section 2.
+    What a client shows of a stream, by the rule of `protocol.md`, section 2.
 
     Attributes:
         last_id: The last id; None before the first event.

@@ -283,7 +283,7 @@ def named(scene: Scene) -> str:
     SCENES,
     ids=lambda value: named(value) if callable(value) else f"bound {value}",
 )
-def test_whoever_comes_whenever_gets_every_event_once_and_in_order(
+def test_a_reader_that_comes_at_any_moment_gets_every_event_once_and_in_order(
     scene: Scene, bound: int | None, least: int, tmp_path: Path, record_property: Any
 ) -> None:
     count = explore(staged(scene, tmp_path), bound, apart)

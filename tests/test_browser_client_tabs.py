@@ -78,7 +78,7 @@ HANG = "setTimeout(() => { for (const end = Date.now() + 4000; Date.now() < end;
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_eight_tabs_have_one_stream_whoever_leads_goes_and_none_misses_a_word(
+def test_eight_tabs_have_one_stream_its_leader_may_go_and_none_misses_a_word(
     context: BrowserContext, tmp_path: Path, transport: str
 ) -> None:
     gates = [Gate() for _ in PARTS[1:]]

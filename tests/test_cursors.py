@@ -1,4 +1,4 @@
-"""CONTRACT section 2, "Cursors", sentence by sentence, on every transport that takes one."""
+"""`protocol.md`, section 2, "Cursors", sentence by sentence, on every transport that takes one."""
 
 from __future__ import annotations
 

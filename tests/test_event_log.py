@@ -1,4 +1,4 @@
-"""The promises of CONTRACT section 2, as far as the log alone can keep or break them."""
+"""The promises of `protocol.md`, section 2, as far as the log alone can keep or break them."""
 
 import asyncio
 import os

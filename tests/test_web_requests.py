@@ -279,7 +279,7 @@ def test_every_counted_answer_tells_what_is_left_and_nothing_else_does(tmp_path:
             assert now == left.get(kind, now + 1) - 1
             left[kind] = now
             assert answer.headers["ratelimit-policy"] == f"{kind};q=1000;w=3600"
-        paths = ("/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/static/chat.css", "/x")
+        paths = ("/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/static/", "/x")
         uncounted = [server.http.get(path) for path in paths]
         uncounted.append(server.http.put("/history"))
         for path in ("/events", "/turns/turn-0001/events"):

@@ -76,7 +76,7 @@ class Client(asyncio.Protocol):
             self.done.set_exception(BenchFailed(f"an answer was cut short: {said}"))
 
     def is_last(self, data: bytes) -> bool:
-        """Say whether the answer ends with this."""
+        """Return whether the answer ends with this."""
         return data.endswith(LAST_CHUNK)
 
     @property
@@ -147,7 +147,7 @@ class SocketClient(Client):
         super().data_received(data)
 
     def is_last(self, data: bytes) -> bool:
-        """Say whether the turn's end is here."""
+        """Return whether the turn's end is here."""
         return b'"turn.completed"' in data
 
     def events(self) -> list[dict[str, Any]]:
@@ -198,7 +198,7 @@ def hello(user_id: str) -> bytes:
 
 
 def is_ping(data: bytes) -> bool:
-    """Say whether what came is a ping, and nothing besides."""
+    """Return whether what came is a ping, and nothing else."""
     return data[0] == 0x89 and len(data) == 2 + data[1]
 
 

@@ -56,7 +56,7 @@ class Reader(asyncio.Protocol):
         )
 
     def data_received(self, data: bytes) -> None:
-        """Take note of what came."""
+        """Count what came."""
         now = perf_counter()
         self.received += len(data)
         if self._keeps:
@@ -71,7 +71,7 @@ class Reader(asyncio.Protocol):
             self._reached.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail whoever waits."""
+        """Fail the task that waits."""
         if not self.caught_up.done():
             self.caught_up.set_exception(BenchFailed("a reader was cut before it had caught up"))
 
@@ -104,7 +104,7 @@ class SocketReader(Reader):
         self._ask = masked(0x81, orjson.dumps(asked))
 
     def data_received(self, data: bytes) -> None:
-        """Take note of what came; a ping that comes alone, as servers send it, is answered."""
+        """Count what came; a ping that comes alone, as servers send it, is answered."""
         if not self.received:
             self.transport.write(self._ask)
         elif is_ping(data):

@@ -85,7 +85,7 @@ def _readable() -> Iterator[None]:
 
 
 def _is_own(path: Path) -> bool:
-    """Say whether there is a file, and it is the conversation that its name says."""
+    """Return whether there is a file, and it is of the conversation that its name says."""
     try:
         return not is_copy(path)
     except FileNotFoundError:

@@ -1,8 +1,8 @@
 """
 The event log: every event of every conversation, in order, and what is kept beside it.
 
-What turns write is durable before anybody sees it, and is seen in the order of the ids. A store
-is a folder here and knows no other::
+An event of a turn is durable before a reader sees it, and readers see events in the order of
+their ids. A store is a folder here and knows no other::
 
     files/              append-only JSONL files in a data folder, one process
 

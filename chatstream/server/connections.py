@@ -1,5 +1,5 @@
 """
-All connections of a server: how many there may be, who waits for what, and whose turn it is.
+All connections of a server: their number, their deadlines, and the order in which they are read.
 
 What comes is taken in slices. A connection that has more than one slice waits in a queue with all
 others that have; each time around the loop a few milliseconds go to that queue, so that whatever
@@ -45,7 +45,7 @@ class Turns:
         self._scheduled = False
 
     def add(self, step: Callable[[], bool]) -> None:
-        """Take a step soon, and again for as long as it says that there is more to do."""
+        """Take a step soon, and again as long as it returns True: there is more to do."""
         self._steps.append(step)
         if not self._scheduled:
             self._scheduled = True
@@ -65,11 +65,11 @@ class Turns:
 
 class Waiting(Protocol):
     """
-    A connection that owes us something.
+    A connection that has to send something: a head, or the rest of a body.
 
     Attributes:
-        since: When it began to, in the loop's time.
-        deadline: Until when it is waited for.
+        since: The beginning of the wait, in the loop's time.
+        deadline: The end of the wait.
     """
 
     since: float
@@ -159,7 +159,7 @@ class Connections:
             self._timer.cancel()
 
     def _make_room(self) -> bool:
-        """End the connection that has been unused for longest; say whether there was one."""
+        """End the connection that has been unused for longest; return whether there was one."""
         longest = next((one for one in self._waiting if one not in self._spares), None)
         if longest is None or self._loop.time() - longest.since < IDLE_SECONDS:
             return False

@@ -1,4 +1,4 @@
-"""How many files and connections the system lets the process have, and who gets how many."""
+"""The descriptors that the system gives the process, and how many of them clients get."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 SLICE = 4096
 """Bytes that are parsed at once."""
 DISCARDED = 1 << 20
-"""Of a client that is refused while it sends, so much is read for it to hear why."""
+"""Bytes that are read of a client that is refused while it sends, so that it sees the answer."""
 DISCARD_SECONDS = 2.0
 _END = b"\r\n\r\n"
 
@@ -89,7 +89,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._place.leave()
 
     def _part(self) -> None:
-        """Undo what refers to this object, so that nobody has to look for circles."""
+        """Undo what refers to this object, so that no circle is left to the collector."""
         self._data = b""
         assert isinstance(self.flow, Flow)
         self.flow.go_on = nothing
@@ -131,7 +131,7 @@ class HttpProtocol(HttpToolsProtocol):
                 self.transport.resume_reading()
 
     def _step(self) -> bool:
-        """Take a slice of what has come, if it can be taken now; say whether that may go on."""
+        """Take a slice of what has come, if it can be taken now; return whether there is more."""
         data, at = self._data, self._at
         if not data or self.pipeline or self.flow.read_paused or self.flow.write_paused:
             return False
@@ -182,7 +182,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._should_upgrade():
             self._hand_over(rest + self._data[self._at :])
         elif rest:
-            self._feed(rest)  # who offers another protocol is answered in this one
+            self._feed(rest)  # a client that offers another protocol is answered in this one
 
     def _hand_over(self, rest: bytes) -> None:
         """Let the connection be a WebSocket from here on, with what follows the request."""
@@ -343,7 +343,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.abort()
         elif not self._paused and not self.transport.is_closing():
             self._paused = True
-            self.transport.pause_reading()  # else all that comes is read before anybody's turn
+            self.transport.pause_reading()  # else all of it is read before others have a turn
             self._all.turns.add(self._read_on)
 
     def _read_on(self) -> bool:
@@ -351,7 +351,7 @@ class HttpProtocol(HttpToolsProtocol):
         return False
 
     def expire(self) -> None:
-        """End it; half a head is told that it came too late."""
+        """End it; a client that sent half a head gets 408."""
         if self._begun and self._refusal is None:
             self._refuse(Refusal(408, f"The head must arrive within {HEAD_SECONDS:.0f} s."))
         else:

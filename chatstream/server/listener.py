@@ -61,7 +61,7 @@ def _bound(family: int, address: tuple[object, ...], stuck_seconds: float) -> so
 @contextmanager
 def told(host: str, port: int) -> Iterator[None]:
     """
-    Turn what the system says about an address into what is wrong with the settings.
+    Turn the system's error about an address into a wrong setting.
 
     Raises:
         SettingsError: Names the setting.

@@ -49,7 +49,7 @@ def _shown(value: object) -> str:
 
 
 class Handler(logging.Handler):
-    """Writes records to an outlet: no thread that logs waits for what reads the lines."""
+    """Writes records to an outlet: no thread that logs waits for the reader of the lines."""
 
     def __init__(self, outlet: Outlet, form: Form) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Handler(logging.Handler):
         return self._outlet.dropped
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Have a record written, unless a client repeats it, and what is told of those."""
+        """Write a record, unless a client repeats it, and the lines that report repeated ones."""
         try:
             for summary in self._repeats.over():
                 self._outlet.put(f"{self.format(summary)}\n")
@@ -79,10 +79,10 @@ class Handler(logging.Handler):
 
 def set_up(level: str, form: Form, content: bool = False) -> None:
     """
-    Write everybody's records to standard error, from a level on; `content` as well, or not.
+    Write all records to standard error, from a level on; with `content` also quoted content.
 
-    From now on nothing that the program prints, there or on standard output, waits for its reader;
-    an exit does, for a second.
+    From now on printing, there or on standard output, does not wait for its reader; an exit waits
+    for a second.
     """
     sys.stdout, _ = _freed(sys.stdout, form)
     sys.stderr, outlet = _freed(sys.stderr, form)

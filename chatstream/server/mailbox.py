@@ -26,7 +26,7 @@ class Mailbox:
             self._reader.set_result(None)
 
     def empty(self) -> bool:
-        """Say whether nothing waits."""
+        """Return whether no message waits."""
         return not self._messages
 
     async def get(self) -> Any:
@@ -40,7 +40,7 @@ class Mailbox:
 
 
 class Gate:
-    """What `asyncio.Event` is used for: open nearly always, so that nobody waits."""
+    """What `asyncio.Event` is used for: nearly always open, so that no task waits."""
 
     __slots__ = ("_loop", "_opened")
 
@@ -49,7 +49,7 @@ class Gate:
         self._opened: asyncio.Future[None] | None = None
 
     def is_set(self) -> bool:
-        """Say whether it is open."""
+        """Return whether it is open."""
         return self._opened is None
 
     def clear(self) -> None:
@@ -58,7 +58,7 @@ class Gate:
             self._opened = self._loop.create_future()
 
     def set(self) -> None:
-        """Open; whoever waits goes on."""
+        """Open; the waiting task goes on."""
         if self._opened is not None:
             self._opened.set_result(None)
             self._opened = None

@@ -25,7 +25,7 @@ AT_ONCE = 64 * 1024
 
 
 class _Waiting(NamedTuple):
-    """What is to be written: how many lines it is, and of how many dropped ones it tells."""
+    """Text to be written: its lines, and how many dropped lines it reports."""
 
     data: bytes
     lines: int = 0
@@ -41,7 +41,7 @@ class Outlet:
     """
 
     def __init__(self, fd: int, told: Callable[[int], str]) -> None:
-        """`told` returns the line that stands where so many were dropped."""
+        """`told` returns the line that stands in place of so many dropped lines."""
         self._fd = fd
         self._told = told
         self._queue: SimpleQueue[_Waiting | threading.Event] = SimpleQueue()
@@ -54,7 +54,7 @@ class Outlet:
         threading.Thread(target=self._work, name="chatstream-outlet", daemon=True).start()
 
     def put(self, text: str, encoding: str = "utf-8") -> None:
-        """Have text written, or dropped where too much waits; never blocks."""
+        """Queue text, or drop it where too much waits; never blocks."""
         data = text.encode(encoding, "backslashreplace")
         waiting = _Waiting(data, max(1, data.count(b"\n")))
         with self._lock:
@@ -66,9 +66,9 @@ class Outlet:
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
         """
-        Wait until what was put is written; say whether that came about in time.
+        Wait until all lines are written; return whether that happened in time.
 
-        Where it did not once, it is not waited for again: the exit of a program asks several times.
+        After one wait that was too long there is no other: an exit asks several times.
         """
         written = threading.Event()
         self._queue.put(written)
@@ -84,7 +84,7 @@ class Outlet:
         self._untold += lost.lines + lost.tells
 
     def _tell(self) -> None:
-        """Have the line written that tells of those dropped since the last one."""
+        """Queue the line that reports the lines dropped since the last such line."""
         if self._untold:
             line = self._told(self._untold).encode("utf-8", "backslashreplace")
             self._add(_Waiting(line, tells=self._untold))
@@ -126,7 +126,7 @@ class Outlet:
         return _Waiting(b"".join(data), sum(lines), sum(tells)), flushes
 
     def _write(self, data: bytes) -> bool:
-        """Write it whole, however long that takes; False where nobody can ever read it."""
+        """Write it whole, however long that takes; False where it can never be read."""
         rest = memoryview(data)
         while rest:
             try:
@@ -142,7 +142,7 @@ class Outlet:
 
 
 class OutletStream(io.TextIOBase):
-    """An outlet as `sys.stdout` or `sys.stderr`: what anybody prints blocks nobody."""
+    """An outlet as `sys.stdout` or `sys.stderr`: printing never blocks."""
 
     def __init__(self, outlet: Outlet, fd: int, encoding: str) -> None:
         self._outlet = outlet
@@ -161,7 +161,7 @@ class OutletStream(io.TextIOBase):
         return self._fd
 
     def isatty(self) -> bool:
-        """Say whether it is a terminal."""
+        """Return whether it is a terminal."""
         return os.isatty(self._fd)
 
     def writable(self) -> bool:
@@ -177,7 +177,7 @@ class OutletStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Pass on a line without its end; waits for nobody."""
+        """Pass on a line without its end; never waits."""
         with self._lock:
             rest, self._rest = self._rest, ""
             if rest:

@@ -1,4 +1,4 @@
-"""What is refused before an application sees it, told as every other error is: as a problem."""
+"""Requests that are refused before an application sees them; the answer is a problem, as always."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 SECONDS = 60.0
 MOST_KINDS = 1000
-"""Kinds and addresses that are remembered at once; the one told longest ago is told anew."""
+"""Kinds and addresses that are remembered at once; the oldest one is forgotten, and logged anew."""
 
 EDGE: tuple[str, ...] = (
     "uvicorn",
@@ -31,14 +31,14 @@ EDGE += (
     "chatstream.server.http_protocol",
 )
 EDGE += ("chatstream.server.connections",)
-"""Loggers of what speaks to clients: all that they tell from `WARNING` on is limited."""
+"""Loggers of what speaks to clients: their records from `WARNING` on are limited."""
 
 CLIENTS_FAULTS = ("Invalid UTF-8 sequence", "Invalid HTTP request", "Unsupported upgrade")
 """How records begin that are the client's fault: a traceback would tell nothing."""
 
 
 class Kind(NamedTuple):
-    """What counts as the same: the logger, how the message begins, where it was raised, who."""
+    """What counts as the same: logger, beginning of the message, place of the error, address."""
 
     logger: str
     message: str
@@ -62,7 +62,7 @@ class Repeats:
         self._seen: OrderedDict[Kind, _Seen] = OrderedDict()
 
     def admits(self, record: logging.LogRecord) -> bool:
-        """Say whether a record is to be written; it gets `held_back` where some were not."""
+        """Return whether to write a record, with `held_back` where earlier ones were not."""
         if record.levelno < logging.WARNING or not _is_edge(record.name):
             return True
         if str(record.msg).startswith(CLIENTS_FAULTS):
@@ -79,7 +79,7 @@ class Repeats:
         return True
 
     def over(self) -> Iterator[logging.LogRecord]:
-        """Forget what is over, or too much; yields what tells of records that were held back."""
+        """Forget what is over, or too much; yields the records that report those held back."""
         now = self._clock()
         while self._seen:
             kind, seen = next(iter(self._seen.items()))

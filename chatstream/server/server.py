@@ -38,7 +38,7 @@ STREAM_SECONDS = 2.0
 CLOSE_SECONDS = 2
 """What other requests have to be answered then, before they are cut."""
 EXIT_SECONDS = 8.0
-"""When a stop hangs for so long, on a provider or a disk, the process exits all the same."""
+"""The longest stop: a process that hangs, on a provider or a disk, exits then all the same."""
 NOT_STOPPED = 1
 ACCEPTED_AT_ONCE = 16
 """
@@ -80,7 +80,7 @@ class Server(uvicorn.Server):
             HttpProtocol, connections=self._connections
         )
         async with AsyncExitStack() as running:
-            # The data folder comes first: that another server owns it says the most.
+            # The data folder comes first: its owner, another server, is the most telling reason.
             await running.enter_async_context(self._app.lifespan())
             self._app.services.metrics.lines_dropped = logs.dropped
             with told(config.host, config.port):
@@ -186,7 +186,7 @@ def _config(app: Chatstream) -> uvicorn.Config:
     settings = app.settings
     own = logging.getLogger("uvicorn.error")
     own.addFilter(_not_our_cut)
-    # Below, it tells of each WebSocket with its query, which names a user.
+    # Below this level it logs each WebSocket with its query, which names a user.
     own.setLevel(logging.WARNING)
     return uvicorn.Config(
         app,
@@ -204,11 +204,12 @@ def _config(app: Chatstream) -> uvicorn.Config:
         server_header=False,
         # What a client says of itself in X-Forwarded-* is not believed.
         proxy_headers=False,
-        # The lifespan is entered by `startup`, where its errors can be told in one line.
+        # `startup` enters the lifespan, so that an error of it is one line.
         lifespan="off",
     )
 
 
 def _not_our_cut(record: logging.LogRecord) -> bool:
-    # A stream that ends before its turn does has no last chunk, on purpose: promise 9.
+    # A stream that ends before its turn does has no last chunk, on purpose (`protocol.md`,
+    # section 2, promise 9).
     return "returned without completing response" not in str(record.msg)

@@ -129,7 +129,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         return self.queued
 
     def step(self) -> bool:
-        """Take a slice of what has come, if it can be taken now; say whether that may go on."""
+        """Take a slice of what has come, if it can be taken now; return whether there is more."""
         if self.transport.is_closing():
             self.rest = memoryview(b"")
         if not self.rest or self.read_paused or self.throttled is not None:
@@ -205,7 +205,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         return message
 
     def handle_connect(self, event: Any) -> None:
-        """Say to the application what is possible here."""
+        """Offer the application what is possible here."""
         super().handle_connect(event)
         if self.conn.handshake_exc is not None:
             _forget(self.conn, event)
@@ -213,7 +213,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.scope["extensions"][FRAMES] = {}
 
     def shutdown(self) -> None:
-        """Tell the client that the server goes; one who has said that he leaves is told nothing."""
+        """Send a close, since the server goes; a client that has sent one gets none."""
         if self.transport.is_closing():
             # What it has not read keeps it open; uvicorn would raise, and the rest be left undone.
             self.stop_keepalive()
@@ -234,13 +234,13 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         try:
             for frame in frames[:-1]:
                 self.conn.send_text(frame)
-        except InvalidState:  # one side has said that it leaves
+        except InvalidState:  # one side has sent a close
             raise ClientDisconnected from None
         # What is sent here leaves with what was prepared above.
         await super().send({"type": "websocket.send", "text": frames[-1].decode()})
 
     def _forget_handshake(self) -> None:
-        """Let go of the headers: kilobytes that nobody reads again once a socket is accepted."""
+        """Let go of the headers: kilobytes that are not read again once a socket is accepted."""
         self.scope["headers"] = []
         # The parser keeps the request, so that they are taken from it.
         self.request.headers.clear()
@@ -256,7 +256,7 @@ def _forget(connection: Protocol, request: Request) -> None:
 
 
 def _is_extra(event: Request | Frame | Any) -> bool:
-    """Say whether something that came is no whole message."""
+    """Return whether a frame is no whole message."""
     if not isinstance(event, Frame):
         return False
     return not event.fin or event.opcode not in (Opcode.TEXT, Opcode.BINARY)

@@ -55,7 +55,7 @@ class Deadlines:
         return self._loop.time() - self._began
 
     def content(self) -> bool:
-        """Move the deadline, since content came; says whether it was the first."""
+        """Move the deadline, since content came; returns whether it was the first."""
         now = self._loop.time()
         self._due = now + self._token_timeout
         if self._first is not None:

@@ -109,7 +109,7 @@ class Starting:
             request = self._request
             name, model = request.provider, request.model
             if isinstance(request, AgainRequest) and name not in self._providers.by_name:
-                # Whoever was asked then is gone, and his model with him; the message is not.
+                # The provider of that turn is gone, and its model too; the message is not.
                 name = model = None
             self._route = self._providers.route(name, model, self._settings, request.user_id)
         return self._route

@@ -37,8 +37,8 @@ class Why(NamedTuple):
 
 class Ending:
     """
-    The end of one turn, for the task that writes it. Whoever cancels that task calls `stop` first,
-    unless the conversation is cleared.
+    The end of one turn, for the task that writes it. A caller that cancels the task calls `stop`
+    first, unless the conversation is cleared.
 
     Attributes:
         status: How the turn ended, for the metrics: "cleared" with its conversation, "lost" where
@@ -56,7 +56,7 @@ class Ending:
         return self._why is not None
 
     def stop(self, why: Why) -> None:
-        """Take note of why it is to end: the first reason stands, and the least time counts."""
+        """Keep the reason for ending: the first one counts, and the least time."""
         if self._why is None:
             self._why = why
         elif why.last:

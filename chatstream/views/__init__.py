@@ -1,1 +1,1 @@
-"""What is read from a log. Nothing here writes, and nothing knows who answers or who asks."""
+"""What is read from a log. Nothing here writes, and nothing knows providers or transports."""

@@ -45,7 +45,7 @@ class Page(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """A turn in view: what later ones hide, and what they and itself do."""
+    """A turn in view, and from where on turns are hidden: by later turns, and by this one too."""
 
     started: Json
     terminal: Json | None
@@ -68,7 +68,7 @@ def read_place(text: str | None) -> Place | None:
     Read a page's `before`.
 
     Raises:
-        InvalidRequest: It is not one that was given out.
+        InvalidRequest: No page gave it.
     """
     if text is None:
         return None
@@ -144,7 +144,7 @@ def turns_back(fd: int, size: int, until: Place | None, hidden_from: EventId) ->
 
 
 def _ends_after(fd: int, end: int, size: int) -> dict[str, Json]:
-    """Return the ends that lie behind a place of turns that were running there."""
+    """Return the ends, behind a place, of the turns that were running at that place."""
     last = next(records.records_back(fd, end), None)
     missing = set(last.data.get("running") or ()) if last else set()
     found: dict[str, Json] = {}

@@ -45,10 +45,10 @@ def start_of_turn(
 
 def is_good(conversation: Conversation, cursor: str, last: EventId) -> bool:
     """
-    Say whether a cursor can be gone on from: the beginning, or an id from this log's lifetime.
+    Return whether a stream may start at a cursor: the beginning, or an id of this log's lifetime.
 
-    Where there is no log, only an id from after the erasure that its client has seen is one; and
-    none where this process knows of no erasure, since there may have been one before it.
+    Where there is no log, a good id comes from after the erasure that its client has seen. Where
+    this process knows of no erasure, no id is good: an earlier process may have erased.
     """
     if cursor == BEGINNING:
         return True
@@ -70,7 +70,7 @@ class Signal:
         self._set = False
 
     def set(self) -> None:
-        """Wake whoever waits, or who waits next."""
+        """Wake the task that waits, or the next one that waits."""
         self._set = True
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
@@ -90,7 +90,7 @@ class Subscriber:
 
     Attributes:
         after: The place of the last event that was taken.
-        caught_up: Whether everything that was there at the beginning has been taken.
+        caught_up: Whether everything that was there when it began has been taken.
         ended: Whether a turn's last event has been taken: nothing will follow.
     """
 
@@ -107,7 +107,7 @@ class Subscriber:
         self.conversation = conversation
         self.after = place(start.after)
         if turn is not None:
-            # Nothing before its beginning is the turn's: a long file is not read for it.
+            # No event before its beginning is the turn's, so a long file is not read.
             self.after = max(self.after, place(turn.started_id) - 1)
         self.ended = False
         self.backlog_until = conversation.last_id
@@ -123,7 +123,7 @@ class Subscriber:
     def close(self) -> None:
         """Stop reading. The turn goes on."""
         self.conversation.unwatch(self._wake)
-        self._wake = _nobody  # what is woken keeps the reader: both would stay, with the log
+        self._wake = _nobody  # `wake` refers to the reader: both would stay in memory, with the log
 
     async def take(self, limit: int = PIECE) -> list[Encoded]:
         """
@@ -152,7 +152,7 @@ class Subscriber:
                 return events
 
     def _of_turn(self, events: list[Encoded]) -> list[Encoded]:
-        """Pick the turn's events; where it ends by a clear, that it was cleared belongs to it."""
+        """Pick the turn's events; `history.cleared` is one of them where a clear ends the turn."""
         assert self._turn is not None
         own: list[Encoded] = []
         for event in events:

@@ -14,7 +14,7 @@ from chatstream.views.history import public
 
 @dataclass(frozen=True, slots=True)
 class EndedTurn:
-    """A turn that is over: its permanent events, as clients see them, and where they stand."""
+    """A turn that is over: its permanent events, as clients see them, and its conversation."""
 
     conversation: Conversation
     turn_id: TurnId
@@ -40,7 +40,7 @@ async def known(conversation: Conversation, turn_id: TurnId, body: str) -> Ended
     Return the turn that a start of a used id attaches to.
 
     Raises:
-        Conflict: It was another body that started it.
+        Conflict: Another body started it.
         NotFound: The conversation was cleared since its id was looked up.
     """
     found = await find_records(conversation, turn_id)
@@ -69,7 +69,7 @@ def ended(conversation: Conversation, turn_id: TurnId, found: list[Json]) -> End
 
 
 def _lost_end(started: Json) -> Json:
-    """Return what stands for a terminal event whose line is damaged."""
+    """Return the terminal event that stands for one whose line is damaged."""
     request = started.get("request") or {}
     return {
         "type": "turn.interrupted",

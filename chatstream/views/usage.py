@@ -1,5 +1,5 @@
 """
-What a user has used: tokens and turns by day and model, with what they cost where that is known.
+What a user has used: tokens and turns by day and model, with their cost where prices are set.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from chatstream.schemas import UserQuery
 from chatstream.views.prices import Prices, rounded
 
 DAYS = 30
-"""How many days are told of where the caller does not say."""
+"""The days of an answer where the query names none."""
 MAX_ROWS = 5000
-"""Of one answer: beyond, fewer days must be asked for."""
+"""The rows of one answer at most; a query of more is refused."""
 
 
 def _check_day(value: str) -> str:
@@ -62,8 +62,8 @@ def report(counts: Counts, prices: Prices | None) -> Json:
     """
     Return the rows, by day, provider and model, and their total.
 
-    With prices, each row has its `cost`, null where its model has no price, and the total has the
-    sum of those that are known, with the number of turns that it leaves out as `unpriced`.
+    With prices, each row has its `cost`, null where its model has no price. The total has the sum
+    of the known costs, and as `unpriced` the number of turns that are not in that sum.
 
     Raises:
         InvalidRequest: There are more rows than one answer takes.

@@ -1,7 +1,7 @@
 """
 A turn done again: regenerated or continued; and the versions that came of it.
 
-Each is a turn of its own that `replaces` an earlier one: what was replaced stays in the log.
+Each version is a turn that `replaces` an earlier one; the replaced turn stays in the log.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ async def versions(conversation: Conversation, turn_id: str) -> list[Json]:
 
 
 def _family(fd: int, size: int, turn_id: str) -> list[str]:
-    """Return all that is tied to a turn by `replaces`, oldest first."""
+    """Return the turns that `replaces` ties to a turn, oldest first."""
     ties: list[tuple[str, str]] = []
     for _, data in lines_back(fd, size, 4 * BLOCK):
         if b'"replaces":' in data and data.startswith(b'{"type":"turn.started"'):

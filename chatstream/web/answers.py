@@ -122,5 +122,6 @@ SCHEMAS: Final[Json] = {
     ),
     "Health": _object(status=STRING),
     "Counts": STRING,
+    "Page": STRING,
     "OpenAPI": _object(openapi=STRING, info={"type": "object"}, paths={"type": "object"}),
 }

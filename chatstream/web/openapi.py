@@ -62,7 +62,7 @@ HEADERS = {
     "RateLimit-Policy": "how much may be asked, and in what time",
     "Retry-After": "seconds",
     "Location": "where the turn is",
-    "ETag": "weak",
+    "ETag": "for If-None-Match",
 }
 
 

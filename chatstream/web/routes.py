@@ -25,7 +25,17 @@ from chatstream.schemas import (
 )
 from chatstream.views.usage import UsageQuery
 from chatstream.views.versions import AgainBody
-from chatstream.web import conversations, events, page, status, turns, usage, versions, websocket
+from chatstream.web import (
+    conversations,
+    docs,
+    events,
+    page,
+    status,
+    turns,
+    usage,
+    versions,
+    websocket,
+)
 from chatstream.web.openapi import Call, Handler, document
 from chatstream.web.requests import count, json
 from chatstream.web.state import services_of
@@ -93,6 +103,9 @@ CALLS = (
          "Counts", limit=None, media_type="text/plain"),
     Call("get", "/openapi.json", openapi, "This description", {200: "OpenAPI 3.1"}, "OpenAPI",
          limit=None),
+    Call("get", "/docs", docs.docs, "The protocol, for people",
+         {200: "A page", 304: "Unchanged"}, "Page", limit=None, headers=("ETag",),
+         media_type="text/html"),
 )  # fmt: skip
 
 

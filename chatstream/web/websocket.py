@@ -1,5 +1,5 @@
 """
-`/ws`: many conversations over one WebSocket (CONTRACT section 4).
+`/ws`: many conversations over one WebSocket (`protocol.md`, section 4).
 
 The socket's own task sends; one more takes frames in and has them carried out. Sending gives each
 conversation that has something a slice in turn, so that a long backlog keeps no other waiting.

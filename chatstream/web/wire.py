@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from chatstream.events import EventId, kept
 
 MAX_FRAME_BYTES = 1_000_000
-"""No WebSocket frame that the server sends is larger (CONTRACT section 4)."""
+"""No WebSocket frame that the server sends is larger (`protocol.md`, section 4)."""
 
 RETRY_MS = 1000
 """What EventSource waits before it comes back, at least."""

@@ -24,7 +24,7 @@
  * Without Web Locks or BroadcastChannel (insecure origins) each client has a connection of its
  * own. Calls such as `send` are requests of their own on every transport.
  *
- * What it does not promise: anything where the server itself does not (CONTRACT section 2), and
+ * What it does not promise: anything where the server itself does not (`protocol.md`, section 2), and
  * that text arrives in the pieces that the provider sent.
  *
  * The map, from the top. A row imports rows below it and its own, without circles; `client/` knows

@@ -22,8 +22,8 @@ const LINGER = 1_000;
 /**
  * Follows, for all tabs of a browser, what they ask for, over one line; made by the tab that
  * holds the lock. Each event is told with the places `before` and `at` it, so that a tab can take
- * it exactly when it has all that came before: events may be joined on their way (CONTRACT
- * section 2, promise 4), and an id alone does not tell where one begins.
+ * it exactly when it has all that came before: events may be joined on their way
+ * (`protocol.md`, section 2, promise 4), and an id alone does not tell where one begins.
  */
 export class Leader {
   #channel;

@@ -5,7 +5,7 @@
 
 import { ChatstreamError, reached } from "./chatstream-error.js";
 
-/** Close codes (CONTRACT section 4): a server that is overloaded is left alone for so long (ms). */
+/** The close code of a server that is overloaded: it is left alone for so long (ms). */
 const OVERLOADED = 1013;
 const LATER = 5_000;
 const SIGNED_OUT = 4401;

@@ -1,8 +1,8 @@
 """
 Faults that a run must find, planted into the server's process before it serves.
 
-Each is a mistake that somebody could make, in the one part that keeps a promise of CONTRACT
-section 2.
+Each is a mistake that somebody could make, in the one part that keeps a promise of
+`protocol.md`, section 2.
 """
 
 from __future__ import annotations

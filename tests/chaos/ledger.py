@@ -131,7 +131,7 @@ class Ledger:
         self._promise = promise
 
     def violate(self, promise: int, detail: str) -> None:
-        """Note that a promise of CONTRACT section 2 was broken (0: something beside them)."""
+        """Note that a promise of `protocol.md`, section 2 was broken (0: something beside them)."""
         self.violations.append(f"promise {promise}: {detail}")
         if self._promise in (None, promise):
             self.failed.set()

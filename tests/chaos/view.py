@@ -1,4 +1,4 @@
-"""A client's fold (CONTRACT section 2), which checks everything that it is given."""
+"""A client's fold (`protocol.md`, section 2), which checks everything that it is given."""
 
 from __future__ import annotations
 

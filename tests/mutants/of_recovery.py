@@ -157,7 +157,7 @@ DEFECTS = [
         "log/files/leftovers.py",
         (
             "        elif isinstance(result, TurnEnded):\n"
-            "            continue  # by a clear, which tells of it\n"
+            "            continue  # by a clear, which writes their ends\n"
         ),
         "",
         ("test_log_recovery.py",),

@@ -1,8 +1,8 @@
 """
 Many new files at once, or none: written aside, then made to stand by one rename.
 
-Blocking, for the owner of the data folder, before anybody reads or writes in it. What a death
-leaves behind is either discarded or finished by recovery; see `recovery`.
+Blocking, for the owner of the data folder, before anything is read or written in it. After a
+death, recovery either discards or finishes it; see `recovery`.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def finish(folder: Folder, decided: Path) -> None:
             os.replace(file, target / file.name)
         sync_folder(target)
     sync_folder(folder.users)
-    # Done with, durably, before any of it goes: a power cut must not bring it back half.
+    # Durably marked as finished before any of it goes: a power cut must not bring half of it back.
     done = decided.with_suffix(STAGED)
     os.rename(decided, done)
     sync_folder(folder.intents)

@@ -41,8 +41,8 @@ class IdClock:
         """
         Open the clock; no id at or below `floor`, nor below the ceiling on disk, is given again.
 
-        `check` is asked before the file is made again that somebody has removed: it raises where
-        it is not to be.
+        `check` is called before a file that was removed is made again: it raises where it must
+        not be made.
 
         Raises:
             OSError: The file can be neither read nor made.
@@ -83,7 +83,7 @@ class IdClock:
         return event_id(number)
 
     def raise_to(self, number: int) -> None:
-        """Give no id at or below this place any more: a file from elsewhere has it."""
+        """Give no id at or below this place any more: a file from elsewhere holds it."""
         self._last = max(self._last, number)
 
     def renew(self) -> None:

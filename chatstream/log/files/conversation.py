@@ -33,7 +33,7 @@ from chatstream.log.files.trouble import refusal
 from chatstream.log.files.visibility import End
 
 RECENT_TURNS = 1000
-"""For so many turns back a repeated `turn_id` is known (CONTRACT, promise 6)."""
+"""The newest turns, to which a repeated start attaches (`protocol.md`, section 2, promise 6)."""
 
 
 class Conversation(Journal):
@@ -43,7 +43,7 @@ class Conversation(Journal):
     Attributes:
         running: The turns whose terminal event is not durable yet, by the place of their start.
         recent: The starts of the newest turns by their ids; None until they are read.
-        orphans: Turns that another process left, and that have not been ended yet.
+        orphans: Turns that another process left, which have no end yet.
         looking: The last look at a file that was changed from outside.
     """
 
@@ -61,7 +61,7 @@ class Conversation(Journal):
         self.orphans = list(state.orphans)
 
     def found_anew(self, state: FileState) -> None:
-        """Take over the file as somebody else has left it; places go on rising."""
+        """Take over the file as another process has left it; places go on rising."""
         self.epoch += 1
         self.disk.clock.raise_to(state.last)
         self.adopt(replace(state, last=max(state.last, self._last)))
@@ -113,10 +113,10 @@ class Conversation(Journal):
         """
         Begin a turn: returns it once `turn.started` is durable.
 
-        A turn of this id that was started before is returned instead: running, or where it
-        started. Only for one that is new `begin` is called, maybe more than once: it returns what
-        `turn.started` says, or refuses by raising. Nothing is awaited between that look and the
-        append, nor after `begin`. A caller that is cancelled may leave a turn that runs.
+        A turn of this id that was started before is returned instead: the running turn, or the id
+        of its start. `begin` is called for a new one only, maybe more than once: it returns the
+        fields of `turn.started`, or refuses by raising. Nothing is awaited between that look and
+        the append, nor after `begin`. A caller that is cancelled may leave a turn that runs.
 
         Raises:
             StorageFull, StorageFailed: Nothing was started.
@@ -217,7 +217,7 @@ class Conversation(Journal):
         Append `conversation.renamed`; returns once it is durable.
 
         Raises:
-            NotFound: There is no file to say it in.
+            NotFound: The conversation has no file.
             StorageFull, StorageFailed: The title is as it was.
         """
         await self.settled()
@@ -250,11 +250,11 @@ class Conversation(Journal):
             bookkeeping["titled"] = end.titled
         self.append(event, bookkeeping | own, end, done, may_use_reserve=may_use_reserve)
 
-    # ---- clearing (see `erase`)
+    # ---- clearing (see `erasure`)
 
     async def shut(self) -> list[LiveTurn]:
         """
-        Make other writes wait, end what runs, and wait for what is on its way to the disk.
+        Make other writes wait, end the running turns, and wait for writes that are under way.
 
         Returns the turns that it ended: they have no terminal event yet. `go_on` must follow.
         """
@@ -267,7 +267,7 @@ class Conversation(Journal):
         except BaseException:
             self.open_gate()
             raise
-        # An end that was on its way may have failed.
+        # An end that was being written may have failed.
         self._stop_running()
         return list(self.running.values())
 

@@ -1,8 +1,8 @@
 """
 Files that hold what a conversation's file held: copies of sync clients, editors and people.
 
-A file is a conversation's where its name is what its first line's ids encode to. Any other one in
-a user's folder is set apart: it is never shown, and goes when what it says is erased.
+A file is a conversation's where its name is what its first line's ids encode to. Any other file in
+a user's folder is a copy: it is never shown, and is removed when its conversation is erased.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ MAX_NAMED = 10
 
 # `trip.jsonl`, `trip.corrupt` and `trip.1764000000000-0000.live` are a conversation's own names.
 _OWN = re.compile(r"([a-z0-9_%~-]+)\.(?:jsonl|corrupt|aside|\d{13}-\d{4}\.live)", re.ASCII)
-# What a name that is nobody's begins with, as of `.trip.jsonl.swp` and `trip 2.corrupt`.
+# How a name of no conversation begins, such as `.trip.jsonl.swp` and `trip 2.corrupt`.
 _STEM = re.compile(r"[.#]*([a-z0-9_%~-]+)(?![a-z0-9_%~-])", re.ASCII)
 
 
 class Copies:
-    """Tells of copies in the log, of each once. For any thread."""
+    """Logs each copy once. For any thread."""
 
     def __init__(self) -> None:
         self._told: set[Path] = set()
@@ -54,7 +54,7 @@ class Copies:
 
 
 def is_foreign(first: Json | None, path: Path) -> bool:
-    """Say whether a file's first record is of something else than its name says."""
+    """Return whether a file's first record names another conversation than its name does."""
     if first is None:
         return False  # damaged: it hides nothing else
     if first["type"] == "feedback_log":
@@ -68,7 +68,7 @@ def is_foreign(first: Json | None, path: Path) -> bool:
 
 
 def _is_same_file(path: Path, name: str) -> bool:
-    """Say whether a name leads to the file all the same: a case-blind file system has one."""
+    """Return whether a name leads to the file all the same, as on a case-blind file system."""
     if path.name.lower() != name:
         return False
     with suppress(OSError):
@@ -89,7 +89,7 @@ def first_record(fd: int, size: int) -> Json | None:
 
 def is_copy(path: Path) -> bool:
     """
-    Say whether a file is not the conversation that its name says.
+    Return whether a file is not of the conversation that its name says.
 
     Raises:
         OSError: It cannot be read.
@@ -113,14 +113,14 @@ def remove_copies(conversation: Path) -> None:
             path = Path(entry.path)
             path.unlink(missing_ok=True)
             if path.suffix == ".jsonl":
-                # What a repair has moved out of it says of itself no more whose it was.
+                # A line that a repair has moved out does not say which conversation it is of.
                 for suffix in (".corrupt", ".aside"):
                     path.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def set_apart(path: Path) -> None:
     """
-    Give a copy that has taken a conversation's name another one, that is nobody's.
+    Rename a copy that has taken a conversation's name; the new name is no conversation's.
 
     Raises:
         OSError: It has the name still.
@@ -137,7 +137,7 @@ def _files(folder: Path) -> Iterator[tuple[os.DirEntry[str], re.Match[str] | Non
     """
     Yield the regular files in a folder, with what their names say where they are our own.
 
-    Folders that others have made in it are looked into too.
+    Folders that another program has made in it are searched too.
     """
     folders = [str(folder)]
     while folders:

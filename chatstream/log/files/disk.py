@@ -50,7 +50,7 @@ class Holds(Protocol):
     """What holds a file open that may be closed and opened again."""
 
     def close_file(self) -> bool:
-        """Close it, unless it is in use; say whether it is closed."""
+        """Close it, unless it is in use; return whether it is closed."""
         ...
 
 
@@ -103,7 +103,7 @@ class Disk:
             raise self.trouble.refusal(error, message, self.folder.clock) from error
 
     def opened(self, holder: Holds) -> None:
-        """Take note that a file is used; the ones unused for longest are closed beyond a bound."""
+        """Mark a file as used; beyond a bound, the files unused for longest are closed."""
         self._open[holder] = None
         self._open.move_to_end(holder)
         if len(self._open) > MAX_OPEN_FILES:
@@ -112,14 +112,14 @@ class Disk:
                 self._open.move_to_end(oldest)
 
     def rest(self, holder: Holds) -> bool:
-        """Close a file that is not in use; say whether it is closed."""
+        """Close a file that is not in use; return whether it is closed."""
         if not holder.close_file():
             return False
         self._open.pop(holder, None)
         return True
 
     def flush_soon(self, turn: Flushes) -> None:
-        """Flush a turn once what is ready now has been taken in: joining that costs nothing."""
+        """Flush a turn after the work that is ready now: its text then leaves in the same write."""
         if not self._flushes:
             self._loop.call_soon(self._flush_all)
         self._flushes.append(turn)
@@ -182,7 +182,7 @@ class Disk:
 
     def check(self, user_id: str | None = None) -> None:
         """
-        Refuse where the data folder, or a user's in it, is not there as it was.
+        Refuse where the data folder, or a user's in it, is not the one that was taken.
 
         Raises:
             StorageFailed: It is gone, is another one, or cannot be looked into.
@@ -196,12 +196,12 @@ class Disk:
     async def unusable(self) -> str | None:
         """Return why the data folder cannot be used, for people; None where it can."""
         if self._probing is None:
-            # Not one of the readers: that all of them read does not mean that the disk is away.
+            # Not a reader's thread: the disk is not away because all readers are busy.
             self._probing = asyncio.ensure_future(asyncio.to_thread(self._probe))
         try:
             await asyncio.wait_for(asyncio.shield(self._probing), PROBE_SECONDS)
         except TimeoutError:
-            return "The disk does not answer."  # one look is under way, however many ask
+            return "The disk does not answer."  # all callers share one look
         except OSError as error:
             self._probing = None
             self.trouble.note(error, self.folder.root)
@@ -226,7 +226,7 @@ def _path_of(fd: int) -> str | None:
 
 
 def cut_back(fd: int, size: int) -> bool:
-    """Drop what lies behind `size`; False where even that fails: the next look at it does it."""
+    """Drop what lies behind `size`; False where that fails: the next look at the file does it."""
     try:
         os.ftruncate(fd, size)
     except OSError as error:

@@ -28,9 +28,9 @@ class Reserve:
 
     def hold(self) -> bool:
         """
-        Say whether the room is held, taking it first where needed. False: the disk is full.
+        Take the room if it is not held; return whether it is. False: the disk is full.
 
-        What lies in its place and is none goes: it is never written to, nor followed.
+        Anything else in its place is removed, and neither written to nor followed.
 
         Raises:
             OSError: The disk refuses for another reason.

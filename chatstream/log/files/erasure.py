@@ -1,9 +1,9 @@
 """
 Clear and erase: what was cleared is in no file and cannot be read, whatever dies when.
 
-The order: other writes wait; the intent; the new file, or none; what lies beside it; then what
-runs is told of its end. Each step is one job on a thread. The calls here run in tasks of their
-own (see `jsonl`), so that no caller's leaving cuts them short.
+The order: other writes wait; the intent becomes durable; the new file, or none, takes its place;
+what lies beside it goes; the running turns get their ends. Each step is one job on a thread. The
+calls here run in tasks of their own (see `store`): a caller that leaves does not cut them short.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ async def clear(conversation: Conversation) -> None:
 
 async def erase(conversation: Conversation) -> bool:
     """
-    Erase a conversation, its file included; open streams are told as by `clear`.
+    Erase a conversation, its file included; open streams get what `clear` sends.
 
     Returns whether there was a file.
 
@@ -75,7 +75,7 @@ async def _erase(conversation: Conversation, scope: Scope, change: Change) -> bo
     intent: Intent | None = None
     try:
         if conversation.created is None:
-            # What was put aside because nothing of it could be read is beside it all the same.
+            # A file that was put aside, since nothing of it could be read, lies beside it too.
             await disk.run(partial(remove_beside, conversation.path))
             return False
         intent = _intent(disk, scope, conversation.address)
@@ -106,12 +106,12 @@ async def _finish(disk: Disk, intent: Intent) -> None:
     try:
         await disk.run(partial(finish_intent, disk.folder, intent))
     except OSError as error:
-        # It is done; that the next start looks again does no harm.
+        # The erasure is done; the next start looks again, which does no harm.
         logger.warning("intent not removed", extra={"errno": error.errno})
 
 
 async def _withdraw(disk: Disk, intent: Intent | None, is_there: bool) -> None:
-    """Have the next start not erase what was written after an erasure that failed."""
+    """Withdraw a failed erasure's intent: the next start would erase what was written since."""
     if intent is not None and is_there:
         try:
             await disk.run(partial(withdraw_intent, disk.folder, intent))
@@ -122,7 +122,7 @@ async def _withdraw(disk: Disk, intent: Intent | None, is_there: bool) -> None:
 async def _give_up(
     conversation: Conversation, turns: list[LiveTurn], events: list[Encoded]
 ) -> None:
-    """Go on with whatever file is there now; where it is the old one, its turns are cancelled."""
+    """Go on with the file that is there now; where that is the old one, its turns are cancelled."""
     try:
         state = await conversation.disk.run(partial(load, conversation.path))
     except (OSError, ChatstreamError):
@@ -146,7 +146,7 @@ async def _give_up(
 
 
 async def with_reserve(disk: Disk, step: Callable[[], Awaitable[T]]) -> T:
-    """Do what makes room; on a full disk with the help of the reserve."""
+    """Run a job that makes room; on a full disk it may use the reserve."""
     try:
         return await step()
     except OSError as error:
@@ -166,7 +166,7 @@ def _intent(disk: Disk, scope: Scope, address: Address) -> Intent:
 
 
 def farewell(conversation: Conversation, turns: list[LiveTurn]) -> list[Encoded]:
-    """Make the events that tell of it: each running turn's end, and `history.cleared`."""
+    """Make the events of a clear: each running turn's end, and `history.cleared`."""
     events = []
     for turn in turns:
         fields: Json = {
@@ -229,9 +229,9 @@ async def write_aside(path: Path, address: Address, created: EventId, event: byt
 
 async def erase_user(disk: Disk, user_id: str, conversations: list[Conversation]) -> None:
     """
-    Erase a user's folder; open streams on these conversations of theirs are told as by `clear`.
+    Erase a user's folder; open streams of its conversations get what `clear` sends.
 
-    Nothing may open or make a file of this user meanwhile: the caller sees to that.
+    The caller prevents that a file of this user is opened or made meanwhile.
 
     Raises:
         StorageFailed: As `clear`.

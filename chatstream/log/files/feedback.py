@@ -1,7 +1,7 @@
 """
 What users think of answers: an append-only file per user, beside the conversations.
 
-A later rating of the same turn stands; the earlier ones stay in the file. Ratings live in memory
+The last rating of a turn counts; the earlier ones stay in the file. Ratings live in memory
 only for users whose history is read, in a bounded number.
 """
 
@@ -30,7 +30,7 @@ USERS_IN_MEMORY = 256
 
 
 class Rating(NamedTuple):
-    """The feedback that stands for a turn."""
+    """The feedback that counts for a turn."""
 
     id: EventId
     rating: int
@@ -45,7 +45,7 @@ class Ratings:
         self.by_turn: dict[tuple[str, str], Rating] = {}
 
     def take(self, entry: Json) -> None:
-        """Let an entry of the file stand."""
+        """Count an entry of the file."""
         self.last = entry["id"]
         if entry.get("turn_id"):
             key = entry.get("conversation_id") or "default", entry["turn_id"]
@@ -64,7 +64,7 @@ class Feedback:
 
     async def add(self, user_id: str, fields: Json) -> Json:
         """
-        Keep one; returns it once it is durable. A caller that leaves does not undo it.
+        Write one entry; returns it once it is durable. A caller that leaves does not undo it.
 
         Raises:
             StorageFull, StorageFailed: It was not kept.
@@ -78,7 +78,7 @@ class Feedback:
     def _kept(self, keeping: asyncio.Task[Json]) -> None:
         self._keeping.discard(keeping)
         if not keeping.cancelled():
-            keeping.exception()  # its caller, if it is still there, has it too
+            keeping.exception()  # its caller, if it is still there, gets the error too
 
     async def _keep(self, user_id: str, fields: Json) -> Json:
         identifier = self._disk.next_id()
@@ -101,7 +101,7 @@ class Feedback:
 
     async def ratings(self, user_id: str) -> Ratings:
         """
-        Return a user's ratings; never some that an erasure, once answered, has taken away.
+        Return a user's ratings; none of those that an answered erasure has removed.
 
         Raises:
             StorageFailed: The file cannot be read.
@@ -122,7 +122,7 @@ class Feedback:
         except OSError as error:
             message = "The feedback cannot be read."
             raise self._disk.trouble.refusal(error, message, path) from error
-        self._disk.check(user_id)  # that there is none may mean that the folder has gone
+        self._disk.check(user_id)  # a missing file may mean that the folder is gone
         for line in lines:
             try:
                 entry = orjson.loads(line)
@@ -133,11 +133,11 @@ class Feedback:
         return ratings
 
     def held(self, user_id: str) -> asyncio.Lock:
-        """Return what is held while a user's file is written, or is erased."""
+        """Return the lock that is held while a user's file is written or erased."""
         return self._locks.setdefault(user_id, asyncio.Lock())
 
     def forget(self, user_id: str) -> None:
-        """Drop what is in memory of a user that was erased."""
+        """Drop an erased user's ratings from memory."""
         self._users.pop(user_id, None)
 
 

@@ -1,7 +1,8 @@
 """
-What is written to a conversation, and what may be seen of it: its file, its tail, its readers.
+What is written to a conversation, and what readers may see of it: its file, tail and readers.
 
-Appending writes at once and is seen once it is durable, in the order of the ids (see `order`).
+An append writes at once. Its event is seen once it is durable, in the order of the ids (see
+`visibility`).
 For the loop's thread.
 """
 
@@ -28,12 +29,12 @@ TAIL_BYTES = 32 * 1024
 """What a conversation with readers keeps in memory for those that are a little behind."""
 
 Written = Encoded | OSError
-"""What became of a record: the event, once durable, or what the disk said."""
+"""What became of a record: the event once it is durable, or the error of the disk."""
 
 
 class Journal:
     """
-    A conversation's events in order. It knows nothing of what they say.
+    A conversation's events in order.
 
     Attributes:
         epoch: Counts clears and erasures: what was read before one is void after it.
@@ -98,11 +99,11 @@ class Journal:
         return len(self._watchers)
 
     def watch(self, wake: Callable[[], None]) -> None:
-        """Have `wake` called whenever there may be something new to read. It must not block."""
+        """Call `wake` whenever there may be something new to read. It must not block."""
         self._watchers[wake] = None
 
     def unwatch(self, wake: Callable[[], None]) -> None:
-        """Stop that; also where it never began."""
+        """Stop calling `wake`; it need not have been watching."""
         self._watchers.pop(wake, None)
         if not self._watchers:
             self._farewell.clear()
@@ -134,7 +135,7 @@ class Journal:
             return records.slice_after(fd, size, low, high, None, limit)[0]
 
         found = await self.with_file(job)
-        # An erased file has no more what tells its readers of it.
+        # An erased file does not hold the events that tell its readers of the erasure.
         if told := [e for e in self._farewell if after < place(e.id) <= upto]:
             found = told + [e for e in found if e.id > told[-1].id]
         return found, place(found[-1].id) if found else upto
@@ -179,7 +180,7 @@ class Journal:
         """
         Write a permanent record at once; `done` tells when it is durable, or that it failed.
 
-        `end` says what of the file's end is new with it, besides the size.
+        `end` holds what is new about the file's end, besides its size.
 
         Raises:
             StorageFull, StorageFailed: Nothing is written, and `done` is not called.
@@ -200,7 +201,7 @@ class Journal:
             self.order.add(Pending(self._last, was, (fd,), tell), self)
 
     def wrote_live(self, identifier: EventId, fd: int, failed: Callable[[], None]) -> None:
-        """Take note of an event in a live file; it is shown once all before it is."""
+        """Add an event that is in a live file; it is shown once all events before it are."""
         self._last = place(identifier)
         if self.disk.fsync == "always":
 
@@ -220,14 +221,14 @@ class Journal:
         done(encoded if error is None else error)
 
     def undo(self, end: End | None, error: OSError) -> None:
-        """Take back what a failed sync leaves in doubt: it was never seen."""
+        """Take back the event of a failed sync, which no reader has seen."""
         self.disk.trouble.note(error, self.path)
         if error.errno in FULL:
             self.disk.reserve.release()
         self.file.cut(end if end is not None else self.file.end)
 
     def shown(self) -> None:
-        """Wake the readers for what may be visible now; keep of it what they may need."""
+        """Wake the readers for what may be visible now; trim the rest of the tail."""
         self.tail.trim(self.order.next_place, TAIL_BYTES if self._watchers else 0)
         self.notify()
 

@@ -1,5 +1,5 @@
 """
-Turns that a process left when it died: each ends as interrupted, with all that had come of it.
+Turns that a process left when it died: each ends as interrupted, with its text so far.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ async def end_orphans(conversation: Conversation) -> None:
     """
     End the turns of a conversation that no process runs any more, as `turn.interrupted`.
 
-    What the disk refuses stays an orphan, to be ended when the conversation is next asked for,
-    or by the next start: until then it can be read, and is without its text.
+    A turn whose end the disk refuses stays an orphan: the next use of the conversation, or the
+    next start, ends it. Until then it can be read, without its text.
     """
-    await conversation.settled()  # a clear that is under way tells of them itself
+    await conversation.settled()  # a clear that is under way writes their ends itself
     orphans, conversation.orphans = conversation.orphans, []
     turns = [LiveTurn.left(conversation, orphan) for orphan in orphans]
     conversation.running |= {turn.started_place: turn for turn in turns}
@@ -41,7 +41,7 @@ async def end_orphans(conversation: Conversation) -> None:
             conversation.orphans.append(orphan)
             logger.error("turn not ended", extra={"code": result.code})
         elif isinstance(result, TurnEnded):
-            continue  # by a clear, which tells of it
+            continue  # by a clear, which writes their ends
         elif isinstance(result, BaseException):
             raise result
         else:

@@ -1,5 +1,5 @@
 """
-A user's conversations as a list: read from the ends of their files, with what did not change kept.
+A user's conversations as a list, read from the ends of their files; unchanged files are not reread.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Listing:
         """
         Return a user's conversations, newest first. Damaged files are left out.
 
-        `shown` says of files that are being written how much of them may be shown.
+        `shown` has, for files that are being written, how much of them may be shown.
         """
         folder = self._disk.folder.user(user_id)
         known = {path: self._known[path] for path in list(self._known) if path.parent == folder}
@@ -92,7 +92,7 @@ def _read(
             continue
     copies.tell(foreign)
     if refused is not None and not found:
-        raise refused  # that nothing can be read does not mean that there is nothing
+        raise refused  # a list that cannot be read is not an empty list
     return found
 
 

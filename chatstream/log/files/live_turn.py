@@ -1,8 +1,8 @@
 """
 A running turn in its conversation's log: where its deltas wait, and its live file.
 
-Text is taken in at once, written with what else is ready, and only then shown. For the loop's
-thread; one task writes a turn.
+A turn takes text in at once, writes it with all that is ready, and only then shows it. For the
+loop's thread; one task writes a turn.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ logger = logging.getLogger(__name__)
 
 class LiveTurn:
     """
-    One running turn. The log gives it; whoever runs the turn writes to it and ends it.
+    One running turn. The log gives it; the turn's task writes to it and ends it.
 
     Attributes:
         size: Bytes that the text and the reasoning take as JSON.
         started: Done once `turn.started` is durable: True, or False where the disk refused it.
-        opening: What `turn.started` says; None where another process wrote it.
+        opening: The JSON of `turn.started`; None where another process wrote it.
         refused: Why its start, or its end, could not be written.
         ending: The last write of the terminal event that was begun: done with it, or with what
             went wrong.
@@ -77,7 +77,7 @@ class LiveTurn:
 
     @classmethod
     def left(cls, conversation: Conversation, orphan: Orphan) -> LiveTurn:
-        """Take up a turn that another process left, with what had come of it, to end it."""
+        """Take up a turn that another process left, with its text so far, to end it."""
         started = orphan.started
         turn = cls(conversation, started["turn_id"], started["id"], started.get("body", ""))
         turn.started.set_result(True)
@@ -129,7 +129,7 @@ class LiveTurn:
             del self._refused[0]
 
     def _put_behind(self) -> None:
-        """Have what waits follow what was refused, each with its kind."""
+        """Put the waiting text behind the refused text; each piece keeps its kind."""
         if not self._waiting:
             return
         escaped = b"".join(self._waiting)
@@ -218,7 +218,7 @@ class LiveTurn:
         self.conversation.tail.drop(self.turn_id)
 
     def close(self, event: Encoded | None) -> None:
-        """Let go: the turn has ended with this event, or will have none from this process."""
+        """Let go: the turn has ended with this event, or this process will write no end."""
         self.ended = True
         self._waiting.clear()
         self._refused.clear()
@@ -253,10 +253,10 @@ class LiveTurn:
         try:
             self._write_live(data)
         except ChatstreamError:
-            self._silence()  # what followed would be a text with a hole
+            self._silence()  # the next delta would leave a hole in the text
 
     def remove_live_file(self) -> None:
-        """Remove what the durable terminal event has; off the loop."""
+        """Remove the live file, whose text the durable terminal event has; off the loop."""
         if self._has_file:
             self.conversation.disk.syncer.submit(self._unlink, _report)
 
@@ -271,7 +271,7 @@ class LiveTurn:
 
 
 def _is_at(path: Path, fd: int) -> bool:
-    """Say whether an open file is the one at a path."""
+    """Return whether an open file is the one at a path."""
     try:
         return os.lstat(path).st_ino == os.fstat(fd).st_ino
     except OSError:

@@ -1,7 +1,7 @@
 """
 A conversation's file in use: appended to at its end, cut back, made, and read on threads.
 
-For the loop's thread. What a record says is others' business.
+For the loop's thread. Nothing here knows what a record says.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class LogFile:
     Attributes:
         created: The id of the log's beginning; None while there is no file.
         end: Where it ends.
-        changed: Somebody else has changed it: it is to be looked at anew before it is used again.
+        changed: Another process has changed it; it is looked at anew before its next use.
     """
 
     def __init__(self, disk: Disk, address: Address, order: Order) -> None:
@@ -82,13 +82,13 @@ class LogFile:
         cut_behind(self._fd, about.st_size, self.end.size, self.path, ours=self._longer)
 
     def refusal(self, error: OSError, message: str) -> StorageFull | StorageFailed:
-        """Take note of a refusal; where the file was changed, it is looked at before the next."""
+        """Remember a refusal; a file that was changed is looked at before its next use."""
         if isinstance(error, Changed | FileNotFoundError | FileExistsError):
             self.changed = True
         return self._disk.trouble.refusal(error, message, self.path)
 
     def cut(self, end: End) -> None:
-        """Take back what is behind `end`. The file is opened anew, and looked at, for the next."""
+        """Drop what lies behind `end`. The next use opens the file anew, and looks at it."""
         if self._fd >= 0:
             self._longer = not cut_back(self._fd, end.size)
         self.end = end
@@ -114,7 +114,7 @@ class LogFile:
         return True
 
     def appeared(self) -> bool:
-        """Say whether somebody has put a file where this process knows of none."""
+        """Return whether there is a file where this process knows of none."""
         if self.created is not None or self._making is not None:
             return False
         try:
@@ -152,7 +152,7 @@ class LogFile:
     def _made(self, making: asyncio.Task[None]) -> None:
         self._making = None
         if not making.cancelled():
-            making.exception()  # its callers, if any are left, have it too
+            making.exception()  # its callers, if any are left, get the error too
 
     async def read(self, size: int, job: Callable[[int, int], T]) -> T:
         """

@@ -1,8 +1,8 @@
 """
 Opening what lies in a data folder: no symbolic link is followed there, and nothing blocks.
 
-Sync clients, backups and other users of the machine put things where a server looks. What is no
-regular file is refused by an error that names it.
+Sync clients, backups and other users of the machine put things where a server looks. Anything but
+a regular file is refused by an error that names it.
 """
 
 from __future__ import annotations

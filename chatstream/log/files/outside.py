@@ -1,9 +1,9 @@
 """
-What somebody else has done to a conversation's file: looked at anew, and gone on with.
+A conversation's file that another process has changed: it is read anew, and used as it is now.
 
 An editor, a sync client or a restore may make a file shorter, longer, another one, or none while
-it is in use. What is there then is the truth. Only what still runs is not lost with it: where the
-message of a running turn is gone, it is written again.
+it is in use. The file as it is then is the truth. Running turns alone are not lost with it: where
+the message of one is gone, it is written again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class Opening(NamedTuple):
-    """A running turn's `turn.started`, and our own fields of it."""
+    """A running turn's `turn.started`, and our own fields in its line."""
 
     id: EventId
     event: Json
@@ -43,7 +43,7 @@ class Opening(NamedTuple):
 
 async def first_look(disk: Disk, address: Address) -> FileState:
     """
-    Return what a conversation's file says that is not in use.
+    Return what the file of a conversation says; the conversation is not in use.
 
     Raises:
         StorageFailed: It cannot be read, or a newer release wrote it.
@@ -55,7 +55,7 @@ async def first_look(disk: Disk, address: Address) -> FileState:
         message = "The conversation's file cannot be read."
         raise disk.trouble.refusal(error, message, path) from error
     if state.created is None:
-        disk.check(address.user_id)  # that there is none may mean that the folder has gone
+        disk.check(address.user_id)  # a missing file may mean that the folder is gone
     if state.foreign:
         disk.copies.tell([path])
     return state
@@ -63,9 +63,9 @@ async def first_look(disk: Disk, address: Address) -> FileState:
 
 async def look_anew(conversation: Conversation) -> None:
     """
-    Go on with what a conversation's file is now, where it was changed. For the loop's thread.
+    Take over a conversation's file as it is now, if it was changed. For the loop's thread.
 
-    Other reads and writes wait meanwhile. It goes on where the caller leaves.
+    Other reads and writes wait meanwhile. A caller that leaves does not stop it.
 
     Raises:
         StorageFull, StorageFailed: It cannot be read; it is tried again when it is next used.
@@ -104,7 +104,7 @@ async def _look(conversation: Conversation) -> None:
 
 
 def _lose(conversation: Conversation, turn: LiveTurn) -> None:
-    """Stop a turn whose message is gone, and that has no place any more."""
+    """Stop a turn whose message is gone, and whose place in the file is taken."""
     turn.ended = True
     turn.refused = StorageFailed("The turn's message was removed from the disk.")
     conversation.running.pop(turn.started_place, None)
@@ -129,7 +129,7 @@ def look_again(
     state = load(path, running)
     disk.folder.check(address.user_id)
     missing = [o for o in openings if not _is_there(path, state, o.id)]
-    # Ids rise through a file: what belongs before its last record has no place in it any more.
+    # Ids rise through a file: a record from before its last one cannot be appended.
     lost = {o.id for o in missing if place(o.id) <= state.last}
     again = [o for o in missing if o.id not in lost]
     if again:
@@ -158,7 +158,7 @@ def _put_back(
 ) -> FileState:
     durable = disk.fsync != "never"
     if state.created is None:
-        # Readers from before it are told to load what is there.
+        # A reader from before it gets a `reset`, and loads what is there.
         size, inode = create(disk, path, address, before(openings[0].id), durable=durable)
         state = replace(state, created=before(openings[0].id), size=size, inode=inode)
     running += [orphan.started["id"] for orphan in state.orphans]

@@ -1,8 +1,8 @@
 """
-One process owns a data folder: the lock that says so, and the look whether it is still that one.
+One process owns a data folder: the lock on it, and the check that it is still the same folder.
 
-Both the folder itself and the file `lock` in it are locked. Whoever removes `lock` gives the
-folder to nobody; an older release, which knows that file only, is refused too.
+Both the folder itself and the file `lock` in it are locked. Removing `lock` gives the
+folder to no other process; an older release, which knows that file only, is refused too.
 """
 
 from __future__ import annotations

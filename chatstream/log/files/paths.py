@@ -1,5 +1,5 @@
 """
-The data folder: where everything lies, and whose it is.
+The data folder: its paths, and the process that owns it.
 
 `users/<user>/<conversation>.jsonl`, live files `<conversation>.<started_id>.live` beside it, the
 user's feedback in `+feedback.jsonl` (no id's name begins with `+`); at the top the clock, the
@@ -169,10 +169,10 @@ def put(path: Path, data: bytes, aside: Path) -> None:
 
 def is_folder(path: Path) -> bool:
     """
-    Say whether there is a folder of this name.
+    Return whether there is a folder of this name.
 
     Raises:
-        OSError: There is something else, which is not followed, or it cannot be looked at.
+        OSError: Something else has the name (no link is followed), or it cannot be looked at.
     """
     try:
         found = os.lstat(path).st_mode

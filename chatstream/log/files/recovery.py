@@ -2,7 +2,7 @@
 What a start finds: intents that must be finished, files with a torn end, turns without an end.
 
 Blocking, for a thread, before anybody reads or writes. Reads the intents and the ends of files;
-whose turns are to be ended is returned, since that needs the clock.
+it returns the conversations whose turns have no end, since ending them needs the clock.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def survey(folder: Folder) -> Findings:
             _finish(folder, path, findings)
         except OSError as error:
             if path.suffix == bulk_import.DECIDED:
-                raise  # nobody may write where the rest of an import is to go
+                raise  # nothing may be written where the rest of an import is to go
             # It was never answered: better the other conversations now, and this at the next start.
             logger.error("erasure not finished", extra={"file": path.name, "errno": error.errno})
     others_write: list[str] = []
@@ -96,7 +96,7 @@ def refuse_newer(folder: Folder) -> None:
     for user in _entries(folder.users):
         entries: list[os.DirEntry[str]] = []
         if user.is_dir(follow_symlinks=False):
-            with suppress(OSError):  # it is told of when it is surveyed
+            with suppress(OSError):  # the survey reports it
                 entries = _entries(Path(user.path))
         for entry in entries:
             if entry.name.endswith(".jsonl"):
@@ -167,7 +167,7 @@ def _finish(folder: Folder, path: Path, findings: Findings) -> None:
 
 
 def _older(user: Path, identifier: EventId) -> bool:
-    """Say whether a user's folder is the one that the intent means, not one made after it."""
+    """Return whether a user's folder is the one that the intent means, not one made after it."""
     if not is_folder(user):
         return False
     created = [_created(Path(entry.path)) for entry in _entries(user)]
@@ -175,7 +175,7 @@ def _older(user: Path, identifier: EventId) -> bool:
 
 
 def _created(path: Path) -> EventId | None:
-    """Return a log's beginning; None where there is none that says."""
+    """Return a log's beginning; None where no file says it."""
     try:
         with open(path, "rb", opener=opener) as file:
             record = records.parse(file.readline())
@@ -204,7 +204,7 @@ def _clear(path: Path, address: Address, upto: EventId) -> None:
     created = header["id"] if header else upto
     data = records.header(address, created, header.get("created_at", "") if header else "")
     if not any(b'"type":"history.cleared"' in line for line in kept):
-        # The clear had not told anybody yet: readers that come back learn of it here.
+        # No reader knows of the clear yet: readers that come back learn of it here.
         event = {
             "type": "history.cleared",
             "id": upto,
@@ -215,7 +215,7 @@ def _clear(path: Path, address: Address, upto: EventId) -> None:
 
 
 def _later(record: Json, upto: EventId) -> bool:
-    """Say whether a record and its turn came after a clear."""
+    """Return whether a record and its turn came after a clear."""
     return record["id"] > upto and str(record.get("started_id", record["id"])) > upto
 
 

@@ -1,7 +1,7 @@
 """
 The event log on per-user append-only JSONL files: opens the data folder, holds what is in use.
 
-See `CONTRACT.md` section 7 for the files, `conversation` for one log, `recovery` for a start.
+See `protocol.md`, section 5 for the files, `conversation` for one log, `recovery` for a start.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ Entries = list[Entry]
 QUIET_CONVERSATIONS = 512
 """Conversations kept in memory that nobody reads or writes: opening one anew costs a file read."""
 EMPTY_CONVERSATIONS = 32
-"""So many of those without any event: one costs no more than a look at the folder, and names are
-for anybody to think of."""
+"""Of these, conversations without any event: opening one anew costs only a look at the folder, and
+a client can think of any number of names."""
 MOST_CONVERSATIONS = 32_768
 """Conversations that may be read or written at once: each takes some 2 KiB, its text besides."""
 RECOVERED_AT_ONCE = 64
@@ -56,16 +56,16 @@ class JsonlLog:
 
     Attributes:
         feedback: The users' ratings.
-        on_erased: Called with the user of whom something was erased, before that is answered, also
-            where it failed: nothing of theirs may be kept elsewhere.
+        on_erased: Called with the user before an erasure is answered, also where it failed: nothing
+            of that user may be kept elsewhere.
     """
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
         self._conversations: OrderedDict[Address, Conversation] = OrderedDict()
         self._empty: OrderedDict[Address, Conversation] = OrderedDict()
-        # Whoever still holds one that was forgotten must get the same again: two of them would
-        # write one file at places of their own.
+        # A task that holds a forgotten conversation must get the same object again: two objects
+        # would write one file at different places.
         self._known: WeakValueDictionary[Address, Conversation] = WeakValueDictionary()
         self._opening: dict[Address, asyncio.Future[Conversation]] = {}
         self._erasing: dict[str, asyncio.Future[None]] = {}
@@ -139,7 +139,7 @@ class JsonlLog:
         return conversation
 
     def _keep(self, address: Address, conversation: Conversation) -> None:
-        """Keep it in memory for a while; one that has never had an event not for long."""
+        """Keep it in memory for a while; for a shorter one where it never had an event."""
         self._empty.pop(address, None)
         is_empty = conversation.created is None and conversation.last_id == BEGINNING
         kept, most = (
@@ -150,16 +150,16 @@ class JsonlLog:
         kept[address] = conversation
         kept.move_to_end(address)
         while len(kept) > most:
-            # Whoever uses it holds it, and it is found again as long as they do.
+            # A task that uses it holds it, and it is found again as long as it is held.
             _, oldest = kept.popitem(last=False)
             self._disk.rest(oldest.file)
 
     async def clear(self, conversation: Conversation) -> None:
-        """Erase what a conversation holds; see `erase.clear`. It goes on if the caller leaves."""
+        """Erase a conversation's events; see `erasure.clear`. It goes on if the caller leaves."""
         await self._erase(erasure.clear(conversation), conversation.address.user_id)
 
     async def erase(self, conversation: Conversation) -> bool:
-        """Erase a conversation with its file; see `erase.erase`. As `clear`, it goes on."""
+        """Erase a conversation with its file; see `erasure.erase`. As `clear`, it goes on."""
         return await self._erase(erasure.erase(conversation), conversation.address.user_id)
 
     async def erase_user(self, user_id: str) -> None:
@@ -208,7 +208,7 @@ class JsonlLog:
             done.set_result(None)
 
     async def list(self, user_id: str) -> Entries:
-        """Return a user's conversations, newest first; none as it was before an answered clear."""
+        """Return a user's conversations, newest first; an answered clear is always seen."""
 
         async def read() -> Entries:
             mine = self._known_of(user_id)
@@ -219,9 +219,9 @@ class JsonlLog:
 
     async def usage(self, user_id: str, first: str, last: str) -> Counts:
         """
-        Return what a user's turns took that ended on these days (`YYYY-MM-DD`, UTC).
+        Return the usage of a user's turns that ended on these days (`YYYY-MM-DD`, UTC).
 
-        What runs is not in it, nor what is not durable, nor what an answered clear has erased.
+        Running turns, ends that are not durable, and turns that a clear has erased do not count.
         """
 
         def shown() -> dict[str, int]:
@@ -234,7 +234,7 @@ class JsonlLog:
         return [found for address, found in self._known.items() if address.user_id == user_id]
 
     async def _undisturbed(self, read: Callable[[], Awaitable[T]], user_id: str) -> T:
-        """Read, and again where an erasure ended meanwhile: what it took is not told of."""
+        """Read, and read again where an erasure ended meanwhile: erased data is never returned."""
         while True:
             erased = self._erased_count
             self._disk.check(user_id)
@@ -259,13 +259,13 @@ class JsonlLog:
                 if isinstance(result, ChatstreamError):
                     logger.error("not recovered", extra={"code": result.code})
                 elif isinstance(result, Exception):
-                    # Whatever one file holds, the others are served.
+                    # A file that cannot be opened must not keep the others from being served.
                     logger.error("not recovered", exc_info=result)
                 elif isinstance(result, BaseException):
                     raise result
 
     async def settle(self) -> None:
-        """Wait for the erasures that are under way, whoever asked for them."""
+        """Wait for all erasures that are under way."""
         while self._erasures:
             await asyncio.wait(self._erasures)
 

@@ -85,7 +85,7 @@ def _cut_torn_end(fd: int, size: int, path: Path) -> None:
     if torn:
         logger.warning("torn end cut off", extra={"file": path.name, "bytes": torn})
     if size == 0 and torn > MAX_HEADER:
-        # Not a torn header: whatever it is, it is not ours to throw away.
+        # No torn header: the file is not ours, and is not thrown away.
         os.replace(path, path.with_suffix(".corrupt"))
     elif size == 0:
         path.unlink()
@@ -165,7 +165,7 @@ def _orphan(fd: int, size: int, started: Json, live_path: Path) -> Orphan:
             extra = {"path": str(live_path), "cause": error.strerror}
             logger.warning("live file passed over", extra=extra)
         data = b""
-    # What follows the last newline was never shown to anybody.
+    # No reader was ever shown what follows the last newline.
     for line in data.split(b"\n")[:-1]:
         record = records.parse(line)
         if record is None or record.get("turn_id") != started["turn_id"]:

@@ -24,11 +24,11 @@ Done = Callable[[OSError | None], None]
 
 class Syncer:
     """
-    Runs jobs on a few threads and tells the loop of their ends, in batches.
+    Runs jobs on a few threads and reports their ends to the loop, in batches.
 
-    `submit` belongs to the loop's thread. Jobs may end in any order. No end is ever lost: a job
-    that fails in an unforeseen way is told as an `OSError` too, and one that comes after `close`
-    is done at once.
+    `submit` belongs to the loop's thread. Jobs may end in any order. No end is ever lost: an
+    unforeseen error of a job arrives as an `OSError`, and a job that comes after `close` is done
+    at once.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Syncer:
             self.executor.submit(self._work)
 
     def close(self) -> None:
-        """Wait for the jobs under way, and for those that their ends ask for; tell of them all."""
+        """Wait for the jobs under way, and for those that their ends submit; report every end."""
         self.executor.shutdown(wait=True)
         self._closed = True
         self._tell_ended()
@@ -70,7 +70,7 @@ class Syncer:
         self._loop.call_soon_threadsafe(self._leave)
 
     def _wake(self) -> None:
-        # Two threads may both see False: the second wake-up finds nothing to tell.
+        # Two threads may both see False: the second wake-up finds nothing to report.
         if not self._told:
             self._told = True
             self._loop.call_soon_threadsafe(self._tell_ended)
@@ -103,7 +103,7 @@ def _tell(done: Done, error: OSError | None) -> None:
     try:
         done(error)
     except Exception:
-        # One conversation's trouble must not keep the others waiting.
+        # One conversation's error must not keep the others waiting.
         logger.exception("end of a sync not taken")
 
 

@@ -104,7 +104,7 @@ class _Permanent:
 
 
 class _Passing:
-    """A running turn's `turn.answering`: as its deltas, it is nowhere else for a reader."""
+    """A running turn's `turn.answering`: readers find it only here, as the turn's deltas."""
 
     __slots__ = ("first", "event", "turn_id")
 
@@ -156,12 +156,12 @@ class Tail:
             self._segments.append(run)
 
     def remove(self, identifier: EventId) -> None:
-        """Take back an event whose write failed: nobody has seen it."""
+        """Take back an event whose write failed; no reader has seen it."""
         number = place(identifier)
         self._keep([s for s in self._segments if s.first != number])
 
     def drop(self, turn_id: TurnId) -> None:
-        """Forget what a terminal event says better: the turn's deltas and its `turn.answering`."""
+        """Forget a turn's deltas and its `turn.answering`: its terminal event says all of it."""
         self._keep([s for s in self._segments if isinstance(s, _Permanent) or s.turn_id != turn_id])
 
     def trim(self, keep_from: int, keep_bytes: int) -> None:

@@ -1,5 +1,5 @@
 """
-What the disk refuses: told in the log once a minute for each cause, with the path.
+What the disk refuses: logged once a minute for each cause, with the path.
 
 A disk that fails, fails for every turn and every reader at once: a line for each would fill what
 is left of it.
@@ -25,7 +25,7 @@ MAX_CAUSES = 1000
 
 
 class Changed(OSError):
-    """A file is not as this process left it: somebody else has changed, moved or removed it."""
+    """A file is not as this process left it: another one has changed, moved or removed it."""
 
     def __init__(self, what: str, path: Path) -> None:
         super().__init__(errno.ESTALE, what, str(path))
@@ -33,7 +33,7 @@ class Changed(OSError):
 
 class Trouble:
     """
-    Takes note of refusals, from any thread.
+    Remembers and logs refusals, from any thread.
 
     Attributes:
         open: Something but a full disk was refused since the disk was last found to be usable.
@@ -47,7 +47,7 @@ class Trouble:
     def refusal(
         self, error: OSError, message: str, path: Path | str | None = None
     ) -> StorageFull | StorageFailed:
-        """Take note of a refusal; returns what it is to the caller."""
+        """Remember and log a refusal; returns what it is to the caller."""
         self.note(error, path)
         return refusal(error, message)
 

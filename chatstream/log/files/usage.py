@@ -1,5 +1,5 @@
 """
-What a user's turns took, by day and model: the sum over the files, with what was counted kept.
+The usage of a user's turns, by day and model: a sum over files, each counted once and kept.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Usage:
 
     async def read(self, user_id: str, shown: Shown, first: str, last: str) -> Counts:
         """
-        Return what a user's turns took that ended on these days, both included.
+        Return the usage of a user's turns that ended on these days, both included.
 
         `shown` says of the files in use, by name, how much of them may be shown. Files that cannot
         be read are left out.

@@ -49,7 +49,7 @@ class Count:
     What some turns took. Every turn that ended is one of `turns`.
 
     Attributes:
-        unknown: Turns whose provider told no usage: they add nothing to the tokens.
+        unknown: Turns whose provider gave no usage: they add nothing to the tokens.
         cached: Turns that were answered from the cache: nobody was asked, so no tokens either.
     """
 
@@ -116,7 +116,7 @@ class UsageFile:
             os.close(fd)
 
     def _is_same(self, fd: int, size: int) -> bool:
-        """Say whether what was counted is still there: a clear puts another file in its place."""
+        """Return whether the counted file is still there: a clear puts another in its place."""
         if not self.mark or size < self.offset:
             return False
         return os.pread(fd, len(self.mark), self.last) == self.mark
