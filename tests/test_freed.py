@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 
+import httpx
 import pytest
 from websockets.sync.client import connect
 
@@ -161,3 +162,16 @@ def test_too_many_conversations_at_once_are_refused_and_the_others_are_served(
             seen = [next(events).data for _ in range(8)]
         assert [e["code"] for e in seen if e["type"] == "error"] == ["overloaded"] * 2
         assert len([e for e in seen if e["type"] == "ready"]) == 3
+
+
+def test_a_turns_stream_that_finds_no_place_is_cut_and_never_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Running(tmp_path / "data") as server:
+        monkeypatch.setattr(store, "MOST_CONVERSATIONS", 0)
+        with (
+            server.http.stream("GET", "/turns/turn-0001/events?conversation_id=other") as answer,
+            pytest.raises(httpx.RemoteProtocolError),
+        ):
+            answer.read()
+    assert answer.status_code == 200

@@ -108,7 +108,6 @@ def test_making_an_application_changes_nothing_in_the_process(changed: str) -> N
     assert [line for line in changed.splitlines() if not line.startswith("handle_exit")] == []
 
 
-@pytest.mark.xfail(reason="web/sse.py imports sse-starlette, which patches it")
 def test_making_an_application_leaves_uvicorn_as_it_is(changed: str) -> None:
     assert "handle_exit" not in changed
 
@@ -290,7 +289,7 @@ def test_mounted_all_addresses_are_under_where_it_is(parent: Any, tmp_path: Path
             socket.send_json({"type": "ping"})
             answered = socket.receive_json()
 
-    assert page.status_code == 200 and 'src="static/app.js"' in page.text
+    assert page.status_code == 200 and 'src="static/page/app.js"' in page.text
     assert started.headers["Location"].startswith(f"{under}/turns/")
     assert started.json()["events"].startswith(f"{under}/turns/")
     assert '"turn.completed"' in events.text

@@ -78,7 +78,7 @@ async def first_text(reply: AsyncGenerator[Piece, None]) -> None:
 
 def worker() -> psutil.Process:
     """Find the worker process of the provider under test."""
-    (found,) = (p for p in psutil.Process().children() if "local_worker" in " ".join(p.cmdline()))
+    (found,) = (p for p in psutil.Process().children() if "local.worker" in " ".join(p.cmdline()))
     return found
 
 
@@ -500,7 +500,7 @@ def test_a_path_from_the_home_folder_is_found(
 
 def test_asking_whether_it_can_run_loads_no_native_code() -> None:
     code = (
-        "import sys; from chatstream.providers import local; local.availability();"
+        "import sys; from chatstream.providers.local import provider; provider.availability();"
         "print([m for m in sys.modules if 'llama' in m or 'smollm' in m])"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

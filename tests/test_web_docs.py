@@ -15,7 +15,7 @@ from chatstream.events import TERMINAL_TYPES
 from chatstream.settings import Settings, variable
 from chatstream.web.docs import POLICY, SOURCE, render
 from chatstream.web.frames import TYPES
-from chatstream.web.openapi import CALLS
+from chatstream.web.routes import CALLS
 from tests.browser import browser
 from tests.running import Running
 

@@ -8,7 +8,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chatstream.errors import ChatstreamError, StorageFailed, StorageFull
+from chatstream.errors import ChatstreamError, StorageFailed, StorageFull, Unavailable
 from chatstream.events import Address, EventId
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.records import Json
@@ -165,7 +165,7 @@ async def events(request: Request) -> Response:
     try:
         turn = await services.runner.get(asked.address, request.path_params["turn_id"])
         return await _stream(services, turn, after)
-    except (StorageFailed, StorageFull):
+    except (StorageFailed, StorageFull, Unavailable):
         return CutStream(services)
 
 
