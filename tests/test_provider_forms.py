@@ -157,7 +157,7 @@ async def test_every_fault_before_the_first_content_is_mended_by_asking_again(
     form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chatstream.providers.route.plan.backoff", lambda *_: 0.0)
-    monkeypatch.setattr("chatstream.providers.http.client.ERROR_BODY_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.bodies.ERROR_BODY_SECONDS", 0.05)
     faults = [fault for fault in BEFORE_CONTENT if "date" not in fault]
     asked: dict[str, int] = {}
 

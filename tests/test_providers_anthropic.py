@@ -112,7 +112,7 @@ async def test_an_answer_is_whole_once_its_stop_was_seen(
     provider: Adapter, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chatstream.providers.http.reading.END_SECONDS", 0.05)
-    monkeypatch.setattr("chatstream.providers.http.client.DRAIN_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.bodies.DRAIN_SECONDS", 0.05)
     pieces = await answer(provider, f"!say=x {ending}")
 
     assert [p for p in pieces if not isinstance(p, Usage)] == [Text("x"), Finish("stop")]

@@ -264,7 +264,7 @@ async def test_answers_that_break_off_count_against_their_provider() -> None:
 async def test_a_provider_that_answers_is_asked_more_at_once_again() -> None:
     asking = Asking(Scripted("hello"))
     limiter = asking.route()._targets[0].limiter
-    limiter.limit = 1.0
+    limiter._window.limit = 1.0
     await asking.answer()
     assert limiter.limit == 2
 

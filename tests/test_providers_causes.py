@@ -12,7 +12,8 @@ import pytest
 from chatstream.errors import ProviderError
 from chatstream.providers import Message, ProviderRequest
 from chatstream.providers.adapters.scripted import Scripted
-from chatstream.providers.http.failures import error_object, explain, unquoted
+from chatstream.providers.http.error_object import error_object, unquoted
+from chatstream.providers.http.failures import explain
 from chatstream.providers.registry import Providers
 from chatstream.providers.route.breaker import EMPTY_SECONDS, Account, Breaker
 from chatstream.providers.route.breakers import Breakers

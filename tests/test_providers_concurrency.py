@@ -13,14 +13,9 @@ from chatstream.providers import Finish, Message, ProviderRequest, Text
 from chatstream.providers.adapters.scripted import Scripted
 from chatstream.providers.registry import Providers
 from chatstream.providers.route.attempts import Route
-from chatstream.providers.route.concurrency import (
-    DECREASE,
-    LATELY,
-    TRIAL_SECONDS,
-    Limiter,
-    Queue,
-    Ticket,
-)
+from chatstream.providers.route.concurrency import Limiter, Queue, Ticket
+from chatstream.providers.route.fair_queue import LATELY
+from chatstream.providers.route.window import DECREASE, TRIAL_SECONDS
 from chatstream.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -380,7 +375,7 @@ async def test_whoever_was_here_long_ago_is_forgotten() -> None:
         places.join(str(number)).release()
         clock.now += 1
 
-    assert len(places._idle) <= LATELY + 1
+    assert len(places._users._idle) <= LATELY + 1
 
 
 async def test_users_who_were_here_lately_keep_no_more_than_half_of_the_places() -> None:

@@ -132,7 +132,7 @@ async def test_an_answer_is_whole_once_its_finish_reason_was_seen(
     provider: Adapter, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chatstream.providers.http.reading.END_SECONDS", 0.05)
-    monkeypatch.setattr("chatstream.providers.http.client.DRAIN_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.bodies.DRAIN_SECONDS", 0.05)
     assert await answer(provider, f"!tokens=2 {ending}") == [*texts(2), Finish("stop")]
 
 

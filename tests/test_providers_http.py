@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from chatstream.errors import ProviderError, ProviderTimeout
 from chatstream.providers import Finish, Piece, Text, Usage
 from chatstream.providers.http import failures
+from chatstream.providers.http.error_object import error_object
 from chatstream.providers.http.proxies import environment_proxy
 from chatstream.providers.http.transport import AiohttpTransport
 from chatstream.providers.registry import Providers
@@ -212,7 +213,7 @@ async def test_retry_after_may_be_a_date(provider: Adapter) -> None:
 async def test_an_error_body_that_never_ends_does_not_keep_the_turn(
     upstream: Upstream, provider: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.providers.http.client.ERROR_BODY_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.bodies.ERROR_BODY_SECONDS", 0.05)
 
     assert (await refused(provider, "!half=500")).upstream_status == 500
     await upstream.until(lambda: upstream.broken_off == 1)
@@ -238,14 +239,14 @@ async def test_a_redirect_is_not_followed(upstream: Upstream, provider: Adapter)
     "body", [b"", b"oops", b"[]", b"[1]", b'"x"', b'{"error":"x"}', b'{"error":[1]}', b"\xff", b"{"]
 )
 async def test_any_error_body_makes_an_error(body: bytes) -> None:
-    error = failures.explain("openai", 500, failures.error_object(body), {})
+    error = failures.explain("openai", 500, error_object(body), {})
 
     assert (error.code, error.message) == ("provider_error", "openai failed (status 500).")
 
 
 async def test_a_message_that_was_flagged_is_refused_and_not_the_key() -> None:
     body = b'{"error":{"code":403,"message":"x","metadata":{"reasons":["y"],"flagged_input":"z"}}}'
-    error = failures.explain("openai", 403, failures.error_object(body), {})
+    error = failures.explain("openai", 403, error_object(body), {})
 
     assert (error.code, error.retryable) == ("content_refused", False)
 
@@ -262,7 +263,7 @@ async def test_a_message_that_was_flagged_is_refused_and_not_the_key() -> None:
 def test_whatever_a_provider_says_of_its_failure_is_an_error(
     body: object, retry_after: str, status: int | None
 ) -> None:
-    told = failures.error_object(orjson.dumps(body))
+    told = error_object(orjson.dumps(body))
     for name in ("retry-after", "retry-after-ms"):
         error = failures.explain("openai", status, told, {name: retry_after})
         assert error.retry_after is None or 0 <= error.retry_after <= 120

@@ -77,7 +77,7 @@ async def test_an_answer_is_whole_once_it_is_done(
     provider: Adapter, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chatstream.providers.http.reading.END_SECONDS", 0.05)
-    monkeypatch.setattr("chatstream.providers.http.client.DRAIN_SECONDS", 0.05)
+    monkeypatch.setattr("chatstream.providers.http.bodies.DRAIN_SECONDS", 0.05)
     assert await answer(provider, f"!say=x {ending}") == [Text("x"), Finish("stop")]
 
 

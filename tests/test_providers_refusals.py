@@ -13,7 +13,7 @@ import pytest
 from chatstream.errors import ProviderError
 from chatstream.providers import GO_ON, Finish, Message, Piece, ProviderRequest, Text
 from chatstream.providers.http.client import MOST_MENDED
-from chatstream.providers.http.failures import error_object
+from chatstream.providers.http.error_object import error_object
 from chatstream.providers.http.refusals import refused
 from chatstream.providers.registry import Providers
 from tests.asking import FORMS, Adapter, make

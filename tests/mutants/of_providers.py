@@ -138,22 +138,22 @@ DEFECTS = [
     ),
     Defect(
         "a-place-is-kept-for-who-is-there",
-        "providers/route/concurrency.py",
-        ("        self._idle.pop(ticket.user_id, None)\n        ticket.grant"),
-        "        ticket.grant",
+        "providers/route/fair_queue.py",
+        "        self._idle.pop(user_id, None)\n",
+        "",
         ("test_providers_concurrency.py",),
     ),
     Defect(
         "who-comes-overtakes-who-waits",
         "providers/route/concurrency.py",
-        "        self._serve()  # nobody overtakes his own who wait\n",
+        "        self._serve()  # nobody overtakes tickets of the same user that wait\n",
         "",
         ("test_providers_concurrency.py",),
     ),
     Defect(
         "one-refusal-counts-for-each-that-ran",
-        "providers/route/concurrency.py",
-        ("        if decreases != self._decreases:\n            return\n"),
+        "providers/route/window.py",
+        ("        if decreases != self.decreases:\n            return\n"),
         "",
         ("test_providers_concurrency.py",),
     ),
@@ -166,12 +166,9 @@ DEFECTS = [
     ),
     Defect(
         "who-leaves-the-queue-stays-counted",
-        "providers/route/concurrency.py",
-        (
-            "            self._waiting[user_id].remove(ticket)\n"
-            "            self._dequeued(user_id)\n"
-        ),
-        "            self._waiting[user_id].remove(ticket)\n",
+        "providers/route/fair_queue.py",
+        ("        self._waiting[user_id].remove(ticket)\n        self._dequeued(user_id)\n"),
+        "        self._waiting[user_id].remove(ticket)\n",
         ("test_providers_concurrency.py",),
     ),
     Defect(
@@ -183,22 +180,22 @@ DEFECTS = [
     ),
     Defect(
         "the-limit-falls-below-one",
-        "providers/route/concurrency.py",
+        "providers/route/window.py",
         "* DECREASE, 1.0)",
         "* DECREASE, 0.0)",
         ("test_providers_concurrency.py",),
     ),
     Defect(
         "the-limit-rises-beyond-what-is-allowed",
-        "providers/route/concurrency.py",
-        "most = self._most if self._clock() >= self._trial_at else self._borne",
+        "providers/route/window.py",
+        "most = self._most if now >= self._trial_at else self.borne",
         "most = math.inf",
         ("test_providers_concurrency.py",),
     ),
     Defect(
         "the-limit-rises-unused",
-        "providers/route/concurrency.py",
-        "        if 2 * self.in_use >= self.limit:\n",
+        "providers/route/window.py",
+        "        if 2 * in_use >= self.limit:\n",
         "        if True:\n",
         ("test_providers_concurrency.py",),
     ),

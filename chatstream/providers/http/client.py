@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import perf_counter
 from typing import Any, Final
@@ -21,7 +20,7 @@ import orjson
 
 from chatstream.errors import ProviderError, ProviderTimeout, SettingsError
 from chatstream.providers import Finish, Piece, ProviderRequest
-from chatstream.providers.http import failures, payloads, proxies
+from chatstream.providers.http import bodies, failures, payloads, proxies
 from chatstream.providers.http.address import Address
 from chatstream.providers.http.answer_decoder import AnswerDecoder, NoAnswer
 from chatstream.providers.http.batching import Pace
@@ -30,17 +29,9 @@ from chatstream.providers.http.parser import SSE, Asking
 from chatstream.providers.http.reading import Reading
 from chatstream.providers.http.refusals import FieldRefused
 from chatstream.providers.http.said import Report
-from chatstream.providers.http.transport import (
-    AiohttpStream,
-    AiohttpTransport,
-    Undecodable,
-    tls_context,
-)
+from chatstream.providers.http.streams import Undecodable
+from chatstream.providers.http.transport import AiohttpTransport, tls_context
 
-DRAIN_SECONDS: Final = 0.2
-"""How long after `[DONE]` the stream's end is waited for; without it no connection is reused."""
-ERROR_BODY_SECONDS: Final = 2.0
-MAX_ERROR_BODY: Final = 64 * 1024
 GET_SECONDS: Final = 20.0
 MAX_GET_BYTES: Final = 2 * 1024 * 1024
 """The longest list of models that is read: some four times the longest that is known."""
@@ -137,7 +128,7 @@ class ProviderClient:
                 if (beat := reads.took(told, len(data), began)) is not None:
                     await beat
             if reading.done:
-                await _drain(stream)
+                await bodies.drain(stream)
                 answer.finish = answer.finish or (asking.unsaid if reading.spoken else None)
         except (NoAnswer, httpx.TransportError) as error:
             await self._broke(error, reading, response)
@@ -161,7 +152,7 @@ class ProviderClient:
     ) -> None:
         """Tell what a break means; an answer that has its end mark stays whole."""
         if isinstance(error, NoAnswer):
-            body = error.beginning + await _error_body(response.extensions["stream"])
+            body = error.beginning + await bodies.beginning(response.extensions["stream"])
             raise self._report.unreadable(response, body)
         if not reading.whole:
             reading.answer.finish = None
@@ -199,7 +190,7 @@ class ProviderClient:
         response = await self._send("GET", path)
         try:
             await self._check(response)
-            body = await _body(response.extensions["stream"], MAX_GET_BYTES)
+            body = await bodies.whole(response.extensions["stream"], MAX_GET_BYTES)
         except Undecodable as error:
             raise failures.encoded(self.name, str(error)) from None
         except httpx.TransportError:
@@ -245,33 +236,5 @@ class ProviderClient:
     ) -> None:
         """Raise a ProviderError unless the provider took the request: any 2xx says so."""
         if not response.is_success:
-            body = await _error_body(response.extensions["stream"])
+            body = await bodies.beginning(response.extensions["stream"])
             raise self._report.explained(response.status_code, body, response, request)
-
-
-async def _drain(stream: AiohttpStream) -> None:
-    """Read on to the stream's end, so that the connection can be reused."""
-    with suppress(TimeoutError, httpx.TransportError):
-        async with asyncio.timeout(DRAIN_SECONDS):
-            while await stream.read():
-                pass
-
-
-async def _error_body(stream: AiohttpStream) -> bytes:
-    """Return the beginning of a body that is looked at for what it says of a failure."""
-    body = bytearray()
-    with suppress(TimeoutError, httpx.TransportError):
-        async with asyncio.timeout(ERROR_BODY_SECONDS):
-            while len(body) < MAX_ERROR_BODY and (data := await stream.read()):
-                body += data
-    return bytes(body)
-
-
-async def _body(stream: AiohttpStream, limit: int) -> bytes:
-    """Return a whole body. Raises ProviderError if it is longer than the limit."""
-    body = bytearray()
-    while data := await stream.read():
-        body += data
-        if len(body) > limit:
-            raise ProviderError(f"The provider sent more than {limit:,} bytes.")
-    return bytes(body)

@@ -7,28 +7,16 @@ are read for their meaning, and only its codes are logged.
 
 from __future__ import annotations
 
-import math
 import re
-import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeAlias
 
 import httpx
-import orjson
 
 from chatstream.errors import ProviderError, ProviderTimeout
-from chatstream.providers import ProviderRequest
 from chatstream.providers.http.causes import account_is_empty, model_is_missing
-
-MAX_RETRY_AFTER: Final = 120.0
-"""Seconds; a provider that asks for more is asked again after this."""
-
-MAX_READ: Final = 4000
-"""Characters of a provider's sentence that are looked at: a search in all of it could take long."""
-
-SHORTEST_QUOTE: Final = 3
-"""Characters; a shorter message is found in any text."""
+from chatstream.providers.http.error_object import details, sentence, status_in, words
+from chatstream.providers.http.retry_after import retry_after
 
 # Of the request, whatever is sent again: the same answer would come.
 _PERMANENT_STATUSES = frozenset(range(300, 500)) - {408, 409, 425, 429}
@@ -65,11 +53,6 @@ _CONTEXT_TEXT = re.compile(
     r"|input token count .* exceeds|too many (?:input )?tokens in",
     re.IGNORECASE,
 )
-_RETRY_TEXT = re.compile(
-    r"(?:retry|try again) (?:in|after) ((?:[\d.]+ ?(?:ms|s|m|h)[a-z]* ?)+)", re.I
-)
-_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|h)")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def unreachable(name: str, error: httpx.TransportError) -> ProviderError:
@@ -113,23 +96,6 @@ def unreadable(name: str) -> ProviderError:
     return ProviderError(f"{name} sent an answer that cannot be read.", retryable=True)
 
 
-def error_object(said: bytes) -> dict[str, Any]:
-    """Read an error body or payload in any of the forms in use; empty where it is none."""
-    try:
-        value = orjson.loads(bytes(said))
-    except orjson.JSONDecodeError:
-        text = bytes(said).decode(errors="replace").strip()
-        # A page is a proxy's, and not what the provider says.
-        return {} if text.startswith("<") else {"message": text}
-    if isinstance(value, list) and value:
-        value = value[0]
-    if isinstance(value, dict) and "error" in value:
-        value = value["error"]
-    if isinstance(value, str):
-        return {"message": value}
-    return value if isinstance(value, dict) else {}
-
-
 def explain(
     name: str,
     status: int | None,
@@ -149,10 +115,11 @@ def explain(
         pull: The command that gets a model that is not there, if there is one.
     """
     if status is None:
-        status = _status_in(error)
-    said, text, wait = words(error), _sentence(error), _retry_after(headers, error)
+        status = status_in(error)
+    said, text = words(error), sentence(error)
+    wait = retry_after(headers, error)
     waits = wait is not None or _is_a_whiles(error)
-    code, sentence, retryable = _of_the_request(status, said, text) or (
+    code, told, retryable = _of_the_request(status, said, text) or (
         _NO_CREDIT
         if account_is_empty(status, said, text, waits=waits)
         else _no_model(model, pull)
@@ -160,7 +127,7 @@ def explain(
         else _meaning(status, said)
     )
     return ProviderError(
-        f"{name} {sentence} (status {status})." if status else f"{name} {sentence}.",
+        f"{name} {told} (status {status})." if status else f"{name} {told}.",
         code=code,
         retryable=retryable,
         upstream_status=status,
@@ -168,53 +135,8 @@ def explain(
     )
 
 
-def unquoted(error: Mapping[str, Any], request: ProviderRequest) -> Mapping[str, Any]:
-    """Return an error without what it quotes of the request: users' words mean nothing here."""
-    text = error.get("message") or error.get("detail")
-    if not isinstance(text, str):
-        return error
-    for said in (*(message.content for message in request.messages), request.system or ""):
-        if len(said) > SHORTEST_QUOTE:
-            text = text.replace(said, "")
-    return {**error, "message": text}
-
-
 def _is_a_whiles(error: Mapping[str, Any]) -> bool:
-    return any(_WHILE.search(str(detail.get("violations"))) for detail in _details(error))
-
-
-def words(error: Mapping[str, Any]) -> frozenset[str]:
-    """Return the codes in an error: identifiers alone, safe to log."""
-    found = [error.get(key) for key in ("type", "code", "status")]
-    found += [detail.get("reason") for detail in _details(error)]
-    metadata = error.get("metadata")
-    if isinstance(metadata, dict) and "flagged_input" in metadata:
-        # OpenRouter's, at status 403: it is the message that is refused, not the key.
-        found.append("content_filter")
-    return frozenset(
-        word.lower() for word in found if isinstance(word, str) and re.fullmatch(r"\w{1,64}", word)
-    )
-
-
-def _sentence(error: Mapping[str, Any]) -> str:
-    """Return the beginning of what it says in words: a search in all of it could take seconds."""
-    text = error.get("message") or error.get("detail")
-    return text[:MAX_READ] if isinstance(text, str) else ""
-
-
-def _details(error: Mapping[str, Any]) -> list[dict[str, Any]]:
-    details = error.get("details")
-    return [d for d in details if isinstance(d, dict)] if isinstance(details, list) else []
-
-
-def _status_in(error: Mapping[str, Any]) -> int | None:
-    for key in ("code", "status"):
-        value = error.get(key)
-        if isinstance(value, str) and value.isascii() and value.isdigit():
-            value = int(value[:4])
-        if isinstance(value, int) and 400 <= value <= 599:
-            return value
-    return None
+    return any(_WHILE.search(str(detail.get("violations"))) for detail in details(error))
 
 
 _Meaning: TypeAlias = tuple[str, str, bool]
@@ -253,42 +175,6 @@ def _meaning(status: int | None, said: frozenset[str]) -> _Meaning:
     if status in _PERMANENT_STATUSES or (status is None and said & _REFUSAL_WORDS):
         return "provider_error", "refused the request", False
     return "provider_error", "failed", True
-
-
-def _retry_after(headers: Mapping[str, str], error: Mapping[str, Any]) -> float | None:
-    """Return the seconds to wait, from the most exact form that is there."""
-    seconds = _number(headers.get("retry-after-ms"), 0.001)
-    if seconds is None:
-        seconds = _number(headers.get("retry-after"))
-    if seconds is None:
-        seconds = _until(headers.get("retry-after"))
-    for detail in _details(error):
-        if seconds is None:
-            seconds = _duration(detail.get("retryDelay"))
-    if seconds is None:
-        match = _RETRY_TEXT.search(_sentence(error))
-        seconds = _duration(match[1]) if match else None
-    return None if seconds is None else min(max(seconds, 0.0), MAX_RETRY_AFTER)
-
-
-def _number(text: str | None, unit: float = 1.0) -> float | None:
-    try:
-        value = float(text or "") * unit
-    except ValueError:
-        return None
-    return None if math.isnan(value) else value
-
-
-def _until(text: str | None) -> float | None:
-    try:
-        return parsedate_to_datetime(text or "").timestamp() - time.time()
-    except ValueError:
-        return None
-
-
-def _duration(text: object) -> float | None:
-    parts = _DURATION.findall(text[:100]) if isinstance(text, str) else []
-    return sum(float(number) * _UNITS[unit] for number, unit in parts) if parts else None
 
 
 def without_end_mark() -> ProviderError:

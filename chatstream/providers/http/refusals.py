@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from chatstream.errors import ProviderError
 from chatstream.providers import ProviderRequest
-from chatstream.providers.http.failures import unquoted
+from chatstream.providers.http.error_object import unquoted
 
 STATUSES: Final = frozenset((400, 422, 500))
 """With which fields are refused; 500 is what a chat template's own refusal comes with."""

@@ -19,6 +19,7 @@ import httpx
 from chatstream.errors import ProviderError
 from chatstream.providers import ProviderRequest
 from chatstream.providers.http import failures, refusals
+from chatstream.providers.http.error_object import error_object, unquoted, words
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +65,13 @@ class Report:
             status: None for an error that came within a stream.
             request: What was asked: none of its words are taken for the provider's.
         """
-        error: Mapping[str, Any] = failures.error_object(body)
+        error: Mapping[str, Any] = error_object(body)
         if request is not None:
-            error = failures.unquoted(error, request)
+            error = unquoted(error, request)
         model = "" if request is None else request.model
         failure = failures.explain(self.name, status, error, response.headers, model, self._pull)
         if request is not None and failure.code == "provider_error":
-            refused = refusals.refused(self.name, status, failures.error_object(body), request)
+            refused = refusals.refused(self.name, status, error_object(body), request)
             if refused is not None:
                 return refused
         fields = self._kind_of(response, body, len(body))
@@ -115,4 +116,4 @@ class Report:
 def _codes(error: Mapping[str, Any], request: ProviderRequest | None) -> str:
     """Return the codes in an error, but for those that are words of the request."""
     asked = " ".join(message.content for message in request.messages) if request else ""
-    return " ".join(word for word in sorted(failures.words(error)) if word not in asked.lower())
+    return " ".join(word for word in sorted(words(error)) if word not in asked.lower())

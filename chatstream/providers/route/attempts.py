@@ -16,7 +16,8 @@ from dataclasses import replace
 
 from chatstream.errors import ProviderError, ProviderTimeout, Unavailable
 from chatstream.providers import Finish, Piece, ProviderRequest, Reasoning, Text
-from chatstream.providers.http.failures import MAX_RETRY_AFTER, without_end_mark
+from chatstream.providers.http.failures import without_end_mark
+from chatstream.providers.http.retry_after import MAX_RETRY_AFTER
 from chatstream.providers.route.breaker import Entry
 from chatstream.providers.route.concurrency import Ticket
 from chatstream.providers.route.plan import SHORT_WAIT, AttemptPlan
