@@ -22,7 +22,7 @@ from chatstream.schemas import Addressed, FollowQuery, parse
 from chatstream.views.subscriber import Start, start_of_conversation
 from chatstream.web import wire
 from chatstream.web.feed import SLICE, Subscription
-from chatstream.web.frames import problem
+from chatstream.web.problems import event
 from chatstream.web.requests import cursor, pairs, query
 from chatstream.web.sse import CutStream, EventStream, LogStream
 from chatstream.web.state import SHARE, Services, services_of
@@ -151,4 +151,4 @@ class SharedStream(EventStream):
 
 
 def _failed(conversation_id: str, error: Exception) -> bytes:
-    return wire.sse_control(orjson.dumps(problem(error) | {"conversation_id": conversation_id}))
+    return wire.sse_control(orjson.dumps(event(error) | {"conversation_id": conversation_id}))

@@ -22,7 +22,8 @@ from chatstream.schemas import UserQuery
 from chatstream.views.subscriber import Signal, Start
 from chatstream.web import wire
 from chatstream.web.feed import Subscription
-from chatstream.web.frames import Frames, problem
+from chatstream.web.frames import Frames
+from chatstream.web.problems import event
 from chatstream.web.rate_limits import Throttle
 from chatstream.web.requests import query
 from chatstream.web.state import SHARE, services_of
@@ -55,7 +56,7 @@ class Sockets:
             try:
                 user_id = query(socket, UserQuery).user_id
             except ChatstreamError as error:
-                await socket.send_text(orjson.dumps(problem(error)).decode())
+                await socket.send_text(orjson.dumps(event(error)).decode())
                 await socket.close(POLICY, error.code)
                 return
             await Session(socket, user_id).run()
@@ -207,7 +208,7 @@ class Session:
         logger.error("subscription lost", extra={"error": type(error).__name__})
         if self.subscriptions.get(subscription.name) is subscription:
             self.unsubscribe(subscription.name)
-        self.answer(problem(error) | {"conversation_id": subscription.name}, None)
+        self.answer(event(error) | {"conversation_id": subscription.name}, None)
 
     async def _write(self, *frames: bytes) -> None:
         if self._left:
