@@ -28,7 +28,7 @@ from chatstream.turns.runner import EndedTurn
 from chatstream.views.history import read_place
 from chatstream.views.subscriber import Start, start_of_conversation
 from chatstream.web.conversations import history_page, keep_feedback
-from chatstream.web.feed import Subscription
+from chatstream.web.feed import Feed
 from chatstream.web.problems import event
 from chatstream.web.rate_limits import Kind
 from chatstream.web.state import Services
@@ -57,7 +57,7 @@ class Session(Protocol):
 
     user_id: str
     services: Services
-    subscriptions: dict[str, Subscription]
+    feed: Feed
 
     @property
     def client(self) -> str:
@@ -70,18 +70,6 @@ class Session(Protocol):
 
     def subscribe(self, conversation: Conversation, start: Start, ref: object = None) -> None:
         """Send a conversation from a place on."""
-        ...
-
-    def unsubscribe(self, conversation_id: str) -> None:
-        """Stop sending a conversation."""
-        ...
-
-    def hold(self, conversation_id: str) -> None:
-        """Keep a conversation's events back until `release`."""
-        ...
-
-    def release(self, conversation_id: str) -> None:
-        """Let them go."""
         ...
 
 
@@ -141,15 +129,15 @@ class Frames:
         session, name = self._session, asked.conversation_id
         await self._count("chat")
         # The answer goes out before the turn's first event.
-        session.hold(name)
+        session.feed.hold(name)
         try:
             turn = await self._services.runner.start(asked)
             conversation = await self._services.log.conversation(asked.address)
             session.answer({"type": "ack", "turn_id": turn.turn_id, "conversation_id": name}, ref)
-            if name not in session.subscriptions:
+            if name not in session.feed.subscriptions:
                 session.subscribe(conversation, Start(before(_started_id(turn))))
         finally:
-            session.release(name)
+            session.feed.release(name)
 
     async def _subscribe(self, data: Json, ref: object) -> None:
         asked = self._parse(SubscribeFrame, data)
@@ -160,7 +148,7 @@ class Frames:
 
     async def _unsubscribe(self, data: Json, ref: object) -> None:
         asked = self._parse(Addressed, data)
-        self._session.unsubscribe(asked.conversation_id)
+        self._session.feed.unsubscribe(asked.conversation_id)
         self._session.answer({"type": "ack", "conversation_id": asked.conversation_id}, ref)
 
     async def _cancel(self, data: Json, ref: object) -> None:
