@@ -3,7 +3,8 @@
 import pytest
 
 from chatstream.errors import BadRequest, InvalidRequest, Unavailable
-from chatstream.web.frames import problem, read_frame, read_ref
+from chatstream.web.frames import read_frame, read_ref
+from chatstream.web.problems import event
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '"x"', '{"a":NaN}', "{} {}", "[" * 5000])
@@ -29,13 +30,13 @@ def test_another_ref_is_refused(ref: object) -> None:
 
 
 def test_an_error_says_what_helps_and_a_defect_says_nothing() -> None:
-    assert problem(InvalidRequest(("rating", "is required"))) == {
+    assert event(InvalidRequest(("rating", "is required"))) == {
         "type": "error",
         "code": "invalid_request",
         "message": "rating: is required",
         "errors": [{"field": "rating", "message": "is required"}],
     }
-    assert problem(Unavailable("Later.", retry_after=3))["retry_after"] == 3
-    defect = problem(ZeroDivisionError("secret"))
+    assert event(Unavailable("Later.", retry_after=3))["retry_after"] == 3
+    defect = event(ZeroDivisionError("secret"))
     assert defect["code"] == "internal"
     assert "secret" not in str(defect)

@@ -28,8 +28,9 @@ from chatstream.server.flow import Flow, nothing
 from chatstream.server.heads import FRAMING, HEAD_BYTES, HEADERS, URL_BYTES, parse_target
 from chatstream.server.one_answer import LastCycle
 from chatstream.server.overload import BUSY, only_health
-from chatstream.server.refusals import Refusal, Refused, raw, request_id
+from chatstream.server.refusals import Refusal, Refused, raw
 from chatstream.server.websocket_protocol import SocketProtocol
+from chatstream.web.problems import request_id
 
 logger = logging.getLogger(__name__)
 

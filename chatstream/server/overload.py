@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chatstream.server.refusals import Refusal, answer, request_id
+from chatstream.server.refusals import Refusal, answer
 from chatstream.web import wire
+from chatstream.web.problems import request_id
 
 HEALTH = ("/healthz", "/readyz")
 BUSY = Refusal(503, "The server has as many connections as it can bear; try again.")

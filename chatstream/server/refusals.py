@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import uuid
-from collections.abc import Iterable
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import NamedTuple
@@ -14,7 +11,6 @@ from websockets.http11 import Response
 
 from chatstream.web.problems import MEDIA_TYPE, members
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _CODES = {
     400: "bad_request",
     403: "forbidden",
@@ -43,12 +39,6 @@ class Refused(Exception):
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
         self.refusal = Refusal(status, detail)
-
-
-def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """Return the id that a request gives itself if it is sane, else a new one."""
-    given = dict(headers).get(b"x-request-id", b"").decode("latin-1")
-    return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 def answer(refusal: Refusal, name: str) -> tuple[list[tuple[str, str]], bytes]:

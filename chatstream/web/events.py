@@ -17,12 +17,11 @@ from starlette.types import Receive, Scope, Send
 
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull, Unavailable
 from chatstream.events import Address
-from chatstream.log.files.conversation import Conversation
 from chatstream.schemas import Addressed, FollowQuery, parse
-from chatstream.views.subscriber import Start, start_of_conversation
+from chatstream.views.subscriber import start_of_conversation
 from chatstream.web import wire
-from chatstream.web.feed import SLICE, Subscription
-from chatstream.web.frames import problem
+from chatstream.web.feed import SLICE, Feed, Subscription
+from chatstream.web.problems import event
 from chatstream.web.requests import cursor, pairs, query
 from chatstream.web.sse import CutStream, EventStream, LogStream
 from chatstream.web.state import SHARE, Services, services_of
@@ -69,8 +68,7 @@ class SharedStream(EventStream):
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
-        self._subscriptions: dict[str, Subscription] = {}
-        self._ready: dict[str, None] = {}
+        self._feed = Feed(self._signal.set, services.shares)
         self._opening = wire.sse_retry()
 
     async def follow(self, address: Address, after: str | None) -> None:
@@ -82,38 +80,26 @@ class SharedStream(EventStream):
         except (ChatstreamError, OSError) as error:
             self._opening += _failed(address.conversation_id, error)
             return
-        self._add(conversation, start_of_conversation(conversation, after, log.last_id))
-
-    def _add(self, conversation: Conversation, start: Start) -> None:
-        subscription = Subscription(conversation, start, None, self._has_something)
-        self._subscriptions[subscription.name] = subscription
-        subscription.wake()
-
-    def _has_something(self, name: str) -> None:
-        self._ready[name] = None
-        self._signal.set()
+        where = start_of_conversation(conversation, after, log.last_id)
+        self._feed.subscribe(conversation, where)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream, then let go by shares: of many streams that end at once none keeps others."""
         try:
             await self._answer(scope, receive, send)
-            while self._subscriptions:
-                await self._services.shares.turn()
-                for _ in range(min(SHARE, len(self._subscriptions))):
-                    self._subscriptions.popitem()[1].close()
+            await self._feed.end()
         finally:
             self.close()
 
     def close(self) -> None:
         """Stop reading."""
-        for subscription in self._subscriptions.values():
-            subscription.close()
+        self._feed.close()
 
     async def stream(self) -> bool:
         """Send each that has something a slice in turn, so that a long backlog delays no other."""
         opening = self._opening
         while not self._left:
-            if opening or self._ready:
+            if opening or self._feed.ready:
                 frames = opening + await self._round()
                 opening = b""
                 if frames:
@@ -127,11 +113,10 @@ class SharedStream(EventStream):
     async def _round(self) -> bytes:
         """Take what leaves in one send: some of each that has something, or one slice at least."""
         taken = b""
-        for number, name in enumerate(list(self._ready)):
+        for number, name in enumerate(list(self._feed.ready)):
             if number % SHARE == 0:
                 await self._services.shares.turn()
-            del self._ready[name]
-            if subscription := self._subscriptions.get(name):
+            if subscription := self._feed.take_turn(name):
                 taken += await self._take(subscription)
             if len(taken) >= SLICE:
                 break
@@ -143,12 +128,12 @@ class SharedStream(EventStream):
             frames = await subscription.frames()
         except (ChatstreamError, OSError) as error:
             logger.error("subscription lost", extra={"error": type(error).__name__})
-            self._subscriptions.pop(name).close()
+            self._feed.unsubscribe(name)
             return _failed(name, error)
         if frames:
-            self._ready[name] = None  # there may be more, once the others have had their turn
+            self._feed.ready[name] = None  # there may be more, once the others have had their turn
         return b"".join(map(wire.sse_control, frames))
 
 
 def _failed(conversation_id: str, error: Exception) -> bytes:
-    return wire.sse_control(orjson.dumps(problem(error) | {"conversation_id": conversation_id}))
+    return wire.sse_control(orjson.dumps(event(error) | {"conversation_id": conversation_id}))

@@ -1,4 +1,4 @@
-"""One conversation of those on a connection: what it has to send, and what holds it back."""
+"""The conversations on one connection: what each has to send, what holds it, whose turn it is."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.tail import PIECE
+from chatstream.turns.lag import Turns
 from chatstream.views.subscriber import Start, Subscriber
 from chatstream.web import wire
+from chatstream.web.state import SHARE
 
 SLICE = PIECE
 """What one conversation sends before the next has its turn."""
@@ -67,6 +69,75 @@ class Subscription:
             return []  # an answer came up while the disk was read
         frames, self._waiting = self._waiting, []
         return frames
+
+
+class Feed:
+    """
+    The subscriptions of one connection, and those of them that may have something to send.
+
+    Attributes:
+        subscriptions: By conversation id.
+        ready: Ids of those that may have something, in the order of their turns.
+    """
+
+    __slots__ = ("subscriptions", "ready", "_wake", "_shares")
+
+    def __init__(self, wake: Callable[[], None], shares: Turns) -> None:
+        """`wake` is called whenever there may be something to send."""
+        self.subscriptions: dict[str, Subscription] = {}
+        self.ready: dict[str, None] = {}
+        self._wake = wake
+        self._shares = shares
+
+    def subscribe(self, conversation: Conversation, start: Start, ref: object = None) -> None:
+        """Send a conversation from a place on; subscribing again replaces, and stays held."""
+        name = conversation.address.conversation_id
+        before = self.subscriptions.get(name)
+        self.unsubscribe(name)
+        subscription = Subscription(conversation, start, ref, self._has_something)
+        subscription.held = before.held if before else 0
+        self.subscriptions[name] = subscription
+        subscription.wake()
+
+    def unsubscribe(self, name: str) -> None:
+        """Stop sending a conversation; also one that is not sent."""
+        if (subscription := self.subscriptions.pop(name, None)) is not None:
+            subscription.close()
+
+    def hold(self, name: str) -> None:
+        """Keep a conversation's events back until `release`."""
+        if (subscription := self.subscriptions.get(name)) is not None:
+            subscription.held += 1
+
+    def release(self, name: str) -> None:
+        """Let them go."""
+        if (subscription := self.subscriptions.get(name)) and subscription.held:
+            subscription.held -= 1
+            subscription.wake()
+
+    def take_turn(self, name: str) -> Subscription | None:
+        """Return the subscription whose turn it is; what it is told from now on wakes it again."""
+        del self.ready[name]
+        return self.subscriptions.get(name)
+
+    async def end(self) -> None:
+        """Stop sending, by shares: of many connections that end at once none delays the others."""
+        try:
+            for number, name in enumerate(list(self.subscriptions)):
+                if number % SHARE == 0:
+                    await self._shares.turn()
+                self.unsubscribe(name)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop sending at once."""
+        for name in list(self.subscriptions):
+            self.unsubscribe(name)
+
+    def _has_something(self, name: str) -> None:
+        self.ready[name] = None
+        self._wake()
 
 
 def _nobody(name: str) -> None:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol, TypeAlias, TypeVar
 
 import orjson
 from pydantic import BaseModel
 
-from chatstream.errors import (
-    OVERLOADED,
-    BadRequest,
-    ChatstreamError,
-    InvalidRequest,
-    RetryLater,
-)
+from chatstream.errors import OVERLOADED, BadRequest, ChatstreamError, InvalidRequest
 from chatstream.events import EventId, before
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.live_turn import LiveTurn
@@ -34,7 +28,8 @@ from chatstream.turns.runner import EndedTurn
 from chatstream.views.history import read_place
 from chatstream.views.subscriber import Start, start_of_conversation
 from chatstream.web.conversations import history_page, keep_feedback
-from chatstream.web.feed import Subscription
+from chatstream.web.feed import Feed
+from chatstream.web.problems import event
 from chatstream.web.rate_limits import Kind
 from chatstream.web.state import Services
 
@@ -43,7 +38,6 @@ logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
 Handler: TypeAlias = Callable[[Json, object], Awaitable[None]]
 MAX_REF_CHARS = 256
-TYPES = ("send", "subscribe", "unsubscribe", "cancel", "history", "feedback", "clear", "ping")
 
 
 class CancelFrame(Addressed):
@@ -63,7 +57,7 @@ class Session(Protocol):
 
     user_id: str
     services: Services
-    subscriptions: dict[str, Subscription]
+    feed: Feed
 
     @property
     def client(self) -> str:
@@ -76,18 +70,6 @@ class Session(Protocol):
 
     def subscribe(self, conversation: Conversation, start: Start, ref: object = None) -> None:
         """Send a conversation from a place on."""
-        ...
-
-    def unsubscribe(self, conversation_id: str) -> None:
-        """Stop sending a conversation."""
-        ...
-
-    def hold(self, conversation_id: str) -> None:
-        """Keep a conversation's events back until `release`."""
-        ...
-
-    def release(self, conversation_id: str) -> None:
-        """Let them go."""
         ...
 
 
@@ -107,24 +89,30 @@ class Frames:
         try:
             data = read_frame(text)
             ref = read_ref(data)
-            handler = self._handler(data)
-            if handler != self._ping:
+            handlers = self._handlers()
+            kind = read_type(data, handlers)
+            if kind != "ping":
                 about = _conversation(data)
-            await handler(data, ref)
+            await handlers[kind](data, ref)
         except ChatstreamError as error:
             if error.code == OVERLOADED:
                 await self._services.runner.pause()
-            self._session.answer(problem(error) | about, ref)
+            self._session.answer(event(error) | about, ref)
         except Exception as error:
             logger.exception("frame failed", extra={"address": self._session.client})
-            self._session.answer(problem(error) | about, ref)
+            self._session.answer(event(error) | about, ref)
 
-    def _handler(self, data: Json) -> Handler:
-        kind = data.pop("type", None)
-        if not isinstance(kind, str) or kind not in TYPES:
-            raise BadRequest(f"type: must be one of {', '.join(TYPES)}", code="unknown_type")
-        handler: Handler = getattr(self, f"_{kind}")
-        return handler
+    def _handlers(self) -> dict[str, Handler]:
+        return {
+            "send": self._send,
+            "subscribe": self._subscribe,
+            "unsubscribe": self._unsubscribe,
+            "cancel": self._cancel,
+            "history": self._history,
+            "feedback": self._feedback,
+            "clear": self._clear,
+            "ping": self._ping,
+        }
 
     def _parse(self, model: type[M], data: Json) -> M:
         if data.get("user_id") not in (None, self._session.user_id):
@@ -141,15 +129,15 @@ class Frames:
         session, name = self._session, asked.conversation_id
         await self._count("chat")
         # The answer goes out before the turn's first event.
-        session.hold(name)
+        session.feed.hold(name)
         try:
             turn = await self._services.runner.start(asked)
             conversation = await self._services.log.conversation(asked.address)
             session.answer({"type": "ack", "turn_id": turn.turn_id, "conversation_id": name}, ref)
-            if name not in session.subscriptions:
+            if name not in session.feed.subscriptions:
                 session.subscribe(conversation, Start(before(_started_id(turn))))
         finally:
-            session.release(name)
+            session.feed.release(name)
 
     async def _subscribe(self, data: Json, ref: object) -> None:
         asked = self._parse(SubscribeFrame, data)
@@ -160,7 +148,7 @@ class Frames:
 
     async def _unsubscribe(self, data: Json, ref: object) -> None:
         asked = self._parse(Addressed, data)
-        self._session.unsubscribe(asked.conversation_id)
+        self._session.feed.unsubscribe(asked.conversation_id)
         self._session.answer({"type": "ack", "conversation_id": asked.conversation_id}, ref)
 
     async def _cancel(self, data: Json, ref: object) -> None:
@@ -214,6 +202,14 @@ def read_frame(text: str) -> Json:
     return data
 
 
+def read_type(data: Json, known: Collection[str]) -> str:
+    """Take a frame's `type` out of it; raises `BadRequest` where it is not a known one."""
+    kind = data.pop("type", None)
+    if isinstance(kind, str) and kind in known:
+        return kind
+    raise BadRequest(f"type: must be one of {', '.join(known)}", code="unknown_type")
+
+
 def read_ref(data: Json) -> str | int | float | None:
     """
     Take a frame's `ref` out of it: what the answer repeats.
@@ -225,18 +221,6 @@ def read_ref(data: Json) -> str | int | float | None:
     if isinstance(ref, int | float | None) or (isinstance(ref, str) and len(ref) <= MAX_REF_CHARS):
         return ref
     raise InvalidRequest(("ref", f"must be a number or at most {MAX_REF_CHARS} characters"))
-
-
-def problem(error: Exception) -> Json:
-    """Return the frame that tells of an error; of a defect of ours it says nothing more."""
-    if not isinstance(error, ChatstreamError):
-        error = ChatstreamError("The server has failed; its log says more.")
-    frame: Json = {"type": "error", "code": error.code, "message": error.message}
-    if isinstance(error, InvalidRequest):
-        frame["errors"] = error.errors
-    if isinstance(error, RetryLater):
-        frame["retry_after"] = error.retry_after
-    return frame
 
 
 def _conversation(data: Json) -> Json:

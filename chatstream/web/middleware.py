@@ -6,9 +6,7 @@ What every request passes through, as pure ASGI: its id, its timing, and where i
 
 from __future__ import annotations
 
-import re
 import time
-import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection, Request
@@ -18,10 +16,8 @@ from chatstream.errors import ChatstreamError, Forbidden, NotFound
 from chatstream.metrics import Metrics
 from chatstream.web import cors
 from chatstream.web.origins import SAFE_METHODS, Origins
-from chatstream.web.problems import answer, unexpected
+from chatstream.web.problems import answer, request_id, unexpected
 from chatstream.web.requests import LIMITS
-
-_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
 
 class Edge:
@@ -41,7 +37,7 @@ class Edge:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        scope["chatstream.request_id"] = _request_id(scope)
+        scope["chatstream.request_id"] = request_id(scope["headers"])
         scope["chatstream.began"] = time.perf_counter()
         if scope["type"] == "websocket":
             await self._app(scope, receive, send)  # a frame must cost nothing more here
@@ -81,11 +77,6 @@ def _told(scope: Scope) -> dict[str, str]:
         "Server-Timing": f"app;dur={milliseconds:.1f}",
         "X-Content-Type-Options": "nosniff",
     }
-
-
-def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get("x-request-id", "")
-    return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 class Guard:

@@ -1,8 +1,11 @@
-"""Errors as answers: RFC 9457 problems, one shape for every endpoint."""
+"""Errors as answers: RFC 9457 problems, one shape for every endpoint; and as events of streams."""
 
 from __future__ import annotations
 
 import logging
+import re
+import uuid
+from collections.abc import Iterable
 
 import orjson
 from starlette.exceptions import HTTPException
@@ -23,7 +26,17 @@ from chatstream.web.state import services_of
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+DEFECT = "The server has failed; its log says more."
+"""All that a caller is told of a defect of ours."""
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+
+
+def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the id that a request gives itself if it is sane, else a new one."""
+    given = next((value for name, value in headers if name == b"x-request-id"), b"")
+    name = given.decode("latin-1")
+    return name if _SANE_ID.fullmatch(name) else uuid.uuid4().hex
 
 
 def problem(
@@ -62,7 +75,7 @@ def members(
 def answer(request: HTTPConnection, error: ChatstreamError) -> Response:
     """Return the answer to an error of ours."""
     headers: dict[str, str] = {}
-    more: Json = {}
+    more = _details(error)
     if isinstance(error, RetryLater):
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, TooManyRequests):
@@ -72,11 +85,23 @@ def answer(request: HTTPConnection, error: ChatstreamError) -> Response:
         headers["x-should-retry"] = "false"
         if error.turn_id is not None:
             more["turn_id"] = error.turn_id
-    if isinstance(error, InvalidRequest):
-        more["errors"] = error.errors
     return problem(
         request, error.status, error.code, error.title, error.message, headers=headers, more=more
     )
+
+
+def event(error: Exception) -> Json:
+    """Return the `error` event that tells of an error in a stream or on a socket."""
+    if not isinstance(error, ChatstreamError):
+        error = ChatstreamError(DEFECT)
+    told: Json = {"type": "error", "code": error.code, "message": error.message, **_details(error)}
+    if isinstance(error, RetryLater):
+        told["retry_after"] = error.retry_after
+    return told
+
+
+def _details(error: ChatstreamError) -> Json:
+    return {"errors": error.errors} if isinstance(error, InvalidRequest) else {}
 
 
 async def on_error(request: Request, error: Exception) -> Response:
@@ -99,6 +124,4 @@ def unexpected(request: Request, error: Exception) -> Response:
     """Answer a defect of ours: the log has the story, the answer only its id."""
     address = request.client.host if request.client else ""
     logger.error("request failed", exc_info=error, extra={"address": address})
-    return problem(
-        request, 500, "internal", "Internal error", "The server has failed; its log says more."
-    )
+    return answer(request, ChatstreamError(DEFECT))

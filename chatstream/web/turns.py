@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chatstream.errors import ChatstreamError, StorageFailed, StorageFull, Unavailable
+from chatstream.errors import (
+    BadRequest,
+    ChatstreamError,
+    ProviderError,
+    ProviderTimeout,
+    StorageFailed,
+    StorageFull,
+    Unavailable,
+)
 from chatstream.events import Address, EventId
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.records import Json
@@ -23,12 +32,30 @@ from chatstream.web.state import Services, services_of
 
 Turn = LiveTurn | EndedTurn
 
-# What is the disk's is never told as the provider's.
-_STORAGE: dict[str, type[StorageFull | StorageFailed]] = {
+
+class Failure(NamedTuple):
+    """A turn's end without a whole answer, as the problem that a JSON client gets."""
+
+    status: int
+    code: str
+    title: str
+    detail: str
+
+
+# What is the disk's, or mended by a shorter message, is never told as the provider's.
+_NOT_THE_PROVIDERS: dict[str, type[ChatstreamError]] = {
+    "context_too_long": BadRequest,
     "storage_full": StorageFull,
     "storage_failed": StorageFailed,
     "newer_version": StorageFailed,
 }
+_CLEARED = Failure(
+    409, "cleared", "Conflict", "The history was cleared while the answer was written."
+)
+_ORPHAN = Failure(502, "orphan", "Interrupted", "The answer was stopped, since nobody read it.")
+_INTERRUPTED = Failure(
+    502, "interrupted", "Interrupted", "The server stopped before the answer's end."
+)
 
 
 async def chat(request: Request) -> Response:
@@ -90,13 +117,9 @@ def _reply(
             | {name: terminal.get(name) for name in shown},
             headers=headers,
         )
-    status, code, title, detail = _failure(kind, terminal)
     return problems.problem(
         request,
-        status,
-        code,
-        title,
-        detail,
+        *_failure(terminal),
         headers=headers | {"x-should-retry": "false"},
         more={
             "turn_id": turn_id,
@@ -106,21 +129,16 @@ def _reply(
     )
 
 
-def _failure(kind: str, terminal: Json) -> tuple[int, str, str, str]:
-    if kind == "failed":
+def _failure(terminal: Json) -> Failure:
+    if terminal["type"] == "turn.failed":
         error = terminal["error"]
-        if error["code"] == "context_too_long":
-            return 400, error["code"], "Bad request", error["message"]  # shorter, it would do
-        if (storage := _STORAGE.get(error["code"])) is not None:
-            return storage.status, error["code"], storage.title, error["message"]
         slow = error["code"].endswith("_timeout")
-        title = "Provider timed out" if slow else "Provider failed"
-        return 504 if slow else 502, error["code"], title, error["message"]
-    if kind == "cancelled" and terminal.get("reason") == "cleared":
-        return 409, "cleared", "Conflict", "The history was cleared while the answer was written."
-    if kind == "cancelled":
-        return 502, "orphan", "Interrupted", "The answer was stopped, since nobody read it."
-    return 502, "interrupted", "Interrupted", "The server stopped before the answer's end."
+        usual = ProviderTimeout if slow else ProviderError
+        kind = _NOT_THE_PROVIDERS.get(error["code"], usual)
+        return Failure(kind.status, error["code"], kind.title, error["message"])
+    if terminal["type"] == "turn.cancelled":
+        return _CLEARED if terminal.get("reason") == "cleared" else _ORPHAN
+    return _INTERRUPTED
 
 
 async def start(request: Request) -> Response:

@@ -21,11 +21,12 @@ from chatstream.log.files.records import Json
 from chatstream.schemas import UserQuery
 from chatstream.views.subscriber import Signal, Start
 from chatstream.web import wire
-from chatstream.web.feed import Subscription
-from chatstream.web.frames import Frames, problem
+from chatstream.web.feed import Feed, Subscription
+from chatstream.web.frames import Frames
+from chatstream.web.problems import event
 from chatstream.web.rate_limits import Throttle
 from chatstream.web.requests import query
-from chatstream.web.state import SHARE, services_of
+from chatstream.web.state import services_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Sockets:
             try:
                 user_id = query(socket, UserQuery).user_id
             except ChatstreamError as error:
-                await socket.send_text(orjson.dumps(problem(error)).decode())
+                await socket.send_text(orjson.dumps(event(error)).decode())
                 await socket.close(POLICY, error.code)
                 return
             await Session(socket, user_id).run()
@@ -68,14 +69,14 @@ class Session:
     One socket of one user.
 
     Attributes:
-        subscriptions: By conversation id.
+        feed: The conversations that it follows.
         spoke_at: When something was last sent, in the loop's time.
         sending: Whether a send is waiting for the client right now.
     """
 
     __slots__ = (
-        *("socket", "user_id", "services", "subscriptions", "spoke_at", "sending", "_answers"),
-        *("_ready", "_loop", "_signal", "_told", "_close", "_beat", "_left", "_busy", "_task"),
+        *("socket", "user_id", "services", "feed", "spoke_at", "sending", "_answers"),
+        *("_loop", "_signal", "_told", "_close", "_beat", "_left", "_busy", "_task"),
         *("_cut", "_joins", "_throttle", "__weakref__"),
     )
 
@@ -83,13 +84,12 @@ class Session:
         self.socket = socket
         self.user_id = user_id
         self.services = services_of(socket)
-        self.subscriptions: dict[str, Subscription] = {}
         self.spoke_at = 0.0
         self.sending = False
         self._answers: list[Json] = []
-        self._ready: dict[str, None] = {}
         self._loop = asyncio.get_running_loop()
         self._signal = Signal()
+        self.feed = Feed(self._signal.set, self.services.shares)
         self._told = Signal()
         self._close: tuple[int, str] | None = None
         self._beat = self._left = self._busy = self._cut = False
@@ -124,7 +124,7 @@ class Session:
             try:
                 ends += await asyncio.gather(receiver, return_exceptions=True)
             finally:
-                await self._unsubscribe_all()
+                await self.feed.end()
         for end in ends:
             if isinstance(end, Exception) and not isinstance(end, WebSocketDisconnect):
                 told = {"address": self.socket.client.host if self.socket.client else ""}
@@ -134,16 +134,6 @@ class Session:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await self.socket.close(*self._close)
-
-    async def _unsubscribe_all(self) -> None:
-        try:
-            for number, name in enumerate(list(self.subscriptions)):
-                if number % SHARE == 0:
-                    await self.services.shares.turn()
-                self.unsubscribe(name)
-        finally:
-            for name in list(self.subscriptions):
-                self.unsubscribe(name)
 
     # ---- sending
 
@@ -171,8 +161,8 @@ class Session:
         """Send until there is a reason to close, and then what is visible already."""
         while not self._left:
             await self._send_answers()
-            if self._ready:
-                await self._send_slice(next(iter(self._ready)))
+            if self.feed.ready:
+                await self._send_slice(next(iter(self.feed.ready)))
             elif self._close is not None:
                 return
             else:
@@ -187,8 +177,7 @@ class Session:
             self._told.set()
 
     async def _send_slice(self, name: str) -> None:
-        del self._ready[name]
-        subscription = self.subscriptions.get(name)
+        subscription = self.feed.take_turn(name)
         if subscription is None:
             return
         try:
@@ -197,17 +186,16 @@ class Session:
             self._lost(subscription, error)
             return
         await self._send_answers()  # one of them may be about what these frames tell
-        if self.subscriptions.get(name) is subscription:
-            if frames:
-                await self._write(*frames)
-                subscription.wake()  # there may be more
+        if frames and self.feed.subscriptions.get(name) is subscription:
+            await self._write(*frames)
+            subscription.wake()  # there may be more
 
     def _lost(self, subscription: Subscription, error: Exception) -> None:
         """Tell that a conversation cannot be read; the others go on."""
         logger.error("subscription lost", extra={"error": type(error).__name__})
-        if self.subscriptions.get(subscription.name) is subscription:
-            self.unsubscribe(subscription.name)
-        self.answer(problem(error) | {"conversation_id": subscription.name}, None)
+        if self.feed.subscriptions.get(subscription.name) is subscription:
+            self.feed.unsubscribe(subscription.name)
+        self.answer(event(error) | {"conversation_id": subscription.name}, None)
 
     async def _write(self, *frames: bytes) -> None:
         if self._left:
@@ -282,33 +270,9 @@ class Session:
         """
         if self._left:
             return
-        name = conversation.address.conversation_id
-        before = self.subscriptions.get(name)
-        if before is None and len(self.subscriptions) >= MAX_SUBSCRIPTIONS:
-            most = f"a socket may follow {MAX_SUBSCRIPTIONS} at once"
-            raise InvalidRequest(("conversation_id", most))
-        self.unsubscribe(name)
-        subscription = Subscription(conversation, start, ref, self._has_something)
-        subscription.held = before.held if before else 0
-        self.subscriptions[name] = subscription
-        subscription.wake()
-
-    def _has_something(self, name: str) -> None:
-        self._ready[name] = None
-        self._signal.set()
-
-    def hold(self, conversation_id: str) -> None:
-        """Keep a conversation's events back until `release`."""
-        if (subscription := self.subscriptions.get(conversation_id)) is not None:
-            subscription.held += 1
-
-    def release(self, conversation_id: str) -> None:
-        """Let them go."""
-        if (subscription := self.subscriptions.get(conversation_id)) and subscription.held:
-            subscription.held -= 1
-            subscription.wake()
-
-    def unsubscribe(self, conversation_id: str) -> None:
-        """Stop sending a conversation; also one that is not sent."""
-        if (subscription := self.subscriptions.pop(conversation_id, None)) is not None:
-            subscription.close()
+        followed = self.feed.subscriptions
+        if conversation.address.conversation_id not in followed:
+            if len(followed) >= MAX_SUBSCRIPTIONS:
+                most = f"a socket may follow {MAX_SUBSCRIPTIONS} at once"
+                raise InvalidRequest(("conversation_id", most))
+        self.feed.subscribe(conversation, start, ref)
