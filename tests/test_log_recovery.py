@@ -18,7 +18,7 @@ from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.disk import Disk
 from chatstream.log.files.leftovers import end_orphans
 from chatstream.log.files.store import open_log
-from tests.log_steps import ADDRESS, everything, fail, kinds, say, start
+from tests.log_steps import ADDRESS, everything, fail, home, kinds, say, start
 
 pytestmark = pytest.mark.anyio
 
@@ -169,7 +169,7 @@ async def test_an_erasure_that_a_start_cannot_finish_is_finished_by_the_next_and
         with monkeypatch.context() as patch:
             fail(patch, "unlink", errno.EIO, lambda path: str(path).endswith((".json", ".jsonl")))
             with pytest.raises(StorageFailed):
-                await log.erase(turn.conversation)
+                await log.erase(home(turn))
 
     with monkeypatch.context() as patch:
         fail(patch, "unlink", errno.EIO, lambda path: str(path).endswith("erased.jsonl"))

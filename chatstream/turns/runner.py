@@ -129,7 +129,7 @@ class TurnRunner:
             if (reply := starting.reply(started, self._answers)) is not None:
                 self._run(started, reply, replaced, starting.slot.pass_on())
                 if replaced is not None:
-                    self._stop_replaced(started, replaced)
+                    self._stop_replaced(conversation, started, replaced)
             return started
         except (Unavailable, TooManyRequests) as error:
             self._metrics.turn_refused(error.code)
@@ -152,9 +152,9 @@ class TurnRunner:
         if self._interrupting:
             reply.stop(Why("turn.interrupted", last=True))
 
-    def _stop_replaced(self, turn: LiveTurn, replaced: EventId) -> None:
+    def _stop_replaced(self, conversation: Conversation, turn: LiveTurn, replaced: EventId) -> None:
         """Stop what began while this turn was about to: it is out of view with the rest."""
-        for other in list(turn.conversation.running.values()):
+        for other in list(conversation.running.values()):
             if replaced <= other.started_id < turn.started_id and other in self.running:
                 self.running[other].stop(Why("turn.cancelled", "user"))
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from chatstream.events import BEGINNING, TERMINAL_TYPES, EventId, before, is_event_id, place
 from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.journal import Journal
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.records import Encoded
 from chatstream.log.files.tail import PIECE
@@ -35,7 +36,7 @@ def start_of_conversation(conversation: Conversation, cursor: str | None, last: 
 
 
 def start_of_turn(
-    conversation: Conversation, started_id: EventId, cursor: str | None, last: EventId
+    conversation: Journal, started_id: EventId, cursor: str | None, last: EventId
 ) -> Start:
     """Return where to start a turn's stream: from its beginning where the cursor is no good."""
     if cursor is not None and is_good(conversation, cursor, last):
@@ -43,7 +44,7 @@ def start_of_turn(
     return Start(before(started_id), reset=cursor is not None)
 
 
-def is_good(conversation: Conversation, cursor: str, last: EventId) -> bool:
+def is_good(conversation: Journal, cursor: str, last: EventId) -> bool:
     """
     Say whether a cursor can be gone on from: the beginning, or an id from this log's lifetime.
 
@@ -98,7 +99,7 @@ class Subscriber:
 
     def __init__(
         self,
-        conversation: Conversation,
+        conversation: Journal,
         start: Start,
         wake: Callable[[], None],
         turn: LiveTurn | None = None,

@@ -27,7 +27,7 @@ async def end_orphans(conversation: Conversation) -> None:
     """
     await conversation.settled()  # a clear that is under way tells of them itself
     orphans, conversation.orphans = conversation.orphans, []
-    turns = [LiveTurn.left(conversation, orphan) for orphan in orphans]
+    turns = [LiveTurn.left(conversation, conversation.end_turn, orphan) for orphan in orphans]
     conversation.running |= {turn.started_place: turn for turn in turns}
     ends = (
         turn.end("turn.interrupted", _interrupted(orphan))

@@ -10,26 +10,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import orjson
 
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull, TurnEnded
 from chatstream.events import DeltaKind, EventId, TerminalType, TurnId, kept, place
+from chatstream.log.files.journal import Journal, Written
 from chatstream.log.files.opening import open_file
-from chatstream.log.files.records import Encoded, Json
+from chatstream.log.files.records import Encoded, Json, Opening
+from chatstream.log.files.summary import Orphan
 from chatstream.log.files.tail import DeltaRun
 from chatstream.log.files.visibility import FOREVER
 
-if TYPE_CHECKING:
-    from chatstream.log.files.conversation import Conversation
-    from chatstream.log.files.journal import Written
-    from chatstream.log.files.outside import Opening
-    from chatstream.log.files.summary import Orphan
-
 logger = logging.getLogger(__name__)
+
+EndTurn = Callable[["LiveTurn", TerminalType, Json], Awaitable[Encoded]]
+"""Writes the terminal event of a turn, and returns once it is durable."""
 
 
 class LiveTurn:
@@ -37,6 +35,7 @@ class LiveTurn:
     One running turn. The log gives it; whoever runs the turn writes to it and ends it.
 
     Attributes:
+        conversation: The journal of the conversation that it runs in.
         size: Bytes that the text and the reasoning take as JSON.
         started: Done once `turn.started` is durable: True, or False where the disk refused it.
         opening: What `turn.started` says; None where another process wrote it.
@@ -48,10 +47,10 @@ class LiveTurn:
     """
 
     def __init__(
-        self, conversation: Conversation, turn_id: TurnId, started_id: EventId, body: str
+        self, journal: Journal, end: EndTurn, turn_id: TurnId, started_id: EventId, body: str
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.conversation = conversation
+        self.conversation = journal
         self.turn_id = turn_id
         self.started_id = started_id
         self.body = body
@@ -63,7 +62,8 @@ class LiveTurn:
         self.ending: asyncio.Future[Written] | None = None
         self.done: asyncio.Future[Encoded | None] = loop.create_future()
         self.on_clear: Callable[[], None] | None = None
-        self.live_path = conversation.path.with_suffix(f".{started_id}.live")
+        self.live_path = journal.path.with_suffix(f".{started_id}.live")
+        self._end = end
         self._runs: list[DeltaRun] = []
         self._waiting: list[bytes] = []
         # What the disk has refused, oldest first; neighbours are of two kinds.
@@ -76,17 +76,17 @@ class LiveTurn:
         self._has_file = False
 
     @classmethod
-    def left(cls, conversation: Conversation, orphan: Orphan) -> LiveTurn:
+    def left(cls, journal: Journal, end: EndTurn, orphan: Orphan) -> LiveTurn:
         """Take up a turn that another process left, with what had come of it, to end it."""
         started = orphan.started
-        turn = cls(conversation, started["turn_id"], started["id"], started.get("body", ""))
+        turn = cls(journal, end, started["turn_id"], started["id"], started.get("body", ""))
         turn.started.set_result(True)
         turn._has_file = True
         kinds: tuple[tuple[DeltaKind, str], ...]
         kinds = ("reasoning", orphan.reasoning), ("text", orphan.text)
         for kind, text in kinds:
             if text:
-                run = DeltaRun(conversation.address.conversation_id, turn.turn_id, kind)
+                run = DeltaRun(journal.address.conversation_id, turn.turn_id, kind)
                 run.add(turn.started_id, orjson.dumps(text)[1:-1], b"")
                 turn._runs.append(run)
         return turn
@@ -194,7 +194,7 @@ class LiveTurn:
         if self.ended:
             raise TurnEnded("The turn has ended.")
         self.flush()
-        return await self.conversation.end_turn(self, kind, fields)
+        return await self._end(self, kind, fields)
 
     def text(self, kind: DeltaKind = "text", upto: int | None = None) -> bytes:
         """

@@ -56,6 +56,14 @@ class Encoded(NamedTuple):
     json: bytes
 
 
+class Opening(NamedTuple):
+    """A running turn's `turn.started`, and our own fields of it."""
+
+    id: EventId
+    event: Json
+    own: Json
+
+
 class Record(NamedTuple):
     """A permanent record as it lies in a file: where it begins and ends, and what it says."""
 
