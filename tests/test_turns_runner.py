@@ -17,10 +17,9 @@ from chatstream.errors import (
     TooManyRequests,
     Unavailable,
 )
-from chatstream.events import Address, TurnId, place
+from chatstream.events import Address, Json, TurnId, place
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.live_turn import LiveTurn
-from chatstream.log.files.records import Json
 from chatstream.log.files.store import JsonlLog, open_log
 from chatstream.metrics import Metrics
 from chatstream.providers import Message, Reasoning

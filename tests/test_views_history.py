@@ -8,9 +8,8 @@ import orjson
 import pytest
 
 from chatstream.errors import InvalidRequest, ProviderError
-from chatstream.events import EventId
+from chatstream.events import EventId, Json
 from chatstream.log.files.feedback import Ratings
-from chatstream.log.files.records import Json
 from chatstream.log.files.store import JsonlLog, open_log
 from chatstream.providers.adapters.scripted import Scripted
 from chatstream.turns.context import context

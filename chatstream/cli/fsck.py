@@ -17,7 +17,7 @@ import orjson
 
 from chatstream.cli.fsck_checks import Problem, check_lines, check_live, read_lines
 from chatstream.errors import DataFolderError
-from chatstream.events import Address, EventId, before, place, timestamp
+from chatstream.events import Address, EventId, before, time_of
 from chatstream.log.files import records
 from chatstream.log.files.names import file_name
 from chatstream.log.files.paths import FEEDBACK, Folder
@@ -201,7 +201,7 @@ def _header(path: Path, first: bytes) -> bytes | None:
         header = {"type": "feedback_log", "version": records.VERSION, "id": created}
         return orjson.dumps(header | {"user_id": user_id}) + b"\n"
     address = Address(user_id, str(record.get("conversation_id")))
-    return records.header(address, created, timestamp(place(created) // 10_000))
+    return records.header(address, created, time_of(created))
 
 
 def _write(path: Path, lines: list[bytes], mode: int) -> None:

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from chatstream.events import TERMINAL_TYPES
+from chatstream.events import TERMINAL_TYPES, Json
 from chatstream.log.files import records
 from chatstream.log.files.names import file_name
 from chatstream.log.files.opening import opener
 from chatstream.log.files.paths import FEEDBACK
-from chatstream.log.files.records import Json
 
 TORN = "torn line: it was never acknowledged"
 

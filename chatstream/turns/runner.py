@@ -16,10 +16,9 @@ from functools import partial
 import orjson
 
 from chatstream.errors import NotFound, TooManyRequests, Unavailable
-from chatstream.events import Address, EventId, TurnId, new_turn_id
+from chatstream.events import Address, EventId, Json, TurnId, new_turn_id
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.live_turn import LiveTurn
-from chatstream.log.files.records import Json
 from chatstream.log.files.store import JsonlLog
 from chatstream.metrics import OTHER_MODEL, Metrics
 from chatstream.providers import Message

@@ -14,11 +14,10 @@ from typing import NamedTuple
 import orjson
 
 from chatstream.errors import InvalidRequest
-from chatstream.events import EventId, before, is_event_id
+from chatstream.events import EventId, Json, before, is_event_id, status_of
 from chatstream.log.files import records
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.feedback import Ratings
-from chatstream.log.files.records import Json
 
 MAX_PAGE_BYTES = 512 * 1024
 
@@ -111,7 +110,7 @@ def messages(
     hidden_from = until.hidden_from if until else NOTHING_HIDDEN
     for started, terminal, hidden, hides in turns_back(fd, size, until, hidden_from):
         status = (
-            terminal["type"].removeprefix("turn.")
+            status_of(terminal["type"])
             if terminal
             else ("running" if started["id"] in running else "interrupted")
         )

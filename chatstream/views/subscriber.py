@@ -162,7 +162,7 @@ class Subscriber:
                 return [*own, event]
             if event.turn_id == self._turn.turn_id:
                 own.append(event)
-                if event.type in TERMINAL_TYPES and not _by_clear(event):
+                if event.type in TERMINAL_TYPES and not event.by_clear:
                     self.ended = True
                     return own
         return own
@@ -170,7 +170,3 @@ class Subscriber:
 
 def _nobody() -> None:
     pass
-
-
-def _by_clear(event: Encoded) -> bool:
-    return event.type == "turn.cancelled" and b',"reason":"cleared"' in event.json

@@ -16,10 +16,9 @@ from chatstream.errors import (
     InvalidRequest,
     RetryLater,
 )
-from chatstream.events import EventId, before
+from chatstream.events import EventId, Json, before
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.live_turn import LiveTurn
-from chatstream.log.files.records import Json
 from chatstream.schemas import (
     MAX_ID_CHARS,
     Addressed,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from chatstream.log.files.records import Json
+from chatstream.events import Json
 from chatstream.schemas import (
     TURN_ID,
     Addressed,

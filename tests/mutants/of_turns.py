@@ -250,7 +250,7 @@ DEFECTS = [
     Defect(
         "a-cleared-turns-stream-lacks-the-clear",
         "views/subscriber.py",
-        "if event.type in TERMINAL_TYPES and not _by_clear(event):",
+        "if event.type in TERMINAL_TYPES and not event.by_clear:",
         "if event.type in TERMINAL_TYPES:",
         ("test_web_turns.py",),
     ),

@@ -13,13 +13,13 @@ from functools import partial
 import orjson
 
 from chatstream.errors import NotFound, StorageFailed, TurnEnded
-from chatstream.events import Address, EventId, TerminalType, TurnId
+from chatstream.events import Address, EventId, Json, TerminalType, TurnId
 from chatstream.log.files import records
 from chatstream.log.files.disk import Disk
 from chatstream.log.files.journal import Written
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.outside import look_anew
-from chatstream.log.files.records import Encoded, Json, Opening
+from chatstream.log.files.records import Encoded, Opening
 from chatstream.log.files.summary import FileState
 from chatstream.log.files.trouble import refusal
 from chatstream.log.files.turn_journal import TurnJournal

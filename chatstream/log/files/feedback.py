@@ -19,11 +19,11 @@ from weakref import WeakValueDictionary
 import aiofiles
 import orjson
 
-from chatstream.events import EventId, place, timestamp
+from chatstream.events import EventId, Json, time_of
 from chatstream.log.files.disk import Disk, cut_back
 from chatstream.log.files.line_io import committed_size
 from chatstream.log.files.opening import UPDATE, open_file, opener
-from chatstream.log.files.records import VERSION, Json
+from chatstream.log.files.records import VERSION
 from chatstream.log.files.syncer import sync_folder
 
 USERS_IN_MEMORY = 256
@@ -85,7 +85,7 @@ class Feedback:
         entry = {
             "type": "feedback",
             "id": identifier,
-            "timestamp": timestamp(place(identifier) // 10_000),
+            "timestamp": time_of(identifier),
             **fields,
         }
         async with self.held(user_id):

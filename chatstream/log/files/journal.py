@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from chatstream.events import BEGINNING, Address, EventId, TurnId, event_id, place
+from chatstream.events import BEGINNING, Address, EventId, Json, TurnId, event_id, place
 from chatstream.log.files import records
 from chatstream.log.files.disk import Disk
 from chatstream.log.files.log_file import LogFile
-from chatstream.log.files.records import Encoded, Json
+from chatstream.log.files.records import Encoded
 from chatstream.log.files.summary import FileState
 from chatstream.log.files.tail import PIECE, Tail
 from chatstream.log.files.trouble import FULL
@@ -189,7 +189,7 @@ class Journal:
         fd = self.file.append(
             line, end._replace(size=was.size + len(line)), may_use_reserve=may_use_reserve
         )
-        encoded = Encoded(event["id"], event.get("turn_id"), event["type"], json)
+        encoded = Encoded.of(event, json)
         self.tail.add(encoded)
         self._last = place(encoded.id)
         if self.disk.fsync == "never":

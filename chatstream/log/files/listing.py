@@ -11,14 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from chatstream.events import EventId, place, timestamp
+from chatstream.events import EventId, Json, time_of
 from chatstream.log.files import records
 from chatstream.log.files.copies import Copies, first_record, is_foreign
 from chatstream.log.files.disk import Disk
 from chatstream.log.files.line_io import committed_size
 from chatstream.log.files.opening import open_file
 from chatstream.log.files.paths import conversation_files
-from chatstream.log.files.records import Json
 
 TITLE_CHARS = 60
 ENTRIES_IN_MEMORY = 20_000
@@ -117,7 +116,7 @@ def read_entry(path: Path, upto: int | None = None) -> Entry | None:
         return Entry(
             conversation_id=data["conversation_id"],
             title=_title(fd, size, data.get("titled")),
-            updated_at=timestamp(place(data["id"]) // 10_000),
+            updated_at=time_of(data["id"]),
             turns=data.get("turns", 0),
             last_id=data["id"],
         )

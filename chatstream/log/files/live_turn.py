@@ -16,10 +16,19 @@ from pathlib import Path
 import orjson
 
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull, TurnEnded
-from chatstream.events import DeltaKind, EventId, TerminalType, TurnId, kept, place
+from chatstream.events import (
+    DeltaKind,
+    EventId,
+    Json,
+    TerminalType,
+    TurnId,
+    envelope,
+    kept,
+    place,
+)
 from chatstream.log.files.journal import Journal, Written
 from chatstream.log.files.opening import open_file
-from chatstream.log.files.records import Encoded, Json, Opening
+from chatstream.log.files.records import Encoded, Opening
 from chatstream.log.files.summary import Orphan
 from chatstream.log.files.tail import DeltaRun
 from chatstream.log.files.visibility import FOREVER
@@ -170,17 +179,11 @@ class LiveTurn:
         self.flush()
         conversation = self.conversation
         identifier = conversation.disk.next_id()
-        json = kept(
-            {
-                "type": "turn.answering",
-                "id": identifier,
-                "conversation_id": conversation.address.conversation_id,
-                "turn_id": self.turn_id,
-                **fields,
-            }
-        )
+        event = envelope("turn.answering", identifier, conversation.address.conversation_id)
+        event |= {"turn_id": self.turn_id, **fields}
+        json = kept(event)
         self._write_live(json + b"\n")
-        conversation.tail.add(Encoded(identifier, self.turn_id, "turn.answering", json))
+        conversation.tail.add(Encoded.of(event, json))
         conversation.wrote_live(identifier, self._fd, self._silence)
 
     async def end(self, kind: TerminalType, fields: Json) -> Encoded:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from chatstream.errors import StorageFailed, StorageFull
-from chatstream.events import Address, EventId, place, timestamp
+from chatstream.events import Address, EventId, time_of
 from chatstream.log.files import records
 from chatstream.log.files.copies import is_copy, set_apart
 from chatstream.log.files.disk import Disk, cut_back
@@ -175,7 +175,7 @@ def create(
         OSError: It could not be made, and is not there.
     """
     disk.folder.make_user(path.parent, durable=durable)
-    header = records.header(address, identifier, timestamp(place(identifier) // 10_000))
+    header = records.header(address, identifier, time_of(identifier))
     try:
         fd = open_file(path, REPLACE)
     except FileExistsError:

@@ -17,13 +17,13 @@ from functools import partial
 from pathlib import Path
 
 from chatstream.errors import StorageFailed
-from chatstream.events import Address, EventId, before, place
+from chatstream.events import Address, EventId, Json, before, place
 from chatstream.log.files import records
 from chatstream.log.files.disk import Disk, cut_back
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.log_file import create
 from chatstream.log.files.opening import READ, UPDATE, open_file
-from chatstream.log.files.records import Json, Opening
+from chatstream.log.files.records import Opening
 from chatstream.log.files.summary import FileState, load
 from chatstream.log.files.turn_journal import TurnJournal
 

@@ -13,11 +13,20 @@ import logging
 import os
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
-from chatstream.events import TERMINAL_TYPES, Address, EventId, TurnId, before, is_event_id, kept
+from chatstream.events import (
+    TERMINAL_TYPES,
+    Address,
+    EventId,
+    Json,
+    TurnId,
+    before,
+    is_event_id,
+    kept,
+)
 from chatstream.log.files.line_io import BLOCK, line_around, lines_back
 
 logger = logging.getLogger(__name__)
@@ -27,8 +36,7 @@ VERSION = 1
 # In a string every quote is escaped, so these bytes stand only between two fields.
 _BOOKKEEPING = b',"turns":'
 _STARTED = b'{"type":"turn.started"'
-
-Json = dict[str, Any]
+_REPLACES = b',"replaces":'
 
 # What others read of a record without asking whether it is there. A bit that fell over in a name
 # leaves good JSON, and a line that is bad all the same.
@@ -48,12 +56,24 @@ _IDS = ("titled", "replaced_id")
 
 
 class Encoded(NamedTuple):
-    """An event ready to be sent: its place, its turn, its type, and its JSON without newline."""
+    """
+    An event ready to be sent: its place, its turn, its type, and its JSON without newline.
+
+    Attributes:
+        by_clear: It is the end of a turn that a clear has ended: `history.cleared` follows.
+    """
 
     id: EventId
     turn_id: TurnId | None
     type: str
     json: bytes
+    by_clear: bool = False
+
+    @classmethod
+    def of(cls, event: Json, json: bytes) -> Encoded:
+        """Return an event that was encoded as `json`."""
+        cleared = event.get("reason") == "cleared"
+        return cls(event["id"], event.get("turn_id"), event["type"], json, cleared)
 
 
 class Opening(NamedTuple):
@@ -90,9 +110,14 @@ def header(address: Address, identifier: EventId, created_at: str) -> bytes:
 
 
 def line(event: Json, bookkeeping: Json) -> tuple[bytes, bytes]:
-    """Return an event's JSON for clients, and its line for the file (`turns` comes first)."""
+    """Return an event's JSON for clients, and its line for the file."""
     public = kept(event)
-    return public, public[:-1] + b"," + orjson.dumps(bookkeeping)[1:] + b"\n"
+    return public, line_of(public, bookkeeping)
+
+
+def line_of(public: bytes, bookkeeping: Json) -> bytes:
+    """Return the line for the file of an event that is encoded (`turns` comes first)."""
+    return public[:-1] + b"," + orjson.dumps(bookkeeping)[1:] + b"\n"
 
 
 def public_json(data: bytes) -> bytes:
@@ -144,7 +169,7 @@ def encoded(data: bytes) -> Encoded | None:
     record = parse(data)
     if record is None or record["type"] == "log":
         return None
-    return Encoded(record["id"], record.get("turn_id"), record["type"], public_json(data))
+    return Encoded.of(record, public_json(data))
 
 
 def records_back(fd: int, end: int, block: int = BLOCK) -> Iterator[Record]:
@@ -252,6 +277,17 @@ def turn_ids(fd: int, size: int, most: int) -> list[tuple[str, EventId]]:
             found.append((record["turn_id"], record["id"]))
             if len(found) >= most:
                 break
+    return found
+
+
+def replacements(fd: int, size: int) -> list[tuple[str, str]]:
+    """Return the turns that replace another, newest first, each with the one it replaces."""
+    found: list[tuple[str, str]] = []
+    for _, data in lines_back(fd, size, 4 * BLOCK):
+        if _REPLACES in data and data.startswith(_STARTED):
+            started = parse(data)
+            if started is not None and started.get("replaces"):
+                found.append((started["turn_id"], started["replaces"]))
     return found
 
 

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chatstream.errors import StorageFailed
-from chatstream.events import EventId, before, is_event_id, place
+from chatstream.events import EventId, Json, before, is_event_id, place
 from chatstream.log.files import records
 from chatstream.log.files.copies import first_record, is_foreign
 from chatstream.log.files.line_io import committed_size, first_line
 from chatstream.log.files.opening import UPDATE, open_file, read_file
 from chatstream.log.files.paths import live_files
-from chatstream.log.files.records import Json
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
-from chatstream.events import Address, EventId, before, event_id
+from chatstream.events import Address, EventId, Json, before, envelope, event_id
 from chatstream.log.files.disk import Disk
 from chatstream.log.files.journal import Journal, Written
 from chatstream.log.files.live_turn import LiveTurn
-from chatstream.log.files.records import Encoded, Json
+from chatstream.log.files.records import Encoded
 from chatstream.log.files.summary import FileState, Orphan
 from chatstream.log.files.visibility import End
 
@@ -63,8 +63,7 @@ class TurnJournal(Journal):
 
     def event(self, identifier: EventId, kind: str, fields: Json) -> Json:
         """Return an event of this conversation."""
-        name = self.address.conversation_id
-        return {"type": kind, "id": identifier, "conversation_id": name, **fields}
+        return envelope(kind, identifier, self.address.conversation_id) | fields
 
     def record(
         self,
