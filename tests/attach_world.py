@@ -176,7 +176,7 @@ class World:
             return
         for turn in conversation.running.values():
             shown = turn.text("text", conversation.visible)
-            assert not shown or turn.live_path.exists(), "a delta was shown that is in no file"
+            assert not shown or turn.live_file.path.exists(), "a delta was shown that is in no file"
 
     def note(self) -> None:
         """Take note of the turns that run now."""

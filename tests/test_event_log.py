@@ -54,7 +54,7 @@ async def test_a_delta_waits_for_the_sync_of_an_older_start(
 async def test_an_event_is_in_its_file_before_a_reader_is_woken(log: JsonlLog) -> None:
     turn = await start(log)
     found: list[bool] = []
-    turn.conversation.watch(lambda: found.append(b"token" in turn.live_path.read_bytes()))
+    turn.conversation.watch(lambda: found.append(b"token" in turn.live_file.path.read_bytes()))
 
     await say(turn, "token")
 

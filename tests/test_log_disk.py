@@ -257,7 +257,7 @@ async def test_what_was_said_just_before_the_end_of_the_process_is_kept(tmp_path
     async with open_log(tmp_path, "terminal") as log:
         turn = await start(log)
         turn.write("last words")
-    assert b"last words" in turn.live_path.read_bytes()  # and not only later, by this loop
+    assert b"last words" in turn.live_file.path.read_bytes()  # and not only later, by this loop
 
     async with open_log(tmp_path, "terminal") as log:
         end = (await everything(await log.conversation(turn.conversation.address)))[-1]

@@ -215,9 +215,9 @@ async def test_a_start_ends_what_ran_and_removes_what_is_ended_before_anybody_as
         await start(log)  # without text, so without a live file
         other = await start(log, "turn-0002", address=Address("u", "other"))
         await say(other, "text")
-        text = other.live_path.read_bytes()
+        text = other.live_file.path.read_bytes()
         await other.end("turn.completed", {})
-    other.live_path.write_bytes(text)  # its removal did not reach the disk
+    other.live_file.path.write_bytes(text)  # its removal did not reach the disk
 
     async with open_log(tmp_path, "terminal"):
         assert b'{"type":"turn.interrupted"' in file(tmp_path).read_bytes()

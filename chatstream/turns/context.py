@@ -6,7 +6,7 @@ from functools import partial
 from itertools import islice
 
 from chatstream.events import EventId, before
-from chatstream.log.files import records
+from chatstream.log.files import lookup
 from chatstream.log.files.journal import Journal
 from chatstream.providers import Message
 from chatstream.views.history import NOTHING_HIDDEN, turns_back
@@ -32,7 +32,7 @@ def _context(
     fd: int, size: int, *, started_id: EventId, limit: int, replaced: EventId | None
 ) -> list[Message]:
     found: list[Message] = []
-    end = records.offset_after(fd, size, before(started_id))
+    end = lookup.offset_after(fd, size, before(started_id))
     turns = turns_back(fd, end, None, replaced or NOTHING_HIDDEN)
     for started, terminal, _, _ in islice(turns, CONTEXT_TURNS):
         if terminal is not None and terminal.get("text"):

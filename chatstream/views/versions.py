@@ -10,7 +10,7 @@ from typing import Literal
 
 from chatstream.errors import Conflict
 from chatstream.events import Json, status_of
-from chatstream.log.files import records
+from chatstream.log.files import lookup
 from chatstream.log.files.conversation import Conversation
 from chatstream.schemas import (
     Addressed,
@@ -68,7 +68,7 @@ async def versions(conversation: Conversation, turn_id: str) -> list[Json]:
 
     def job(fd: int, size: int) -> list[Json]:
         family = _family(fd, size, turn_id)[-MAX_VERSIONS:]
-        found = (records.find_turn(fd, size, member) for member in family)
+        found = (lookup.find_turn(fd, size, member) for member in family)
         turns = ([record.data for record in turn] for turn in found)
         # One whose first line is damaged does not exist.
         return [_version(turn) for turn in turns if turn and turn[-1]["type"] == "turn.started"]
@@ -83,7 +83,7 @@ async def versions(conversation: Conversation, turn_id: str) -> list[Json]:
 
 def _family(fd: int, size: int, turn_id: str) -> list[str]:
     """Return all that is tied to a turn by `replaces`, oldest first."""
-    ties = records.replacements(fd, size)
+    ties = lookup.replacements(fd, size)
     replaced = dict(ties)
     first, seen = turn_id, {turn_id}
     while (older := replaced.get(first)) and older not in seen:

@@ -129,7 +129,7 @@ DEFECTS = [
         (
             "        else:\n"
             "            turn.ended = False\n"
-            "            turn.remove_live_file()\n"
+            "            turn.live_file.remove()\n"
             "        done.set_result(written)"
         ),
         ("test_log_live_turn.py",),

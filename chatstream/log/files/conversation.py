@@ -14,7 +14,7 @@ import orjson
 
 from chatstream.errors import NotFound, StorageFailed, TurnEnded
 from chatstream.events import Address, EventId, Json, TerminalType, TurnId
-from chatstream.log.files import records
+from chatstream.log.files import lookup
 from chatstream.log.files.disk import Disk
 from chatstream.log.files.journal import Written
 from chatstream.log.files.live_turn import LiveTurn
@@ -51,7 +51,7 @@ class Conversation(TurnJournal):
         """Return a turn's permanent records, its start first; empty where there is none."""
 
         def job(fd: int, size: int) -> list[Json]:
-            return [record.data for record in reversed(records.find_turn(fd, size, turn_id))]
+            return [record.data for record in reversed(lookup.find_turn(fd, size, turn_id))]
 
         return await self.with_file(job)
 
@@ -59,7 +59,7 @@ class Conversation(TurnJournal):
         """Return the starts of the newest turns by their ids; read from the file at first use."""
         while self.recent is None:
             epoch = self.epoch
-            found = await self.with_file(partial(records.turn_ids, most=RECENT_TURNS))
+            found = await self.with_file(partial(lookup.turn_ids, most=RECENT_TURNS))
             if self.recent is None and epoch == self.epoch:
                 self.recent = dict(reversed(found))
         return self.recent
@@ -171,7 +171,7 @@ class Conversation(TurnJournal):
             self.running.pop(turn.started_place, None)
             self.tail.drop(turn.turn_id)
             turn.close(written)
-            turn.remove_live_file()
+            turn.live_file.remove()
         else:
             turn.ended = False
         done.set_result(written)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from chatstream.events import BEGINNING, Address, EventId, Json, TurnId, event_id, place
-from chatstream.log.files import records
+from chatstream.log.files import lookup, records
 from chatstream.log.files.disk import Disk
 from chatstream.log.files.log_file import LogFile
 from chatstream.log.files.records import Encoded
@@ -131,7 +131,7 @@ class Journal:
 
         def job(fd: int, size: int) -> list[Encoded]:
             low, high = event_id(after), event_id(upto)
-            return records.slice_after(fd, size, low, high, None, limit)[0]
+            return lookup.slice_after(fd, size, low, high, None, limit)[0]
 
         found = await self.with_file(job)
         # An erased file has no more what tells its readers of it.

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import orjson
 
@@ -27,7 +25,7 @@ from chatstream.events import (
     place,
 )
 from chatstream.log.files.journal import Journal, Written
-from chatstream.log.files.opening import open_file
+from chatstream.log.files.live_file import LiveFile
 from chatstream.log.files.records import Encoded, Opening
 from chatstream.log.files.summary import Orphan
 from chatstream.log.files.tail import DeltaRun
@@ -45,6 +43,7 @@ class LiveTurn:
 
     Attributes:
         conversation: The journal of the conversation that it runs in.
+        live_file: Where its deltas lie for a process that comes after this one.
         size: Bytes that the text and the reasoning take as JSON.
         started: Done once `turn.started` is durable: True, or False where the disk refused it.
         opening: What `turn.started` says; None where another process wrote it.
@@ -71,18 +70,15 @@ class LiveTurn:
         self.ending: asyncio.Future[Written] | None = None
         self.done: asyncio.Future[Encoded | None] = loop.create_future()
         self.on_clear: Callable[[], None] | None = None
-        self.live_path = journal.path.with_suffix(f".{started_id}.live")
+        self.live_file = LiveFile(journal, started_id)
         self._end = end
         self._runs: list[DeltaRun] = []
         self._waiting: list[bytes] = []
         # What the disk has refused, oldest first; neighbours are of two kinds.
         self._refused: list[tuple[DeltaKind, bytes]] = []
         self._kind: DeltaKind = "text"
-        self._fd = -1
-        self._written = 0
         self._mute = False
         self._scheduled = False
-        self._has_file = False
 
     @classmethod
     def left(cls, journal: Journal, end: EndTurn, orphan: Orphan) -> LiveTurn:
@@ -90,7 +86,7 @@ class LiveTurn:
         started = orphan.started
         turn = cls(journal, end, started["turn_id"], started["id"], started.get("body", ""))
         turn.started.set_result(True)
-        turn._has_file = True
+        turn.live_file.found()
         kinds: tuple[tuple[DeltaKind, str], ...]
         kinds = ("reasoning", orphan.reasoning), ("text", orphan.text)
         for kind, text in kinds:
@@ -154,7 +150,7 @@ class LiveTurn:
         try:
             identifier = conversation.disk.next_id()
             json = run.encode(identifier, escaped)
-            self._write_live(json + b"\n")
+            self.live_file.write(json + b"\n")
         except ChatstreamError as error:
             logger.debug("delta not written", extra={"code": error.code})
             self._scheduled = True
@@ -163,7 +159,7 @@ class LiveTurn:
         conversation.tail.extend(run, identifier, escaped, json)
         if not self._runs or self._runs[-1] is not run:
             self._runs.append(run)
-        conversation.wrote_live(identifier, self._fd, self._silence)
+        conversation.wrote_live(identifier, self.live_file.fd, self._silence)
         return True
 
     def mark(self, fields: Json) -> None:
@@ -182,9 +178,9 @@ class LiveTurn:
         event = envelope("turn.answering", identifier, conversation.address.conversation_id)
         event |= {"turn_id": self.turn_id, **fields}
         json = kept(event)
-        self._write_live(json + b"\n")
+        self.live_file.write(json + b"\n")
         conversation.tail.add(Encoded.of(event, json))
-        conversation.wrote_live(identifier, self._fd, self._silence)
+        conversation.wrote_live(identifier, self.live_file.fd, self._silence)
 
     async def end(self, kind: TerminalType, fields: Json) -> Encoded:
         """
@@ -225,62 +221,23 @@ class LiveTurn:
         self.ended = True
         self._waiting.clear()
         self._refused.clear()
-        if self._fd >= 0:
-            self.conversation.order.close(self._fd)
-            self._fd = -1
+        self.live_file.close()
         if not self.started.done():
             self.started.set_result(event is not None)
         if not self.done.done():
             self.done.set_result(event)
 
-    def _write_live(self, data: bytes) -> None:
-        disk = self.conversation.disk
-        if self._fd < 0:
-            try:
-                disk.folder.check()
-                self._fd = open_file(self.live_path, os.O_WRONLY | os.O_CREAT)
-            except OSError as error:
-                message = "The reply cannot be written to disk."
-                raise disk.trouble.refusal(error, message, self.live_path) from error
-            self._has_file = True
-        disk.write(self._fd, data, self._written, may_use_reserve=True)
-        self._written += len(data)
-
     def restore_live_file(self) -> None:
         """Write the text again where the live file is gone: it was shown, and must outlive us."""
-        if self._fd < 0 or _is_at(self.live_path, self._fd):
+        if not self.live_file.is_lost:
             return
-        self.conversation.order.close(self._fd)
-        self._fd, self._written = -1, 0
         data = b"".join(e.json + b"\n" for run in self._runs for e in run.read(0, FOREVER)[0])
         try:
-            self._write_live(data)
+            self.live_file.restore(data)
         except ChatstreamError:
             self._silence()  # what followed would be a text with a hole
-
-    def remove_live_file(self) -> None:
-        """Remove what the durable terminal event has; off the loop."""
-        if self._has_file:
-            self.conversation.disk.syncer.submit(self._unlink, _report)
-
-    def _unlink(self) -> None:
-        self.conversation.disk.folder.check()
-        self.live_path.unlink(missing_ok=True)
 
     @property
     def started_place(self) -> int:
         """The place of `turn.started`."""
         return place(self.started_id)
-
-
-def _is_at(path: Path, fd: int) -> bool:
-    """Say whether an open file is the one at a path."""
-    try:
-        return os.lstat(path).st_ino == os.fstat(fd).st_ino
-    except OSError:
-        return False
-
-
-def _report(error: OSError | None) -> None:
-    if error is not None:
-        logger.warning("live file not removed", extra={"errno": error.errno})

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from chatstream.errors import StorageFailed
 from chatstream.events import Address, EventId, Json, before, place
-from chatstream.log.files import records
+from chatstream.log.files import lookup, records
 from chatstream.log.files.disk import Disk, cut_back
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.log_file import create
@@ -101,7 +101,7 @@ def _lose(journal: TurnJournal, turn: LiveTurn) -> None:
     if turn.on_clear is not None:
         turn.on_clear()
     turn.close(None)
-    turn.remove_live_file()
+    turn.live_file.remove()
 
 
 def look_again(
@@ -132,7 +132,7 @@ def _is_there(path: Path, state: FileState, started_id: EventId) -> bool:
         return False
     fd = open_file(path, READ)
     try:
-        return records.line_at(fd, state.size, started_id) is not None
+        return lookup.line_at(fd, state.size, started_id) is not None
     finally:
         os.close(fd)
 

@@ -19,7 +19,7 @@ import orjson
 
 from chatstream.errors import DataFolderError
 from chatstream.events import Address, EventId, Json, envelope, is_event_id, place
-from chatstream.log.files import bulk_import, records
+from chatstream.log.files import bulk_import, lookup, records
 from chatstream.log.files.copies import remove_copies
 from chatstream.log.files.intents import (
     Intent,
@@ -29,10 +29,10 @@ from chatstream.log.files.intents import (
     remove_user,
 )
 from chatstream.log.files.line_io import committed_size, first_line
+from chatstream.log.files.lookup import Record
 from chatstream.log.files.opening import open_file, opener, read_file
 from chatstream.log.files.ownership import OTHERS_WRITE
 from chatstream.log.files.paths import FEEDBACK, Folder, is_folder, live_files, put
-from chatstream.log.files.records import Record
 
 logger = logging.getLogger(__name__)
 
@@ -251,7 +251,7 @@ def _survey_file(path: Path, has_live: bool, findings: Findings) -> None:
 def _look(fd: int) -> tuple[bool, Record | None]:
     size = os.fstat(fd).st_size
     end = size if size and os.pread(fd, 1, size - 1) == b"\n" else committed_size(fd)
-    last = next(records.records_back(fd, end, 4096), None)
+    last = next(lookup.records_back(fd, end, 4096), None)
     return end < size or (last is not None and bool(last.data.get("running"))), last
 
 

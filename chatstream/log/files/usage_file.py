@@ -18,7 +18,7 @@ from typing import NamedTuple
 import orjson
 
 from chatstream.events import TERMINAL_TYPES, Json, time_of
-from chatstream.log.files import records
+from chatstream.log.files import lookup, records
 from chatstream.log.files.copies import first_record, is_foreign
 from chatstream.log.files.opening import open_file
 
@@ -124,7 +124,7 @@ class UsageFile:
         for start, line in _lines(fd, self.offset, stop):
             if line.startswith(_ENDS):
                 if (end := _end(line)) is None:
-                    records.damaged(fd, start)
+                    lookup.damaged(fd, start)
                 else:
                     self._add(end)
             if line.startswith(_RECORD):
