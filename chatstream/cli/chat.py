@@ -220,7 +220,7 @@ def check_text(name: str, given: str) -> None:
 
 
 def say(text: str) -> None:
-    """Tell the person, not whoever reads the answer through a pipe."""
+    """Tell the person, not the program that reads the answer through a pipe."""
     print(f"[{text}]", file=sys.stderr, flush=True)  # noqa: T201
 
 

@@ -1,7 +1,7 @@
 """
 Takes over the old application's files: `chat_history.json` and `feedback.json`.
 
-A user's messages become turns of his conversation `default`. A user's message and the assistant's
+A user's messages become turns of their conversation `default`. A user's message and the assistant's
 after it are one turn. A message without an answer is a turn that was interrupted without text.
 Of several assistant's messages in a row the later ones go on in the text of the first, after a
 blank line. One that nobody asked for (a greeting), or that would make a text too long, answers

@@ -213,7 +213,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.scope["extensions"][FRAMES] = {}
 
     def shutdown(self) -> None:
-        """Tell the client that the server goes; one who has said that he leaves is told nothing."""
+        """Tell the client that the server goes; one that leaves already is told nothing."""
         if self.transport.is_closing():
             # What it has not read keeps it open; uvicorn would raise, and the rest be left undone.
             self.stop_keepalive()

@@ -15,6 +15,7 @@ from functools import partial
 
 import orjson
 
+from chatstream.detached import Detached
 from chatstream.errors import NotFound, TooManyRequests, Unavailable
 from chatstream.events import Address, EventId, Json, TurnId, new_turn_id
 from chatstream.log.files.conversation import Conversation
@@ -66,6 +67,7 @@ class TurnRunner:
         self._admission = Admission(settings, log.admit)
         self._interrupting = False
         self.running: dict[LiveTurn, Reply] = {}
+        self._starting = Detached()
 
     @property
     def draining(self) -> bool:
@@ -100,9 +102,7 @@ class TurnRunner:
             Unavailable, TooManyRequests, StorageFull, StorageFailed: Nothing was started.
         """
         # A caller that leaves in between must not leave a turn behind that nobody runs.
-        starting = asyncio.ensure_future(self._start(request))
-        starting.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return await asyncio.shield(starting)
+        return await self._starting.run(self._start(request))
 
     async def _start(self, request: TurnRequest) -> LiveTurn | EndedTurn:
         conversation = await self._log.conversation(request.address)

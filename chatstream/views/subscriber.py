@@ -71,7 +71,7 @@ class Signal:
         self._set = False
 
     def set(self) -> None:
-        """Wake whoever waits, or who waits next."""
+        """Wake the task that waits, or that waits next."""
         self._set = True
         if self._future is not None and not self._future.done():
             self._future.set_result(None)

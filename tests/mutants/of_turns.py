@@ -89,8 +89,8 @@ DEFECTS = [
     Defect(
         "a-leaving-caller-ends-its-start",
         "turns/runner.py",
-        "        return await asyncio.shield(starting)",
-        "        return await starting",
+        "        return await self._starting.run(self._start(request))",
+        "        return await self._starting.begin(self._start(request))",
         ("test_turns_runner.py",),
     ),
     Defect(

@@ -200,7 +200,7 @@ class Journal:
             self.order.add(Pending(self._last, was, (fd,), tell), self)
 
     def wrote_live(self, identifier: EventId, fd: int, failed: Callable[[], None]) -> None:
-        """Take note of an event in a live file; it is shown once all before it is."""
+        """Note an event in a live file; it is shown once all before it is."""
         self._last = place(identifier)
         if self.disk.fsync == "always":
 

@@ -39,7 +39,7 @@ EndTurn = Callable[["LiveTurn", TerminalType, Json], Awaitable[Encoded]]
 
 class LiveTurn:
     """
-    One running turn. The log gives it; whoever runs the turn writes to it and ends it.
+    One running turn. The log makes it; the turn's task writes to it and ends it.
 
     Attributes:
         conversation: The journal of the conversation that it runs in.

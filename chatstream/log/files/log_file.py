@@ -82,7 +82,7 @@ class LogFile:
         cut_behind(self._fd, about.st_size, self.end.size, self.path, ours=self._longer)
 
     def refusal(self, error: OSError, message: str) -> StorageFull | StorageFailed:
-        """Take note of a refusal; where the file was changed, it is looked at before the next."""
+        """Return the error of a refusal; a changed file is looked at before its next use."""
         if isinstance(error, Changed | FileNotFoundError | FileExistsError):
             self.changed = True
         return self._disk.trouble.refusal(error, message, self.path)

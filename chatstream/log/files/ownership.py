@@ -1,7 +1,7 @@
 """
 One process owns a data folder: the lock that says so, and the look whether it is still that one.
 
-Both the folder itself and the file `lock` in it are locked. Whoever removes `lock` gives the
+Both the folder itself and the file `lock` in it are locked. Removing `lock` gives the
 folder to nobody; an older release, which knows that file only, is refused too.
 """
 
