@@ -20,6 +20,7 @@ inside `log/` and `providers/` are drawn in their own `__init__.py` (`tests/test
     log/ providers/     the event log and its stores; the adapters to language models
     schemas metrics     bodies and queries of requests; counts for Prometheus
     patterns            what the description says of ids, for those who read it
+    detached            work that goes on where its caller leaves
     settings events     what the operator sets; ids, times and event types
     errors              every error that a caller can handle
 """

@@ -13,12 +13,15 @@ import time
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple, NewType
+from typing import Any, Literal, NamedTuple, NewType
 
 import orjson
 
 EventId = NewType("EventId", str)
 TurnId = NewType("TurnId", str)
+
+Json = dict[str, Any]
+"""A JSON object that was read, or is to be written."""
 
 BEGINNING = EventId("0")
 """The cursor before every event; it compares below every id."""
@@ -27,10 +30,14 @@ PER_MILLISECOND = 10_000
 """Ids in one millisecond: what four digits can count."""
 
 TerminalType = Literal["turn.completed", "turn.failed", "turn.cancelled", "turn.interrupted"]
-TERMINAL_TYPES: frozenset[str] = frozenset(
-    ("turn.completed", "turn.failed", "turn.cancelled", "turn.interrupted")
-)
 TurnStatus = Literal["running", "completed", "failed", "cancelled", "interrupted"]
+_STATUSES: dict[str, TurnStatus] = {
+    "turn.completed": "completed",
+    "turn.failed": "failed",
+    "turn.cancelled": "cancelled",
+    "turn.interrupted": "interrupted",
+}
+TERMINAL_TYPES = frozenset(_STATUSES)
 DeltaKind = Literal["text", "reasoning"]
 
 # An id from the last years that 13 digits can count (2255 to 2286) is damage: the clock of the
@@ -94,11 +101,49 @@ def timestamp(milliseconds: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
 
 
+def time_of(identifier: str) -> str:
+    """
+    Return when an id was given, as `timestamp` writes it.
+
+    >>> time_of("1764000000123-0007")
+    '2025-11-24T16:00:00.123Z'
+    """
+    return timestamp(place(identifier) // PER_MILLISECOND)
+
+
+def envelope(kind: str, identifier: EventId, conversation_id: str) -> Json:
+    """Return what every event begins with."""
+    return {"type": kind, "id": identifier, "conversation_id": conversation_id}
+
+
+def terminal_fields(
+    *,
+    ended_at: str | None,
+    usage: Json | None = None,
+    provider: str | None = None,
+    model: str | None = None,
+    ttft_ms: int | None = None,
+    duration_ms: int | None = None,
+) -> Json:
+    """Return what every terminal event says besides its text; what is not known is null."""
+    return {
+        "usage": usage,
+        "provider": provider,
+        "model": model,
+        "ended_at": ended_at,
+        "ttft_ms": ttft_ms,
+        "duration_ms": duration_ms,
+    }
+
+
 def status_of(event_type: str) -> TurnStatus:
-    """Return the turn's status after a terminal event of this type."""
-    status = event_type.removeprefix("turn.")
-    assert status in ("completed", "failed", "cancelled", "interrupted")
-    return status  # type: ignore[return-value]  # narrowed by the assertion above
+    """
+    Return the turn's status after a terminal event of this type; a damaged one interrupts it.
+
+    >>> status_of("turn.failed"), status_of("turn.fai1ed")
+    ('failed', 'interrupted')
+    """
+    return _STATUSES.get(event_type, "interrupted")
 
 
 def kept(event: Mapping[str, object]) -> bytes:

@@ -7,8 +7,60 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-_TTFT = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60)
-_DURATION = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
+Labels = tuple[str, ...]
+
+# Of each: its name, what it says, and its labels.
+_GAUGES: tuple[tuple[str, str, Labels], ...] = (
+    ("turns_running", "Turns running now.", ("provider",)),
+    (
+        "breaker",
+        "The breaker of a provider's default model: 0 closed, 1 half-open, 2 open.",
+        ("provider",),
+    ),
+    (
+        "provider_requests",
+        "A provider's requests: running, waiting for room, and how many may run.",
+        ("provider", "state"),
+    ),
+    ("cache_answers", "Answers that are kept.", ()),
+    ("cache_bytes", "What they take, about.", ()),
+    ("streams_open", "Readers connected.", ("transport",)),
+)
+_COUNTERS: tuple[tuple[str, str, Labels], ...] = (
+    ("turns", "Turns that ended.", ("provider", "status")),
+    (
+        "attempts",
+        "Requests to providers, retries and fallbacks too, by who was asked first.",
+        ("provider",),
+    ),
+    ("turns_refused", "Turns that were not started.", ("code",)),
+    (
+        "cache_lookups",
+        "First messages: a kept answer (hit), another turn's request (joined), or neither.",
+        ("result",),
+    ),
+    ("deltas", "Pieces of text that providers sent.", ("provider",)),
+    (
+        "tokens",
+        "Tokens of turns that ended, as their providers count them.",
+        ("provider", "model", "direction"),
+    ),
+    ("http_requests", "HTTP requests answered.", ("method", "status")),
+    ("log_lines_dropped", "Log lines that were not written, since nothing read them.", ()),
+)
+# Of each: its name, what it says, and where its buckets end, in seconds.
+_HISTOGRAMS: tuple[tuple[str, str, tuple[float, ...]], ...] = (
+    (
+        "ttft_seconds",
+        "From a turn's start to its first content.",
+        (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60),
+    ),
+    (
+        "turn_seconds",
+        "From a turn's start to its end.",
+        (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600),
+    ),
+)
 
 MAX_MODELS = 100
 """Tokens of more models than so many are counted as `other`."""
@@ -50,101 +102,40 @@ class Metrics:
     def __init__(self) -> None:
         self.lines_dropped: Callable[[], int] = lambda: 0
         self._lines_told = 0
-        self.registry = registry = CollectorRegistry()
-        self._running = Gauge(
-            "chatstream_turns_running", "Turns running now.", ["provider"], registry=registry
-        )
-        self._turns = Counter(
-            "chatstream_turns", "Turns that ended.", ["provider", "status"], registry=registry
-        )
-        self._attempts = Counter(
-            "chatstream_attempts",
-            "Requests to providers, retries and fallbacks too, by who was asked first.",
-            ["provider"],
-            registry=registry,
-        )
-        self._breakers = Gauge(
-            "chatstream_breaker",
-            "The breaker of a provider's default model: 0 closed, 1 half-open, 2 open.",
-            ["provider"],
-            registry=registry,
-        )
-        self._refused = Counter(
-            "chatstream_turns_refused", "Turns that were not started.", ["code"], registry=registry
-        )
-        self._places = Gauge(
-            "chatstream_provider_requests",
-            "A provider's requests: running, waiting for room, and how many may run.",
-            ["provider", "state"],
-            registry=registry,
-        )
-        self._lookups = Counter(
-            "chatstream_cache_lookups",
-            "First messages: a kept answer (hit), another turn's request (joined), or neither.",
-            ["result"],
-            registry=registry,
-        )
-        self._kept = Gauge("chatstream_cache_answers", "Answers that are kept.", registry=registry)
-        self._kept_bytes = Gauge(
-            "chatstream_cache_bytes", "What they take, about.", registry=registry
-        )
-        self._deltas = Counter(
-            "chatstream_deltas", "Pieces of text that providers sent.", ["provider"],
-            registry=registry,
-        )  # fmt: skip
-        self._tokens = Counter(
-            "chatstream_tokens",
-            "Tokens of turns that ended, as their providers count them.",
-            ["provider", "model", "direction"],
-            registry=registry,
-        )
         self._models: set[tuple[str, str]] = set()
-        self._ttft = Histogram(
-            "chatstream_ttft_seconds",
-            "From a turn's start to its first content.",
-            ["provider"],
-            buckets=_TTFT,
-            registry=registry,
-        )
-        self._duration = Histogram(
-            "chatstream_turn_seconds",
-            "From a turn's start to its end.",
-            ["provider"],
-            buckets=_DURATION,
-            registry=registry,
-        )
-        self._requests = Counter(
-            "chatstream_http_requests",
-            "HTTP requests answered.",
-            ["method", "status"],
-            registry=registry,
-        )
-        self._lines_dropped = Counter(
-            "chatstream_log_lines_dropped",
-            "Log lines that were not written, since nothing read them.",
-            registry=registry,
-        )
-        self._streams = Gauge(
-            "chatstream_streams_open", "Readers connected.", ["transport"], registry=registry
-        )
+        self.registry = registry = CollectorRegistry()
+        self._gauges = {
+            name: Gauge(f"chatstream_{name}", text, labels, registry=registry)
+            for name, text, labels in _GAUGES
+        }
+        self._counters = {
+            name: Counter(f"chatstream_{name}", text, labels, registry=registry)
+            for name, text, labels in _COUNTERS
+        }
+        self._histograms = {
+            name: Histogram(
+                f"chatstream_{name}", text, ("provider",), buckets=buckets, registry=registry
+            )
+            for name, text, buckets in _HISTOGRAMS
+        }
 
     def turn_began(self, provider: str) -> None:
         """Count a turn that started."""
-        self._running.labels(provider).inc()
+        self._gauges["turns_running"].labels(provider).inc()
 
     def turn_ended(self, outcome: Outcome) -> None:
         """Count a turn that ended."""
-        self._running.labels(outcome.asked).dec()
-        self._attempts.labels(outcome.asked).inc(outcome.attempts)
-        self._turns.labels(outcome.provider, outcome.status).inc()
-        self._deltas.labels(outcome.provider).inc(outcome.deltas)
+        self._gauges["turns_running"].labels(outcome.asked).dec()
+        self._counters["attempts"].labels(outcome.asked).inc(outcome.attempts)
+        self._counters["turns"].labels(outcome.provider, outcome.status).inc()
+        self._counters["deltas"].labels(outcome.provider).inc(outcome.deltas)
         if outcome.input_tokens or outcome.output_tokens:
             self._count_tokens(outcome)
-        self._duration.labels(outcome.provider).observe(outcome.duration)
+        self._histograms["turn_seconds"].labels(outcome.provider).observe(outcome.duration)
         if outcome.lookup is not None:
-            self._lookups.labels(outcome.lookup).inc()
+            self._counters["cache_lookups"].labels(outcome.lookup).inc()
         if outcome.ttft is not None:
-            self._ttft.labels(outcome.provider).observe(outcome.ttft)
+            self._histograms["ttft_seconds"].labels(outcome.provider).observe(outcome.ttft)
 
     def _count_tokens(self, outcome: Outcome) -> None:
         key = outcome.provider, outcome.model
@@ -152,45 +143,47 @@ class Metrics:
             key = outcome.provider, OTHER_MODEL
         else:
             self._models.add(key)
-        self._tokens.labels(*key, "input").inc(outcome.input_tokens)
-        self._tokens.labels(*key, "output").inc(outcome.output_tokens)
+        self._counters["tokens"].labels(*key, "input").inc(outcome.input_tokens)
+        self._counters["tokens"].labels(*key, "output").inc(outcome.output_tokens)
 
     def breakers(self, states: dict[str, str]) -> None:
         """Take the breakers' states as they are now."""
         for provider, state in states.items():
-            self._breakers.labels(provider).set(("closed", "half-open", "open").index(state))
+            self._gauges["breaker"].labels(provider).set(
+                ("closed", "half-open", "open").index(state)
+            )
 
     def turn_refused(self, code: str) -> None:
         """Count a turn that was not started: 429 or 503."""
-        self._refused.labels(code).inc()
+        self._counters["turns_refused"].labels(code).inc()
 
     def concurrency(self, provider: str, limit: int, running: int, waiting: int) -> None:
         """Take a provider's requests as they are now."""
         for state, count in (("limit", limit), ("running", running), ("waiting", waiting)):
-            self._places.labels(provider, state).set(count)
+            self._gauges["provider_requests"].labels(provider, state).set(count)
 
     def answers(self, kept: int, size: int) -> None:
         """Take the cache as it is now."""
-        self._kept.set(kept)
-        self._kept_bytes.set(size)
+        self._gauges["cache_answers"].set(kept)
+        self._gauges["cache_bytes"].set(size)
 
     def request(self, method: str, status: int) -> None:
         """Count an answered request."""
         known = method if method in _METHODS else "other"
-        self._requests.labels(known, f"{status // 100}xx").inc()
+        self._counters["http_requests"].labels(known, f"{status // 100}xx").inc()
 
     def stream_opened(self, transport: str) -> None:
         """Count a reader that came."""
-        self._streams.labels(transport).inc()
+        self._gauges["streams_open"].labels(transport).inc()
 
     def stream_closed(self, transport: str) -> None:
         """Count a reader that left."""
-        self._streams.labels(transport).dec()
+        self._gauges["streams_open"].labels(transport).dec()
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
         told, self._lines_told = self._lines_told, self.lines_dropped()
-        self._lines_dropped.inc(self._lines_told - told)
+        self._counters["log_lines_dropped"].inc(self._lines_told - told)
         return generate_latest(self.registry)
 
 

@@ -13,9 +13,8 @@ import orjson
 from starlette.requests import Request
 
 from chatstream.errors import NotFound
-from chatstream.events import TERMINAL_TYPES, place
+from chatstream.events import TERMINAL_TYPES, Json, place
 from chatstream.log.files.live_turn import LiveTurn
-from chatstream.log.files.records import Json
 from chatstream.views.subscriber import Signal, start_of_conversation
 from chatstream.web import events, turns
 from chatstream.web.feed import Subscription

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from chatstream.errors import StorageFailed, TurnEnded
-from chatstream.events import EventId, TurnId
+from chatstream.events import EventId, Json, TurnId
 from chatstream.log.files.clock import IdClock
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.disk import Disk, Fsync
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.paths import Folder
-from chatstream.log.files.records import Json
 from chatstream.log.files.store import JsonlLog
 from chatstream.log.files.syncer import Done, Job, Syncer, _run, _tell
 from chatstream.metrics import Metrics
@@ -177,7 +176,7 @@ class World:
             return
         for turn in conversation.running.values():
             shown = turn.text("text", conversation.visible)
-            assert not shown or turn.live_path.exists(), "a delta was shown that is in no file"
+            assert not shown or turn.live_file.path.exists(), "a delta was shown that is in no file"
 
     def note(self) -> None:
         """Take note of the turns that run now."""

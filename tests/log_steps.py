@@ -12,6 +12,7 @@ import pytest
 from chatstream.errors import StorageFailed
 from chatstream.events import Address, TurnId, place
 from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.journal import Journal
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.records import Encoded
 from chatstream.log.files.store import JsonlLog
@@ -35,6 +36,12 @@ async def start(
     return turn
 
 
+def home(turn: LiveTurn) -> Conversation:
+    """Return the conversation that a turn runs in: of it, a turn knows no more than the journal."""
+    assert isinstance(turn.conversation, Conversation)
+    return turn.conversation
+
+
 async def say(turn: LiveTurn, *texts: str) -> None:
     """Write each text as a delta of its own."""
     for text in texts:
@@ -42,7 +49,7 @@ async def say(turn: LiveTurn, *texts: str) -> None:
         await asyncio.sleep(0)
 
 
-async def everything(conversation: Conversation, after: int = 0) -> list[Encoded]:
+async def everything(conversation: Journal, after: int = 0) -> list[Encoded]:
     """Read as a subscriber does."""
     found: list[Encoded] = []
     while True:

@@ -360,7 +360,7 @@ def the_live_file_is_dropped_before_the_end_is_durable(patch: pytest.MonkeyPatch
     end_turn = Conversation.end_turn
 
     async def broken(self: Conversation, turn: LiveTurn, *given: Any) -> Encoded:
-        turn.live_path.unlink(missing_ok=True)
+        turn.live_file.path.unlink(missing_ok=True)
         return await end_turn(self, turn, *given)
 
     patch.setattr(Conversation, "end_turn", broken)

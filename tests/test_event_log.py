@@ -18,7 +18,7 @@ from chatstream.log.files import store
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.records import Encoded
 from chatstream.log.files.store import JsonlLog, open_log
-from tests.log_steps import ADDRESS, HeldSync, contents, everything, say, start
+from tests.log_steps import ADDRESS, HeldSync, contents, everything, home, say, start
 
 pytestmark = pytest.mark.anyio
 SECRET = "correct horse battery staple"
@@ -34,7 +34,7 @@ async def test_a_delta_waits_for_the_sync_of_an_older_start(
     log: JsonlLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await start(log)
-    conversation = first.conversation
+    conversation = home(first)
     conversation.watch(lambda: None)
     held = HeldSync(monkeypatch)
     second = asyncio.ensure_future(start(log, "turn-0002"))
@@ -54,7 +54,7 @@ async def test_a_delta_waits_for_the_sync_of_an_older_start(
 async def test_an_event_is_in_its_file_before_a_reader_is_woken(log: JsonlLog) -> None:
     turn = await start(log)
     found: list[bool] = []
-    turn.conversation.watch(lambda: found.append(b"token" in turn.live_path.read_bytes()))
+    turn.conversation.watch(lambda: found.append(b"token" in turn.live_file.path.read_bytes()))
 
     await say(turn, "token")
 
@@ -131,7 +131,7 @@ async def test_one_id_starts_one_turn_also_after_it_was_forgotten_from_memory(
     assert both[0] is both[1]
     await both[0].end("turn.completed", {})
 
-    conversation = both[0].conversation
+    conversation = home(both[0])
     assert await conversation.start(TurnId("turn-0001"), "b", dict) == (both[0].started_id)
     assert conversation.turns == 1
 
@@ -155,7 +155,7 @@ async def test_what_is_cleared_is_in_no_file_and_its_streams_are_told(
     await say(running, SECRET)
     stopped: list[bool] = []
     running.on_clear = lambda: stopped.append(True)
-    conversation = running.conversation
+    conversation = home(running)
     seen = place(conversation.last_id)
     conversation.watch(lambda: None)
     assert SECRET.encode() in contents(tmp_path)

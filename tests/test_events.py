@@ -1,7 +1,17 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatstream.events import BEGINNING, before, event_id, is_event_id, place, timestamp
+from chatstream.events import (
+    BEGINNING,
+    TERMINAL_TYPES,
+    before,
+    event_id,
+    is_event_id,
+    place,
+    status_of,
+    time_of,
+    timestamp,
+)
 
 places = st.integers(1, 9_000_000_000_000 * 10_000 - 1)
 
@@ -40,3 +50,18 @@ def test_what_only_looks_like_an_id_is_none() -> None:
 
 def test_a_time_is_written_in_utc_with_milliseconds() -> None:
     assert timestamp(1764000000007) == "2025-11-24T16:00:00.007Z"
+
+
+def test_an_id_tells_its_time() -> None:
+    assert time_of("1764000000007-0042") == timestamp(1764000000007)
+
+
+def test_every_end_has_its_status_and_a_damaged_one_is_an_interruption() -> None:
+    assert {status_of(kind) for kind in TERMINAL_TYPES} == {
+        "completed",
+        "failed",
+        "cancelled",
+        "interrupted",
+    }
+    assert status_of("turn.completed") == "completed"
+    assert status_of("turn.comp1eted") == "interrupted"

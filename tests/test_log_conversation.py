@@ -17,7 +17,7 @@ from chatstream.log.files.conversation import RECENT_TURNS
 from chatstream.log.files.disk import Fsync
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.store import JsonlLog, open_log
-from tests.log_steps import ADDRESS, HeldSync, everything, fail, kinds, say, start, until
+from tests.log_steps import ADDRESS, HeldSync, everything, fail, home, kinds, say, start, until
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +32,7 @@ async def test_an_event_that_is_not_durable_is_not_passed_over_when_the_last_rea
     log: JsonlLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await start(log)
-    conversation = first.conversation
+    conversation = home(first)
     await first.end("turn.completed", {})
     seen = place(conversation.last_id)
     conversation.watch(wake := lambda: None)
@@ -104,7 +104,7 @@ async def test_a_failed_sync_takes_back_the_title_and_the_count(
     log: JsonlLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turn = await start(log)
-    conversation = turn.conversation
+    conversation = home(turn)
     await conversation.rename("kept")
     with monkeypatch.context() as patch:
         held = HeldSync(patch)
@@ -127,7 +127,7 @@ async def test_a_failed_sync_takes_back_the_title_and_the_count(
 async def test_a_record_right_after_a_rename_knows_the_new_title(
     log: JsonlLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    conversation = (await start(log)).conversation
+    conversation = home(await start(log))
     held = HeldSync(monkeypatch)
     renaming = asyncio.ensure_future(conversation.rename("new"))
     starting = asyncio.ensure_future(start(log, "turn-0002"))
@@ -201,7 +201,7 @@ async def test_the_last_thousand_ids_are_known_over_a_restart(tmp_path: Path) ->
 async def test_a_file_that_cannot_be_read_is_said_so_without_its_path(
     log: JsonlLog, tmp_path: Path
 ) -> None:
-    conversation = (await start(log)).conversation
+    conversation = home(await start(log))
     conversation.path.rename(tmp_path / "aside")
     with pytest.raises(StorageFailed) as caught:
         await conversation.find("turn-0001")
@@ -223,7 +223,7 @@ async def test_what_the_disk_refused_is_never_shown_to_who_reads_on(
     log: JsonlLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turn = await start(log)
-    conversation = turn.conversation
+    conversation = home(turn)
     woken: list[list[str]] = []
     seen = place(turn.started_id)
     conversation.watch(lambda: woken.append(kinds(conversation.read(seen) or [])))
@@ -248,7 +248,7 @@ async def test_what_the_disk_refused_is_never_shown_to_who_reads_on(
 async def test_who_leaves_while_a_start_is_written_takes_nobody_along(
     log: JsonlLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    conversation = (await start(log, "turn-0000")).conversation
+    conversation = home(await start(log, "turn-0000"))
     held = HeldSync(monkeypatch)
     first, *others = (asyncio.ensure_future(start(log)) for _ in range(4))
     await until(lambda: len(conversation.running) == 2)
@@ -266,7 +266,7 @@ async def test_who_leaves_while_a_start_is_written_takes_nobody_along(
 async def test_a_start_that_was_refused_is_begun_by_the_next_who_waited_for_it(
     log: JsonlLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    conversation = (await start(log, "turn-0000")).conversation
+    conversation = home(await start(log, "turn-0000"))
     held = HeldSync(monkeypatch)
     held.error = OSError(errno.EIO, "broken")
     first, second = (asyncio.ensure_future(start(log)) for _ in range(2))
@@ -306,7 +306,7 @@ async def test_a_rename_whose_caller_leaves_stands_and_nothing_waits_for_it(
 ) -> None:
     turn = await start(log)
     held = HeldSync(monkeypatch)
-    renaming = asyncio.ensure_future(turn.conversation.rename("new"))
+    renaming = asyncio.ensure_future(home(turn).rename("new"))
     await until(lambda: turn.conversation.order.busy)
     renaming.cancel()
     await asyncio.wait([renaming])
@@ -322,9 +322,9 @@ async def test_a_clear_that_is_given_up_while_it_waits_lets_writes_go_on(
 ) -> None:
     turn = await start(log)
     held = HeldSync(monkeypatch)
-    renaming = asyncio.ensure_future(turn.conversation.rename("new"))
+    renaming = asyncio.ensure_future(home(turn).rename("new"))
     await until(lambda: turn.conversation.order.busy)
-    shutting = asyncio.ensure_future(turn.conversation.shut())
+    shutting = asyncio.ensure_future(home(turn).shut())
     await until(lambda: turn.conversation.gate is not None)
     shutting.cancel()
     await asyncio.wait([shutting])
@@ -372,7 +372,7 @@ async def test_a_read_that_a_clear_has_overtaken_is_done_again(
 ) -> None:
     turn = await start(log, content="secret")
     await turn.end("turn.completed", {})
-    conversation = turn.conversation
+    conversation = home(turn)
     go, opened = threading.Event(), threading.Event()
     real = os.open
 

@@ -16,7 +16,7 @@ from chatstream.events import Address, place
 from chatstream.log.files import disk as disk_module
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.store import JsonlLog, open_log
-from tests.log_steps import everything, fail, kinds, say, start, until
+from tests.log_steps import everything, fail, home, kinds, say, start, until
 
 pytestmark = pytest.mark.anyio
 
@@ -129,7 +129,7 @@ async def test_what_the_log_hands_out_is_never_a_bare_error_of_the_system(
     with pytest.raises(StorageFailed):
         await start(log, "turn-0002")
     with pytest.raises(StorageFailed):
-        await turn.conversation.find("turn-0001")
+        await home(turn).find("turn-0001")
     with pytest.raises(StorageFailed):
         await log.conversation(Address("u", "other"))
     with pytest.raises(StorageFailed):
@@ -153,7 +153,7 @@ async def test_files_that_nobody_writes_are_closed_although_the_oldest_is_in_use
 
     monkeypatch.setattr(os, "fdatasync", fdatasync)
     before = len(os.listdir("/proc/self/fd"))
-    renaming = asyncio.ensure_future(busy.conversation.rename("x"))
+    renaming = asyncio.ensure_future(home(busy).rename("x"))
     await until(lambda: busy.conversation.order.busy)
     for number in range(20):
         await start(log, address=Address("u", str(number)))
@@ -257,7 +257,7 @@ async def test_what_was_said_just_before_the_end_of_the_process_is_kept(tmp_path
     async with open_log(tmp_path, "terminal") as log:
         turn = await start(log)
         turn.write("last words")
-    assert b"last words" in turn.live_path.read_bytes()  # and not only later, by this loop
+    assert b"last words" in turn.live_file.path.read_bytes()  # and not only later, by this loop
 
     async with open_log(tmp_path, "terminal") as log:
         end = (await everything(await log.conversation(turn.conversation.address)))[-1]

@@ -17,7 +17,18 @@ from chatstream.log.files import erasure
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.store import JsonlLog, open_log
-from tests.log_steps import ADDRESS, HeldSync, contents, everything, fail, kinds, say, start, until
+from tests.log_steps import (
+    ADDRESS,
+    HeldSync,
+    contents,
+    everything,
+    fail,
+    home,
+    kinds,
+    say,
+    start,
+    until,
+)
 
 pytestmark = pytest.mark.anyio
 SECRET = "correct horse battery staple"
@@ -54,20 +65,20 @@ async def test_an_end_that_fails_while_a_clear_begins_does_not_bring_the_text_ba
         held.error = OSError(errno.EIO, "broken")
         ending = asyncio.ensure_future(turn.end("turn.completed", {}))
         await until(lambda: bool(turn.ended))
-        clearing = asyncio.ensure_future(log.clear(turn.conversation))
+        clearing = asyncio.ensure_future(log.clear(home(turn)))
         await until(lambda: turn.conversation.gate is not None)
         held.go.set()
         with pytest.raises(StorageFailed):
             await ending
     await clearing
 
-    assert turn.ended and not turn.conversation.running
+    assert turn.ended and not home(turn).running
     assert SECRET.encode() not in contents(tmp_path)
 
 
 async def test_a_clear_goes_on_when_its_caller_leaves(log: JsonlLog, tmp_path: Path) -> None:
     turn = await start(log, content=SECRET)
-    clearing = asyncio.ensure_future(log.clear(turn.conversation))
+    clearing = asyncio.ensure_future(log.clear(home(turn)))
     await until(lambda: turn.conversation.gate is not None)
     clearing.cancel()
     await turn.conversation.settled()
@@ -79,7 +90,7 @@ async def test_a_clear_goes_on_when_its_caller_leaves(log: JsonlLog, tmp_path: P
 async def test_closing_the_log_waits_for_a_clear_whose_caller_left(tmp_path: Path) -> None:
     async with open_log(tmp_path, "terminal") as log:
         turn = await start(log, content=SECRET)
-        clearing = asyncio.ensure_future(log.clear(turn.conversation))
+        clearing = asyncio.ensure_future(log.clear(home(turn)))
         await until(lambda: turn.conversation.gate is not None)
         clearing.cancel()
 
@@ -88,7 +99,7 @@ async def test_closing_the_log_waits_for_a_clear_whose_caller_left(tmp_path: Pat
 
 async def test_everything_at_once_leaves_one_consistent_log(log: JsonlLog, tmp_path: Path) -> None:
     turn = await start(log, content=SECRET)
-    conversation = turn.conversation
+    conversation = home(turn)
     await asyncio.gather(
         log.clear(conversation),
         turn.end("turn.completed", {}),
@@ -116,7 +127,7 @@ async def test_a_slow_reader_of_an_erased_conversation_is_told_of_it_from_the_pa
     log: JsonlLog,
 ) -> None:
     turn = await start(log)
-    conversation = turn.conversation
+    conversation = home(turn)
     seen = place(conversation.last_id)
     conversation.watch(lambda: None)
     await log.erase(conversation)
@@ -140,7 +151,7 @@ async def test_a_clear_that_fails_cancels_what_ran_and_loses_nothing_else(
     with monkeypatch.context() as patch:
         fail(patch, "replace", errno.EIO, lambda path: True)
         with pytest.raises(StorageFailed):
-            await log.clear(turn.conversation)
+            await log.clear(home(turn))
     late = await start(log, "turn-0002")
     await late.end("turn.completed", {})
     assert not list((tmp_path / "intents").glob("*.json"))
@@ -161,7 +172,7 @@ async def test_a_clear_that_fails_after_the_new_file_is_there_goes_on_with_that_
 
         patch.setattr(erasure, "remove_beside", broken)
         with pytest.raises(StorageFailed):
-            await log.clear(turn.conversation)
+            await log.clear(home(turn))
     await start(log, "turn-0002")
 
     assert SECRET.encode() not in turn.conversation.path.read_bytes()
@@ -191,7 +202,7 @@ async def test_a_full_disk_can_be_cleared(
     turn = await start(log, content=SECRET)
     fail(monkeypatch, "fsync", errno.ENOSPC, lambda fd: (tmp_path / "reserve").exists())
 
-    await log.clear(turn.conversation)
+    await log.clear(home(turn))
 
     assert SECRET.encode() not in contents(tmp_path)
 
@@ -209,7 +220,7 @@ async def test_an_erasure_that_failed_is_not_made_good_by_the_next_start(
             name, only = BREAKS[what]
             fail(patch, name, errno.EIO, only)
             with pytest.raises(StorageFailed):
-                await act(log, what, running.conversation)
+                await act(log, what, home(running))
         await (await start(log, "turn-0003")).end("turn.completed", {})
         assert not list((tmp_path / "intents").iterdir())
 
@@ -238,7 +249,7 @@ async def test_an_intent_that_cannot_be_taken_back_erases_what_came_before_it_an
                     patch, "unlink", errno.EIO, lambda path: str(path).endswith((".json", ".jsonl"))
                 )
             with pytest.raises(StorageFailed):
-                await act(log, what, running.conversation)
+                await act(log, what, home(running))
         assert SECRET.encode() in contents(tmp_path)
         if what == "clear":
             await (await start(log, "turn-0002")).end("turn.completed", {})
@@ -279,7 +290,7 @@ async def test_an_erasure_that_fails_halfway_shows_nothing_and_is_finished_by_th
         await (await start(log, "turn-0001", SECRET)).end("turn.completed", {})
         running = await start(log, "turn-0002", SECRET)
         await say(running, SECRET)
-        conversation = running.conversation
+        conversation = home(running)
         seen = place(conversation.last_id)
         conversation.watch(lambda: None)
         with monkeypatch.context() as patch:
@@ -303,7 +314,7 @@ async def test_an_intent_that_stays_after_its_erasure_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     async with open_log(tmp_path, "terminal") as log:
-        conversation = (await start(log, "turn-0001", SECRET)).conversation
+        conversation = home(await start(log, "turn-0001", SECRET))
         with monkeypatch.context() as patch:
             fail(patch, "unlink", errno.EIO, lambda path: str(path).endswith(".json"))
             await act(log, what, conversation)
@@ -326,9 +337,9 @@ async def test_a_turn_that_neither_a_clear_nor_its_own_end_can_end_is_let_go_and
         with monkeypatch.context() as patch:
             fail(patch, "pwrite", errno.EIO, lambda fd: True)
             with pytest.raises(StorageFailed):
-                await log.clear(turn.conversation)
+                await log.clear(home(turn))
         assert await turn.done is None
-        assert not turn.conversation.running
+        assert not home(turn).running
         await (await start(log, "turn-0002")).end("turn.completed", {})
 
     async with open_log(tmp_path, "terminal") as log:
@@ -345,7 +356,7 @@ async def test_a_conversation_whose_file_cannot_even_be_read_after_a_clear_faile
     with monkeypatch.context() as patch:
         fail(patch, "open", errno.EMFILE, lambda path: True)
         with pytest.raises(StorageFailed):
-            await log.clear(turn.conversation)
+            await log.clear(home(turn))
     await (await start(log, "turn-0002")).end("turn.completed", {})
 
     events = await everything(turn.conversation)
@@ -355,7 +366,7 @@ async def test_a_conversation_whose_file_cannot_even_be_read_after_a_clear_faile
 async def test_whoever_keeps_something_of_a_user_hears_of_every_erasure_before_it_is_answered(
     log: JsonlLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    conversation = (await start(log)).conversation
+    conversation = home(await start(log))
     heard: list[str] = []
     log.on_erased = heard.append
     for what in BREAKS:
@@ -457,7 +468,7 @@ async def test_a_list_that_a_clear_has_overtaken_does_not_show_its_title(
         held = HeldOpen(patch, turn.conversation.path)
         listing = asyncio.ensure_future(log.list("u"))
         await until(held.reached.is_set)
-        await log.clear(turn.conversation)
+        await log.clear(home(turn))
         held.go.set()
         assert SECRET not in str(await listing)
 
@@ -480,7 +491,7 @@ async def test_an_erasure_that_dies_at_any_step_is_finished_or_never_began(
         with monkeypatch.context() as patch:
             for name in STEPS:
                 _copy_before(patch, name, root, tmp_path, copies)
-            await act(log, what, running.conversation)
+            await act(log, what, home(running))
         _copy(root, tmp_path, copies)
 
     assert len(copies) > 5
@@ -542,7 +553,7 @@ async def test_what_came_after_an_erasure_survives_an_intent_that_comes_back(
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Conversation, "go_on", go_on)
-            await log.clear(turn.conversation)
+            await log.clear(home(turn))
         await (await start(log, "turn-0002")).end("turn.completed", {})
     (intent,) = kept
     (tmp_path / "intents" / "1.json").write_bytes(intent)

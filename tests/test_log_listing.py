@@ -9,7 +9,7 @@ import pytest
 from chatstream.events import Address
 from chatstream.log.files import listing
 from chatstream.log.files.store import JsonlLog, open_log
-from tests.log_steps import ADDRESS, HeldSync, start, until
+from tests.log_steps import ADDRESS, HeldSync, home, start, until
 
 pytestmark = pytest.mark.anyio
 
@@ -58,7 +58,7 @@ async def test_no_list_is_older_than_a_clear_that_was_answered(
         entry = real(path, upto)
         if not cleared:
             loop.call_soon_threadsafe(reading.set)
-            asyncio.run_coroutine_threadsafe(log.clear(turn.conversation), loop).result(10)
+            asyncio.run_coroutine_threadsafe(log.clear(home(turn)), loop).result(10)
             cleared.append(True)
         return entry
 

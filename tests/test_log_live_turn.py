@@ -31,7 +31,7 @@ async def test_what_is_ready_at_once_is_one_write(log: JsonlLog) -> None:
     turn.write("thought", "reasoning")
     await asyncio.sleep(0)
 
-    lines = [orjson.loads(line) for line in turn.live_path.read_bytes().splitlines()]
+    lines = [orjson.loads(line) for line in turn.live_file.path.read_bytes().splitlines()]
     assert [(line["text"], line.get("kind")) for line in lines] == [
         ('a"b"', None),
         ("thought", "reasoning"),
@@ -92,10 +92,10 @@ async def test_the_live_file_goes_with_the_end(tmp_path: Path) -> None:
     async with open_log(tmp_path, "terminal") as log:
         turn = await start(log)
         await say(turn, "a")
-        assert turn.live_path.exists()
+        assert turn.live_file.path.exists()
         await turn.end("turn.completed", {})
 
-    assert not turn.live_path.exists()
+    assert not turn.live_file.path.exists()
 
 
 async def test_a_live_file_that_cannot_be_removed_goes_with_the_next_start(
@@ -106,11 +106,11 @@ async def test_a_live_file_that_cannot_be_removed_goes_with_the_next_start(
         await say(turn, "a")
         fail(monkeypatch, "unlink", errno.EIO, lambda path: str(path).endswith(".live"))
         end = await turn.end("turn.completed", {})
-    assert turn.live_path.exists()
+    assert turn.live_file.path.exists()
     monkeypatch.undo()
 
     async with open_log(tmp_path, "terminal") as log:
-        assert not turn.live_path.exists()
+        assert not turn.live_file.path.exists()
         events = await everything(await log.conversation(ADDRESS))
     assert events[1:] == [end]
 
@@ -182,7 +182,7 @@ async def test_a_file_is_not_closed_under_its_sync(
         with monkeypatch.context() as patch:
             held = HeldSync(patch)
             await say(turn, "a")
-            live = turn._fd
+            live = turn.live_file.fd
             turn.close(None)
             assert live not in closed
             held.go.set()

@@ -12,7 +12,7 @@ from chatstream.errors import StorageFailed
 from chatstream.events import place
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.store import JsonlLog, open_log
-from tests.log_steps import ADDRESS, contents, everything, fail, kinds, say, start, until
+from tests.log_steps import ADDRESS, contents, everything, fail, home, kinds, say, start, until
 from tests.power_cut import Power
 
 pytestmark = pytest.mark.anyio
@@ -115,7 +115,7 @@ async def test_what_was_erased_does_not_come_back(
         running = await start(log, "turn-0002", SECRET)
         await say(running, SECRET)
         await log.feedback.add("u", {"rating": 1, "comments": SECRET[::-1]})
-        await ERASURES[what](log, running.conversation)
+        await ERASURES[what](log, home(running))
         erased = power.cut(tmp_path / "erased")
         await start(log, "turn-0003")
         goes_on = power.cut(tmp_path / "goes on")
@@ -176,7 +176,7 @@ async def test_what_is_to_be_erased_is_durably_known_before_anything_is_removed(
         await say(turn, "text")
         for name in ("unlink", "replace", "rename"):
             watch(name)
-        await ERASURES[what](log, turn.conversation)
+        await ERASURES[what](log, home(turn))
     assert known and all(known)
 
 

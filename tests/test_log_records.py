@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatstream.events import Address, EventId, event_id
-from chatstream.log.files import records
+from chatstream.log.files import lookup, records
 from chatstream.log.files.line_io import committed_size, lines_back
 
 ADDRESS = Address("u", "c")
@@ -59,7 +59,7 @@ def test_lines_come_back_from_the_end_whatever_the_blocks(texts: list[bytes], bl
 def test_the_place_after_an_id_is_found_by_halving(file: tuple[int, int, list[bytes]]) -> None:
     fd, size, _ = file
     for number in (0, 1, 9, 10, 11, 17, 2000, 3991, 3996, 5000):
-        offset = records.offset_after(fd, size, event_id(number))
+        offset = lookup.offset_after(fd, size, event_id(number))
         rest = os.pread(fd, 200, offset).split(b"\n")[0]
         before = os.pread(fd, offset, 0).split(b"\n")[-2:-1]
 
@@ -75,7 +75,7 @@ def test_a_damaged_line_does_not_hide_its_neighbours(tmp_path: Path) -> None:
     fd = write(tmp_path / "log", lines)
     size = sum(map(len, lines))
     for number in range(2, 200):
-        found, _ = records.slice_after(fd, size, event_id(number), event_id(300), None, limit=1)
+        found, _ = lookup.slice_after(fd, size, event_id(number), event_id(300), None, limit=1)
         following = next((n for n in range(number + 1, 200) if n % 3), None)
         assert [event.id for event in found] == ([event_id(following)] if following else [])
     os.close(fd)
@@ -89,7 +89,7 @@ def test_a_reader_far_behind_gets_everything_once_in_slices(
     offset: int | None = None
     after: EventId = event_id(0)
     while True:
-        found, offset = records.slice_after(fd, size, after, event_id(3000), offset, limit=5000)
+        found, offset = lookup.slice_after(fd, size, after, event_id(3000), offset, limit=5000)
         if not found:
             break
         got += [event.id for event in found]
@@ -115,8 +115,8 @@ def test_a_turn_is_found_by_its_own_lines_only(tmp_path: Path) -> None:
     fd = write(tmp_path / "log", lines)
     size = sum(map(len, lines))
 
-    assert [r.data["id"] for r in records.find_turn(fd, size, "wanted-1")] == [event_id(2)]
-    assert records.find_turn(fd, size, "wanted-2") == []
+    assert [r.data["id"] for r in lookup.find_turn(fd, size, "wanted-1")] == [event_id(2)]
+    assert lookup.find_turn(fd, size, "wanted-2") == []
     os.close(fd)
 
 

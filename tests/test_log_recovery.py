@@ -18,7 +18,7 @@ from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.disk import Disk
 from chatstream.log.files.leftovers import end_orphans
 from chatstream.log.files.store import open_log
-from tests.log_steps import ADDRESS, everything, fail, kinds, say, start
+from tests.log_steps import ADDRESS, everything, fail, home, kinds, say, start
 
 pytestmark = pytest.mark.anyio
 
@@ -169,7 +169,7 @@ async def test_an_erasure_that_a_start_cannot_finish_is_finished_by_the_next_and
         with monkeypatch.context() as patch:
             fail(patch, "unlink", errno.EIO, lambda path: str(path).endswith((".json", ".jsonl")))
             with pytest.raises(StorageFailed):
-                await log.erase(turn.conversation)
+                await log.erase(home(turn))
 
     with monkeypatch.context() as patch:
         fail(patch, "unlink", errno.EIO, lambda path: str(path).endswith("erased.jsonl"))
@@ -215,9 +215,9 @@ async def test_a_start_ends_what_ran_and_removes_what_is_ended_before_anybody_as
         await start(log)  # without text, so without a live file
         other = await start(log, "turn-0002", address=Address("u", "other"))
         await say(other, "text")
-        text = other.live_path.read_bytes()
+        text = other.live_file.path.read_bytes()
         await other.end("turn.completed", {})
-    other.live_path.write_bytes(text)  # its removal did not reach the disk
+    other.live_file.path.write_bytes(text)  # its removal did not reach the disk
 
     async with open_log(tmp_path, "terminal"):
         assert b'{"type":"turn.interrupted"' in file(tmp_path).read_bytes()

@@ -16,7 +16,7 @@ import pytest
 from websockets.sync.client import connect
 
 from chatstream.providers.adapters.scripted import Scripted
-from chatstream.server import connections, http_protocol
+from chatstream.server import connections, http_protocol, received_requests
 from chatstream.server.connections import Turns
 from chatstream.server.descriptors import places, raise_limit
 from chatstream.server.http_protocol import HttpProtocol
@@ -359,7 +359,7 @@ def test_frames_that_come_with_the_handshake_are_not_lost(shared: Running) -> No
 def quick(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> Iterator[None]:
     """Let deadlines pass soon."""
     for name, value in {"LOOK_SECONDS": 0.05, **seconds}.items():
-        for module in (connections, http_protocol):
+        for module in (connections, http_protocol, received_requests):
             monkeypatch.setattr(module, name, value, raising=False)
     yield
 

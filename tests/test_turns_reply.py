@@ -19,7 +19,7 @@ from chatstream.turns import terminal
 from chatstream.turns.reply import fit, json_size
 from chatstream.turns.runner import EndedTurn, TurnRunner
 from chatstream.turns.terminal import Why
-from tests.log_steps import HeldSync, until
+from tests.log_steps import HeldSync, home, until
 from tests.logged import ADDRESS, asked, finish, run_with, say
 
 
@@ -313,7 +313,7 @@ async def test_a_clear_while_the_disk_refuses_the_end_ends_it(
     disk = Refusing(log, monkeypatch)
     gate.set()
     await disk.tried.wait()
-    await log.clear(turn.conversation)
+    await log.clear(home(turn))
     disk.mended()
 
     event = await turn.done
@@ -332,7 +332,7 @@ async def test_a_clear_in_the_middle_of_an_answer_is_its_end_and_closes_the_prov
     assert isinstance(turn, LiveTurn)
     await until(lambda: turn.size == 1)
     reply = runner.running[turn]
-    await log.clear(turn.conversation)
+    await log.clear(home(turn))
     await until(lambda: not runner.running)
 
     assert provider.running == 0
@@ -349,7 +349,7 @@ async def test_text_that_comes_although_the_turn_was_cleared_is_for_nobody(
     async def cleared() -> None:
         await until(lambda: bool(holder))
         holder[0].on_clear = None  # it has not reached the provider yet
-        await log.clear(holder[0].conversation)
+        await log.clear(home(holder[0]))
 
     runner = run_with(log, Scripted("a", cleared, "b"), tmp_path)
     turn = await runner.start(asked())

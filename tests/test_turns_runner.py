@@ -17,10 +17,9 @@ from chatstream.errors import (
     TooManyRequests,
     Unavailable,
 )
-from chatstream.events import Address, TurnId, place
+from chatstream.events import Address, Json, TurnId, place
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.live_turn import LiveTurn
-from chatstream.log.files.records import Json
 from chatstream.log.files.store import JsonlLog, open_log
 from chatstream.metrics import Metrics
 from chatstream.providers import Message, Reasoning
@@ -30,7 +29,7 @@ from chatstream.settings import Settings
 from chatstream.turns.runner import EndedTurn, TurnRunner
 from chatstream.turns.terminal import Why
 from chatstream.views.turn import find_records
-from tests.log_steps import HeldSync, everything, until
+from tests.log_steps import HeldSync, everything, home, until
 from tests.logged import ADDRESS, asked, finish, run_with, say
 
 pytestmark = pytest.mark.anyio
@@ -382,7 +381,7 @@ async def test_a_snapshot_shows_no_more_than_its_last_id_says(
     await until(lambda: turn.text("reasoning", turn.conversation.visible) == b"A")
     held = HeldSync(monkeypatch)
     later = asyncio.ensure_future(runner.start(asked(turn_id="turn-0002")))
-    await until(lambda: len(turn.conversation.running) == 2)
+    await until(lambda: len(home(turn).running) == 2)
     gate.set()
     await until(lambda: turn.size == 4)
     await asyncio.sleep(0)

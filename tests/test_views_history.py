@@ -8,15 +8,14 @@ import orjson
 import pytest
 
 from chatstream.errors import InvalidRequest, ProviderError
-from chatstream.events import EventId
+from chatstream.events import EventId, Json
 from chatstream.log.files.feedback import Ratings
-from chatstream.log.files.records import Json
 from chatstream.log.files.store import JsonlLog, open_log
 from chatstream.providers.adapters.scripted import Scripted
 from chatstream.turns.context import context
 from chatstream.views.history import MAX_PAGE_BYTES, Page, page, public, read_place
 from tests import log_steps
-from tests.log_steps import HeldSync, until
+from tests.log_steps import HeldSync, home, until
 from tests.logged import ADDRESS, asked, finish, run_with, say
 
 END = EventId("9999999999999-9999")
@@ -170,7 +169,7 @@ async def test_nothing_that_is_not_durable_is_in_the_history_nor_in_a_context(
     first = await log_steps.start(log)
     await log_steps.say(first, "answer")
     await first.end("turn.completed", {})
-    conversation = first.conversation
+    conversation = home(first)
     held = HeldSync(monkeypatch)
     second = asyncio.ensure_future(log_steps.start(log, "turn-0002", "unsynced"))
     await until(lambda: bool(conversation.running))

@@ -18,8 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
 from chatstream.app import create_app
-from chatstream.events import Address
-from chatstream.log.files.records import Json
+from chatstream.events import Address, Json
 from chatstream.providers.adapters.scripted import Scripted
 from chatstream.providers.registry import Providers
 from chatstream.settings import Settings

@@ -17,8 +17,7 @@ from typing import NamedTuple
 import orjson
 
 from chatstream.errors import InvalidRequest
-from chatstream.events import timestamp
-from chatstream.log.files.records import Json
+from chatstream.events import Json, timestamp
 from chatstream.schemas import FeedbackRequest, UserQuery, parse
 
 MAX_TEXT_BYTES = 524_288

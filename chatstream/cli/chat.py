@@ -21,7 +21,7 @@ import httpx
 import orjson
 
 from chatstream.errors import ChatstreamError
-from chatstream.events import new_turn_id
+from chatstream.events import new_turn_id, status_of
 from chatstream.providers.http.sse_decoder import EventDecoder
 
 FIRST_DELAY, LAST_DELAY = 0.25, 10.0
@@ -169,7 +169,7 @@ class Turn:
         if event["type"] == "turn.failed":
             say(event["error"]["message"])
         elif event["type"] != "turn.completed":
-            say(event["type"].removeprefix("turn."))
+            say(status_of(event["type"]))
 
     async def _pause(self, asked: float = 0) -> None:
         """Wait longer each time, and not all clients alike."""
@@ -220,7 +220,7 @@ def check_text(name: str, given: str) -> None:
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal; a pipe gets the answer alone."""
+    """Tell the person, not the program that reads the answer through a pipe."""
     print(f"[{text}]", file=sys.stderr, flush=True)  # noqa: T201
 
 

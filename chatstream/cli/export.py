@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from chatstream.errors import NotFound, StorageFailed
-from chatstream.events import Address
-from chatstream.log.files import records
+from chatstream.events import Address, Json
+from chatstream.log.files import lookup, records
 from chatstream.log.files.copies import is_copy
 from chatstream.log.files.line_io import committed_size
 from chatstream.log.files.listing import read_entry
 from chatstream.log.files.opening import open_file, opener
 from chatstream.log.files.paths import Folder, conversation_files, is_folder
-from chatstream.log.files.records import Json
 from chatstream.schemas import Addressed, parse
 from chatstream.views.history import messages
 
@@ -121,7 +120,7 @@ def _markdown(path: Path) -> Iterator[bytes]:
         return
     try:
         size = committed_size(fd)
-        last = next(records.records_back(fd, size), None)
+        last = next(lookup.records_back(fd, size), None)
         running = frozenset(last.data.get("running") or ()) if last else frozenset()
         newest_first = [item for _, item in messages(fd, size, None, running)]
     finally:

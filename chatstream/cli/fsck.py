@@ -17,7 +17,7 @@ import orjson
 
 from chatstream.cli.fsck_checks import Problem, check_lines, check_live, read_lines
 from chatstream.errors import DataFolderError
-from chatstream.events import Address, EventId, before, place, timestamp
+from chatstream.events import Address, EventId, before, time_of
 from chatstream.log.files import records
 from chatstream.log.files.names import file_name
 from chatstream.log.files.paths import FEEDBACK, Folder
@@ -131,37 +131,36 @@ def _check_user(folder: Path) -> Iterator[Problem]:
     names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
     for other in sorted({entry.name for entry in entries}.difference(names)):
         yield Problem(f"users/{folder.name}/{other}", None, "no regular file")
-    stems = {name.removesuffix(".jsonl") for name in names if name.endswith(".jsonl")}
     running: dict[str, list[str]] = {}
     for name in names:
-        shown = f"users/{folder.name}/{name}"
-        kind = name.partition(".")[2]
-        stem = name.removesuffix(".jsonl" if name.endswith(".jsonl") else f".{kind}")
-        if name == FEEDBACK:
-            yield from _told(check_lines(folder / name, shown, "feedback_log", []), shown)
-        elif name.endswith(".jsonl"):
-            runs = running.setdefault(stem, [])
-            yield from _told(check_lines(folder / name, shown, "log", runs), shown)
-        elif kind == "aside":
-            yield Problem(shown, None, "left by a rewrite that was cut off")
-        elif kind != "corrupt" and not (kind.endswith(".live") and stem in stems):
-            yield Problem(shown, None, "unknown file")
+        if name.endswith(".jsonl"):
+            kind = "feedback_log" if name == FEEDBACK else "log"
+            report = check_lines(folder / name, f"users/{folder.name}/{name}", kind)
+            running[name.removesuffix(".jsonl")] = report.running
+            yield from report.problems
+        else:
+            yield from _check_beside(folder, name, names)
     for name in names:
         stem, _, kind = name.partition(".")
-        if stem in stems and kind.endswith(".live"):
-            shown = f"users/{folder.name}/{name}"
-            if kind.removesuffix(".live") in running.get(stem, ()):
-                yield from _told(check_live(folder / name, shown), shown)
-            else:
-                yield Problem(shown, None, "live file without a turn")
+        if stem in running and kind.endswith(".live"):
+            yield from _check_live(folder, name, kind.removesuffix(".live") in running[stem])
 
 
-def _told(checking: Iterator[Problem], shown: str) -> Iterator[Problem]:
-    """Yield what a check of one file finds, and that it cannot be read: the others still are."""
-    try:
-        yield from checking
-    except OSError as error:
-        yield Problem(shown, None, f"cannot be read: {error.strerror}")
+def _check_beside(folder: Path, name: str, names: list[str]) -> Iterator[Problem]:
+    """Report what may not lie beside the conversations."""
+    stem, _, kind = name.partition(".")
+    shown = f"users/{folder.name}/{name}"
+    if kind == "aside":
+        yield Problem(shown, None, "left by a rewrite that was cut off")
+    elif kind != "corrupt" and not (kind.endswith(".live") and f"{stem}.jsonl" in names):
+        yield Problem(shown, None, "unknown file")
+
+
+def _check_live(folder: Path, name: str, runs: bool) -> list[Problem]:
+    shown = f"users/{folder.name}/{name}"
+    if not runs:
+        return [Problem(shown, None, "live file without a turn")]
+    return check_live(folder / name, shown).problems
 
 
 # ---- repairing
@@ -201,7 +200,7 @@ def _header(path: Path, first: bytes) -> bytes | None:
         header = {"type": "feedback_log", "version": records.VERSION, "id": created}
         return orjson.dumps(header | {"user_id": user_id}) + b"\n"
     address = Address(user_id, str(record.get("conversation_id")))
-    return records.header(address, created, timestamp(place(created) // 10_000))
+    return records.header(address, created, time_of(created))
 
 
 def _write(path: Path, lines: list[bytes], mode: int) -> None:

@@ -1,7 +1,7 @@
 """
 Takes over the old application's files: `chat_history.json` and `feedback.json`.
 
-A user's messages become turns of the conversation `default`. A user's message and the assistant's
+A user's messages become turns of their conversation `default`. A user's message and the assistant's
 after it are one turn. A message without an answer is a turn that was interrupted without text.
 Of several assistant's messages in a row the later ones go on in the text of the first, after a
 blank line. One that nobody asked for (a greeting), or that would make a text too long, answers
@@ -22,12 +22,20 @@ import orjson
 from chatstream.cli.aichatbot_files import MAX_TEXT_BYTES, Message, read_feedback, read_history
 from chatstream.cli.left_out import LISTED, Report, refuse
 from chatstream.errors import Conflict, StorageFailed, StorageFull
-from chatstream.events import Address, EventId, event_id, new_turn_id, place, timestamp
+from chatstream.events import (
+    Address,
+    EventId,
+    Json,
+    envelope,
+    event_id,
+    new_turn_id,
+    terminal_fields,
+    time_of,
+)
 from chatstream.log.files import records
 from chatstream.log.files.bulk_import import Staging
 from chatstream.log.files.clock import IdClock
 from chatstream.log.files.paths import Folder
-from chatstream.log.files.records import Json
 from chatstream.log.files.recovery import survey
 from chatstream.log.files.trouble import FULL
 
@@ -221,32 +229,27 @@ def _commit(staging: Staging, report: Report | None) -> None:
 
 def _log(address: Address, joined: list[Exchange], clock: IdClock) -> Iterator[bytes]:
     created = clock.next()
-    now = timestamp(place(created) // 10_000)
+    now = time_of(created)
     yield records.header(address, created, now)
     for count, exchange in enumerate(joined, 1):
         started_id = clock.next()
-        turn: Json = {"conversation_id": address.conversation_id, "turn_id": new_turn_id()}
-        started = {"type": "turn.started", "id": started_id, **turn}
+        turn_id = new_turn_id()
+        started = envelope("turn.started", started_id, address.conversation_id)
+        started["turn_id"] = turn_id
         started["message"] = {"role": "user", "content": exchange.message}
         started["request"] = {}
         started["created_at"] = exchange.at or now
         yield records.line(started, {"turns": count, "running": [started_id], "body": ""})[1]
-        ended = _end(exchange, turn, started_id, clock.next(), now)
+        kind = "turn.completed" if exchange.replies else "turn.interrupted"
+        ended = envelope(kind, clock.next(), address.conversation_id)
+        ended |= {"turn_id": turn_id, "started_id": started_id, **_end(exchange, now)}
         yield records.line(ended, {"turns": count, "running": []})[1]
 
 
-def _end(exchange: Exchange, turn: Json, started_id: EventId, own: EventId, now: str) -> Json:
-    kind = "turn.completed" if exchange.replies else "turn.interrupted"
-    event = {"type": kind, "id": own, **turn, "started_id": started_id}
-    event |= {
-        "text": "\n\n".join(filter(None, exchange.replies)),
-        "usage": None,
-        "provider": None,
-        "model": None,
-        "ended_at": (exchange.replied_at if exchange.replies else exchange.at) or now,
-        "ttft_ms": None,
-        "duration_ms": None,
-    }
+def _end(exchange: Exchange, now: str) -> Json:
+    text = "\n\n".join(filter(None, exchange.replies))
+    ended_at = (exchange.replied_at if exchange.replies else exchange.at) or now
+    event = {"text": text, **terminal_fields(ended_at=ended_at)}
     return event | ({"finish_reason": "stop", "cached": False} if exchange.replies else {})
 
 

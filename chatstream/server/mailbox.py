@@ -58,7 +58,7 @@ class Gate:
             self._opened = self._loop.create_future()
 
     def set(self) -> None:
-        """Open; the waiting task goes on."""
+        """Open; all that wait go on."""
         if self._opened is not None:
             self._opened.set_result(None)
             self._opened = None

@@ -213,7 +213,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.scope["extensions"][FRAMES] = {}
 
     def shutdown(self) -> None:
-        """Send a close, since the server goes; a client that has sent one gets none."""
+        """Tell the client that the server goes; one that leaves already is told nothing."""
         if self.transport.is_closing():
             # What it has not read keeps it open; uvicorn would raise, and the rest be left undone.
             self.stop_keepalive()

@@ -6,8 +6,8 @@ from functools import partial
 from itertools import islice
 
 from chatstream.events import EventId, before
-from chatstream.log.files import records
-from chatstream.log.files.conversation import Conversation
+from chatstream.log.files import lookup
+from chatstream.log.files.journal import Journal
 from chatstream.providers import Message
 from chatstream.views.history import NOTHING_HIDDEN, turns_back
 
@@ -16,7 +16,7 @@ CONTEXT_TURNS = 4000
 
 
 async def context(
-    conversation: Conversation, started_id: EventId, limit: int, replaced: EventId | None
+    conversation: Journal, started_id: EventId, limit: int, replaced: EventId | None
 ) -> list[Message]:
     """
     Return what goes along with a turn, oldest first: the turns that had ended, with text, when it
@@ -32,7 +32,7 @@ def _context(
     fd: int, size: int, *, started_id: EventId, limit: int, replaced: EventId | None
 ) -> list[Message]:
     found: list[Message] = []
-    end = records.offset_after(fd, size, before(started_id))
+    end = lookup.offset_after(fd, size, before(started_id))
     turns = turns_back(fd, end, None, replaced or NOTHING_HIDDEN)
     for started, terminal, _, _ in islice(turns, CONTEXT_TURNS):
         if terminal is not None and terminal.get("text"):

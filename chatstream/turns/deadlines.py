@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from chatstream.errors import ProviderTimeout
-from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.journal import Journal
 from chatstream.providers.route.source import Source
 from chatstream.settings import Settings
 from chatstream.turns.terminal import Why
@@ -26,7 +26,7 @@ class Deadlines:
     def __init__(
         self,
         settings: Settings,
-        conversation: Conversation,
+        conversation: Journal,
         source: Source,
         stop: Callable[[Why], None],
     ) -> None:

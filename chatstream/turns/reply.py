@@ -13,9 +13,8 @@ from time import time_ns
 from orjson import dumps
 
 from chatstream.errors import ChatstreamError, TurnEnded
-from chatstream.events import DeltaKind, TerminalType, timestamp
+from chatstream.events import DeltaKind, Json, TerminalType, timestamp
 from chatstream.log.files.live_turn import LiveTurn
-from chatstream.log.files.records import Json
 from chatstream.metrics import Outcome
 from chatstream.providers import (
     Finish,

@@ -15,11 +15,11 @@ from functools import partial
 
 import orjson
 
+from chatstream.detached import Detached
 from chatstream.errors import NotFound, TooManyRequests, Unavailable
-from chatstream.events import Address, EventId, TurnId, new_turn_id
+from chatstream.events import Address, EventId, Json, TurnId, new_turn_id
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.live_turn import LiveTurn
-from chatstream.log.files.records import Json
 from chatstream.log.files.store import JsonlLog
 from chatstream.metrics import OTHER_MODEL, Metrics
 from chatstream.providers import Message
@@ -67,6 +67,7 @@ class TurnRunner:
         self._admission = Admission(settings, log.admit)
         self._interrupting = False
         self.running: dict[LiveTurn, Reply] = {}
+        self._starting = Detached()
 
     @property
     def draining(self) -> bool:
@@ -101,9 +102,7 @@ class TurnRunner:
             Unavailable, TooManyRequests, StorageFull, StorageFailed: Nothing was started.
         """
         # A caller that leaves in between must not leave a turn behind that nobody runs.
-        starting = asyncio.ensure_future(self._start(request))
-        starting.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return await asyncio.shield(starting)
+        return await self._starting.run(self._start(request))
 
     async def _start(self, request: TurnRequest) -> LiveTurn | EndedTurn:
         conversation = await self._log.conversation(request.address)
@@ -129,7 +128,7 @@ class TurnRunner:
             if (reply := starting.reply(started, self._answers)) is not None:
                 self._run(started, reply, replaced, starting.slot.pass_on())
                 if replaced is not None:
-                    self._stop_replaced(started, replaced)
+                    self._stop_replaced(conversation, started, replaced)
             return started
         except (Unavailable, TooManyRequests) as error:
             self._metrics.turn_refused(error.code)
@@ -152,9 +151,9 @@ class TurnRunner:
         if self._interrupting:
             reply.stop(Why("turn.interrupted", last=True))
 
-    def _stop_replaced(self, turn: LiveTurn, replaced: EventId) -> None:
+    def _stop_replaced(self, conversation: Conversation, turn: LiveTurn, replaced: EventId) -> None:
         """Stop what began while this turn was about to: it is out of view with the rest."""
-        for other in list(turn.conversation.running.values()):
+        for other in list(conversation.running.values()):
             if replaced <= other.started_id < turn.started_id and other in self.running:
                 self.running[other].stop(Why("turn.cancelled", "user"))
 

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import time
 
-from chatstream.events import timestamp
+from chatstream.events import Json, timestamp
 from chatstream.log.files.live_turn import LiveTurn
-from chatstream.log.files.records import Json
 from chatstream.providers import ProviderRequest
 from chatstream.providers.registry import Providers
 from chatstream.providers.route.attempts import Route

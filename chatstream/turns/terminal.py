@@ -16,9 +16,8 @@ from chatstream.errors import (
     StorageFull,
     TurnEnded,
 )
-from chatstream.events import TerminalType
+from chatstream.events import Json, TerminalType, status_of
 from chatstream.log.files.live_turn import LiveTurn
-from chatstream.log.files.records import Json
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +79,7 @@ class Ending:
         while True:
             try:
                 await self._turn.end(kind, terminal() | fields)
-                self.status = kind.removeprefix("turn.")
+                self.status = status_of(kind)
                 return
             except TurnEnded:
                 self.status = "cleared"
@@ -110,7 +109,7 @@ class Ending:
         if ending is not None and isinstance(await asyncio.shield(ending), OSError):
             return False
         event = await asyncio.shield(self._turn.done)
-        self.status = "lost" if event is None else event.type.removeprefix("turn.")
+        self.status = "lost" if event is None else status_of(event.type)
         return True
 
 

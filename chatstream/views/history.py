@@ -14,11 +14,10 @@ from typing import NamedTuple
 import orjson
 
 from chatstream.errors import InvalidRequest
-from chatstream.events import EventId, before, is_event_id
-from chatstream.log.files import records
+from chatstream.events import EventId, Json, before, is_event_id, status_of
+from chatstream.log.files import lookup
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.feedback import Ratings
-from chatstream.log.files.records import Json
 
 MAX_PAGE_BYTES = 512 * 1024
 
@@ -111,7 +110,7 @@ def messages(
     hidden_from = until.hidden_from if until else NOTHING_HIDDEN
     for started, terminal, hidden, hides in turns_back(fd, size, until, hidden_from):
         status = (
-            terminal["type"].removeprefix("turn.")
+            status_of(terminal["type"])
             if terminal
             else ("running" if started["id"] in running else "interrupted")
         )
@@ -128,9 +127,9 @@ def turns_back(fd: int, size: int, until: Place | None, hidden_from: EventId) ->
     if until is not None:
         # From the last page's turn on: with it where its message is still to come.
         after = until.started_id if until.half == "r" else before(until.started_id)
-        end = records.offset_after(fd, size, after)
+        end = lookup.offset_after(fd, size, after)
         ends = _ends_after(fd, end, size)
-    for record in records.records_back(fd, end):
+    for record in lookup.records_back(fd, end):
         data = record.data
         if data["type"] == "turn.started":
             hides_from = min(hidden_from, data.get("replaced_id", NOTHING_HIDDEN))
@@ -145,12 +144,12 @@ def turns_back(fd: int, size: int, until: Place | None, hidden_from: EventId) ->
 
 def _ends_after(fd: int, end: int, size: int) -> dict[str, Json]:
     """Return the ends, behind a place, of the turns that were running at that place."""
-    last = next(records.records_back(fd, end), None)
+    last = next(lookup.records_back(fd, end), None)
     missing = set(last.data.get("running") or ()) if last else set()
     found: dict[str, Json] = {}
     after = last.data["id"] if last else EventId("0")
     offset: int | None = end
-    while missing and (events := records.slice_after(fd, size, after, NOTHING_HIDDEN, offset))[0]:
+    while missing and (events := lookup.slice_after(fd, size, after, NOTHING_HIDDEN, offset))[0]:
         for event in events[0]:
             if event.type != "turn.started" and event.turn_id:
                 data = orjson.loads(event.json)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from chatstream.events import BEGINNING, TERMINAL_TYPES, EventId, before, is_event_id, place
 from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.journal import Journal
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.records import Encoded
 from chatstream.log.files.tail import PIECE
@@ -35,7 +36,7 @@ def start_of_conversation(conversation: Conversation, cursor: str | None, last: 
 
 
 def start_of_turn(
-    conversation: Conversation, started_id: EventId, cursor: str | None, last: EventId
+    conversation: Journal, started_id: EventId, cursor: str | None, last: EventId
 ) -> Start:
     """Return where to start a turn's stream: from its beginning where the cursor is no good."""
     if cursor is not None and is_good(conversation, cursor, last):
@@ -43,7 +44,7 @@ def start_of_turn(
     return Start(before(started_id), reset=cursor is not None)
 
 
-def is_good(conversation: Conversation, cursor: str, last: EventId) -> bool:
+def is_good(conversation: Journal, cursor: str, last: EventId) -> bool:
     """
     Return whether a stream may start at a cursor: the beginning, or an id of this log's lifetime.
 
@@ -98,7 +99,7 @@ class Subscriber:
 
     def __init__(
         self,
-        conversation: Conversation,
+        conversation: Journal,
         start: Start,
         wake: Callable[[], None],
         turn: LiveTurn | None = None,
@@ -161,7 +162,7 @@ class Subscriber:
                 return [*own, event]
             if event.turn_id == self._turn.turn_id:
                 own.append(event)
-                if event.type in TERMINAL_TYPES and not _by_clear(event):
+                if event.type in TERMINAL_TYPES and not event.by_clear:
                     self.ended = True
                     return own
         return own
@@ -169,7 +170,3 @@ class Subscriber:
 
 def _nobody() -> None:
     pass
-
-
-def _by_clear(event: Encoded) -> bool:
-    return event.type == "turn.cancelled" and b',"reason":"cleared"' in event.json

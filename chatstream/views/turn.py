@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chatstream.errors import Conflict, NotFound
-from chatstream.events import TurnId
+from chatstream.events import Json, TurnId, envelope, status_of, terminal_fields
 from chatstream.log.files.conversation import Conversation
-from chatstream.log.files.records import Json
 from chatstream.schemas import is_turn_id
 from chatstream.views.history import public
 
@@ -25,7 +24,7 @@ class EndedTurn:
         """Return it as `GET /turns/{turn_id}` shows it."""
         started = {k: v for k, v in self.started.items() if k not in ("type", "id")}
         terminal = {k: v for k, v in self.terminal.items() if k not in ("type", "id")}
-        status = self.terminal["type"].removeprefix("turn.")
+        status = status_of(self.terminal["type"])
         return started | terminal | {"status": status, "last_id": self.terminal["id"]}
 
 
@@ -71,17 +70,13 @@ def ended(conversation: Conversation, turn_id: TurnId, found: list[Json]) -> End
 def _lost_end(started: Json) -> Json:
     """Return the terminal event that stands for one whose line is damaged."""
     request = started.get("request") or {}
+    known = {"turn_id": started["turn_id"], "started_id": started["id"], "text": ""}
     return {
-        "type": "turn.interrupted",
-        "id": started["id"],
-        "conversation_id": started["conversation_id"],
-        "turn_id": started["turn_id"],
-        "started_id": started["id"],
-        "text": "",
-        "usage": None,
-        "provider": request.get("provider"),
-        "model": request.get("model"),
-        "ended_at": started["created_at"],
-        "ttft_ms": None,
-        "duration_ms": None,
+        **envelope("turn.interrupted", started["id"], started["conversation_id"]),
+        **known,
+        **terminal_fields(
+            ended_at=started["created_at"],
+            provider=request.get("provider"),
+            model=request.get("model"),
+        ),
     }

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from chatstream.errors import InvalidRequest
-from chatstream.log.files.records import Json
+from chatstream.events import Json
 from chatstream.log.files.usage_file import Count, Counts, Kind
 from chatstream.schemas import UserQuery
 from chatstream.views.prices import Prices, rounded

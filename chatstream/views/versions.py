@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Literal
 
 from chatstream.errors import Conflict
-from chatstream.log.files import records
+from chatstream.events import Json, status_of
+from chatstream.log.files import lookup
 from chatstream.log.files.conversation import Conversation
-from chatstream.log.files.line_io import BLOCK, lines_back
-from chatstream.log.files.records import Json
 from chatstream.schemas import (
     Addressed,
     ReplacingTurnRequest,
@@ -69,7 +68,7 @@ async def versions(conversation: Conversation, turn_id: str) -> list[Json]:
 
     def job(fd: int, size: int) -> list[Json]:
         family = _family(fd, size, turn_id)[-MAX_VERSIONS:]
-        found = (records.find_turn(fd, size, member) for member in family)
+        found = (lookup.find_turn(fd, size, member) for member in family)
         turns = ([record.data for record in turn] for turn in found)
         # One whose first line is damaged does not exist.
         return [_version(turn) for turn in turns if turn and turn[-1]["type"] == "turn.started"]
@@ -84,12 +83,7 @@ async def versions(conversation: Conversation, turn_id: str) -> list[Json]:
 
 def _family(fd: int, size: int, turn_id: str) -> list[str]:
     """Return the turns that `replaces` ties to a turn, oldest first."""
-    ties: list[tuple[str, str]] = []
-    for _, data in lines_back(fd, size, 4 * BLOCK):
-        if b'"replaces":' in data and data.startswith(b'{"type":"turn.started"'):
-            started = records.parse(data)
-            if started is not None and started.get("replaces"):
-                ties.append((started["turn_id"], started["replaces"]))
+    ties = lookup.replacements(fd, size)
     replaced = dict(ties)
     first, seen = turn_id, {turn_id}
     while (older := replaced.get(first)) and older not in seen:
@@ -111,7 +105,7 @@ def _version(found: list[Json]) -> Json:
         "kind": started.get("kind"),
         "message": started["message"],
         "created_at": started["created_at"],
-        "status": terminal["type"].removeprefix("turn.") if ended else "interrupted",
+        "status": status_of(terminal["type"]) if ended else "interrupted",
         "text": terminal.get("text", "") if ended else "",
         "provider": terminal.get("provider") if ended else None,
         "model": terminal.get("model") if ended else None,

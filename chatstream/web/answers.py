@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from chatstream.log.files.records import Json
+from chatstream.events import Json
 
 STRING: Final[Json] = {"type": "string"}
 NUMBER: Final[Json] = {"type": "integer", "minimum": 0}

@@ -8,8 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chatstream.errors import InvalidRequest, NotFound
-from chatstream.events import is_event_id
-from chatstream.log.files.records import Json
+from chatstream.events import Json, is_event_id
 from chatstream.schemas import (
     Addressed,
     ConversationsQuery,

@@ -10,10 +10,9 @@ import orjson
 from pydantic import BaseModel
 
 from chatstream.errors import OVERLOADED, BadRequest, ChatstreamError, InvalidRequest
-from chatstream.events import EventId, before
+from chatstream.events import EventId, Json, before
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.live_turn import LiveTurn
-from chatstream.log.files.records import Json
 from chatstream.schemas import (
     MAX_ID_CHARS,
     Addressed,

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import chatstream
-from chatstream.log.files.records import Json
+from chatstream.events import Json
 from chatstream.schemas import TURN_ID, FollowQuery
 from chatstream.web.answers import SCHEMAS
 from chatstream.web.rate_limits import Kind

@@ -20,7 +20,7 @@ from chatstream.errors import (
     RetryLater,
     TooManyRequests,
 )
-from chatstream.log.files.records import Json
+from chatstream.events import Json
 from chatstream.web.state import services_of
 
 logger = logging.getLogger(__name__)

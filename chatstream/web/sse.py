@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from chatstream.errors import ChatstreamError
-from chatstream.log.files.conversation import Conversation
+from chatstream.log.files.journal import Journal
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.views.subscriber import Signal, Start, Subscriber
 from chatstream.web import wire
@@ -133,7 +133,7 @@ class LogStream(EventStream):
     def __init__(
         self,
         services: Services,
-        conversation: Conversation,
+        conversation: Journal,
         start: Start,
         turn: LiveTurn | None = None,
         headers: dict[str, str] | None = None,

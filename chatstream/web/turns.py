@@ -18,9 +18,8 @@ from chatstream.errors import (
     StorageFull,
     Unavailable,
 )
-from chatstream.events import Address, EventId
+from chatstream.events import Address, EventId, Json, status_of
 from chatstream.log.files.live_turn import LiveTurn
-from chatstream.log.files.records import Json
 from chatstream.schemas import Addressed, ReplacingTurnRequest, TurnRequest
 from chatstream.turns.runner import EndedTurn
 from chatstream.turns.terminal import told
@@ -102,7 +101,7 @@ def _reply(
     headers: dict[str, str],
 ) -> Response:
     """Answer a JSON client: the reply, or a problem that carries the turn and what had come."""
-    kind = terminal["type"].removeprefix("turn.")
+    kind = status_of(terminal["type"])
     if kind == "completed" or (kind == "cancelled" and terminal.get("reason") == "user"):
         shown = ("provider", "model", "usage")
         return json(

@@ -16,8 +16,8 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from chatstream.errors import ChatstreamError, InvalidRequest
+from chatstream.events import Json
 from chatstream.log.files.conversation import Conversation
-from chatstream.log.files.records import Json
 from chatstream.schemas import UserQuery
 from chatstream.views.subscriber import Signal, Start
 from chatstream.web import wire

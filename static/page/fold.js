@@ -1,13 +1,7 @@
 /**
-<<<<<<< HEAD:static/page/fold.js
  * A conversation as a page shows it: a pure fold over events (`protocol.md`, section 2). This
  * module knows no DOM, no network and no clock; every function returns a new state and leaves the
  * old one as it was, so a view may compare turns with `===`.
-=======
- * A conversation as a page shows it: a pure fold over events (`protocol.md`, section 2). No DOM, no
- * network, no clock; every function returns a new state and leaves the old one as it was, so a
- * view may compare turns with `===`.
->>>>>>> h-docs:static/fold.js
  *
  * A state is {turns, lastId, places, hasMore, before, title, stale}. `turns` are in order of their
  * `turn.started`; one that this page has sent, and the server has not confirmed, stands last.

@@ -15,10 +15,11 @@ from starlette.types import Receive, Scope, Send
 
 from chatstream.errors import NotFound
 from chatstream.events import Address, EventId
-from chatstream.log.files import records
+from chatstream.log.files import lookup, records
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.live_turn import LiveTurn
-from chatstream.log.files.records import Encoded, Record
+from chatstream.log.files.lookup import Record
+from chatstream.log.files.records import Encoded
 from chatstream.turns.runner import EndedTurn, TurnRunner
 from chatstream.turns.terminal import Why
 from chatstream.views import history, subscriber
@@ -117,7 +118,7 @@ def begin_without_the_text() -> None:
 
 def show_what_was_replaced() -> None:
     """The history has every turn, and knows nothing of those that replace others."""
-    records_back = records.records_back
+    records_back = lookup.records_back
 
     def broken(*given: Any) -> Iterator[Record]:
         for record in records_back(*given):

@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
+from chatstream.events import Json
 from chatstream.log.files.live_turn import LiveTurn
-from chatstream.log.files.records import Json
 from chatstream.turns.runner import EndedTurn, TurnRunner
 from chatstream.views import versions
 from chatstream.web import conversations, frames

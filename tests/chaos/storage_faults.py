@@ -12,7 +12,7 @@ from typing import Any
 from chatstream.log.files import erasure, feedback, intents, visibility
 from chatstream.log.files.clock import IdClock
 from chatstream.log.files.conversation import Conversation
-from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.live_file import LiveFile
 from chatstream.log.files.paths import FEEDBACK, Folder
 from chatstream.log.files.records import Encoded
 from tests.chaos.planting import Fault, put
@@ -21,10 +21,10 @@ from tests.chaos.planting import Fault, put
 def show_before_writing() -> None:
     """Deltas are shown, and their live file is not written."""
 
-    def broken(self: LiveTurn, data: bytes) -> None:
+    def broken(self: LiveFile, data: bytes) -> None:
         self._written += len(data)
 
-    put(LiveTurn, "_write_live", broken)
+    put(LiveFile, "write", broken)
 
 
 def forget_to_sync() -> None:

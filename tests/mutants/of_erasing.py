@@ -127,10 +127,14 @@ DEFECTS = [
             "            try:\n"
             "                return await erasing\n"
             "            finally:\n"
+            "                self._erased_count += 1\n"
             "                self.on_erased(user_id)"
         ),
         (
-            "            found = await erasing\n"
+            "            try:\n"
+            "                found = await erasing\n"
+            "            finally:\n"
+            "                self._erased_count += 1\n"
             "            self.on_erased(user_id)\n"
             "            return found"
         ),
@@ -139,7 +143,7 @@ DEFECTS = [
     Defect(
         "a-list-from-before-a-clear-is-shown",
         "log/files/store.py",
-        "        self._erased_count += 1\n",
+        "                self._erased_count += 1\n",
         "",
         ("test_log_erasure.py",),
     ),
@@ -194,8 +198,8 @@ DEFECTS = [
     Defect(
         "a-leaving-caller-ends-an-erasure",
         "log/files/store.py",
-        "        return await asyncio.shield(task)\n",
-        "        return await task\n",
+        "        return await self._erasures.run(told())\n",
+        "        return await self._erasures.begin(told())\n",
         ("test_log_erasure.py",),
     ),
 ]

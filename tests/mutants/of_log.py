@@ -75,14 +75,14 @@ DEFECTS = [
     ),
     Defect(
         "readers-come-in-at-the-newest-turn",
-        "log/files/conversation.py",
+        "log/files/turn_journal.py",
         "return before(event_id(min(self.running)))",
         "return before(event_id(max(self.running)))",
         ("test_views_subscriber.py",),
     ),
     Defect(
         "an-orphan-is-forgotten-by-the-next-record",
-        "log/files/conversation.py",
+        "log/files/turn_journal.py",
         '        running += [orphan.started["id"] for orphan in self.orphans]\n',
         "",
         ("test_log_recovery.py",),
@@ -129,14 +129,14 @@ DEFECTS = [
         (
             "        else:\n"
             "            turn.ended = False\n"
-            "            turn.remove_live_file()\n"
+            "            turn.live_file.remove()\n"
             "        done.set_result(written)"
         ),
         ("test_log_live_turn.py",),
     ),
     Defect(
         "a-clear-that-cannot-wait-leaves-the-gate-shut",
-        "log/files/conversation.py",
+        "log/files/turn_journal.py",
         (
             "        except BaseException:\n"
             "            self.open_gate()\n"

@@ -75,7 +75,7 @@ DEFECTS = [
     Defect(
         "a-started-turn-is-ended-twice",
         "log/files/summary.py",
-        ('if started is not None and len(records.find_turn(fd, size, started["turn_id"])) == 1:'),
+        ('if started is not None and len(lookup.find_turn(fd, size, started["turn_id"])) == 1:'),
         "if started is not None:",
         ("test_log_recovery.py",),
     ),

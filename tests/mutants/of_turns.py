@@ -89,8 +89,8 @@ DEFECTS = [
     Defect(
         "a-leaving-caller-ends-its-start",
         "turns/runner.py",
-        "        return await asyncio.shield(starting)",
-        "        return await starting",
+        "        return await self._starting.run(self._start(request))",
+        "        return await self._starting.begin(self._start(request))",
         ("test_turns_runner.py",),
     ),
     Defect(
@@ -250,7 +250,7 @@ DEFECTS = [
     Defect(
         "a-cleared-turns-stream-lacks-the-clear",
         "views/subscriber.py",
-        "if event.type in TERMINAL_TYPES and not _by_clear(event):",
+        "if event.type in TERMINAL_TYPES and not event.by_clear:",
         "if event.type in TERMINAL_TYPES:",
         ("test_web_turns.py",),
     ),

@@ -8,86 +8,50 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import orjson
 
 from chatstream.errors import NotFound, StorageFailed, TurnEnded
-from chatstream.events import (
-    Address,
-    EventId,
-    TerminalType,
-    TurnId,
-    before,
-    event_id,
-)
-from chatstream.log.files import records
+from chatstream.events import Address, EventId, Json, TerminalType, TurnId
+from chatstream.log.files import lookup
 from chatstream.log.files.disk import Disk
-from chatstream.log.files.journal import Journal, Written
+from chatstream.log.files.journal import Written
 from chatstream.log.files.live_turn import LiveTurn
-from chatstream.log.files.outside import Opening, look_anew
-from chatstream.log.files.records import Encoded, Json
-from chatstream.log.files.summary import FileState, Orphan
+from chatstream.log.files.outside import look_anew
+from chatstream.log.files.records import Encoded, Opening
+from chatstream.log.files.summary import FileState
 from chatstream.log.files.trouble import refusal
-from chatstream.log.files.visibility import End
+from chatstream.log.files.turn_journal import TurnJournal
 
 RECENT_TURNS = 1000
 """The newest turns, to which a repeated start attaches (`protocol.md`, section 2, promise 6)."""
 
 
-class Conversation(Journal):
+class Conversation(TurnJournal):
     """
     The log of one conversation, safe to use from any task of the loop.
 
     Attributes:
-        running: The turns whose terminal event is not durable yet, by the place of their start.
         recent: The starts of the newest turns by their ids; None until they are read.
-        orphans: Turns that another process left, which have no end yet.
-        looking: The last look at a file that was changed from outside.
     """
 
     def __init__(self, disk: Disk, address: Address, state: FileState) -> None:
-        self.running: dict[int, LiveTurn] = {}
         self.recent: dict[str, EventId] | None = None
-        self.orphans: list[Orphan] = []
-        self.looking: asyncio.Task[None] | None = None
         super().__init__(disk, address, state)
 
     def adopt(self, state: FileState) -> None:
         """Take over the file as it was found, or as it was made anew."""
         super().adopt(state)
         self.recent = None if state.turns else {}
-        self.orphans = list(state.orphans)
-
-    def found_anew(self, state: FileState) -> None:
-        """Take over the file as another process has left it; places go on rising."""
-        self.epoch += 1
-        self.disk.clock.raise_to(state.last)
-        self.adopt(replace(state, last=max(state.last, self._last)))
-        if not self.running:
-            self.tail.clear(self._last)
-
-    def resume_from(self) -> EventId:
-        """Return the cursor from which a reader of the history misses nothing."""
-        if self.running:
-            return before(event_id(min(self.running)))
-        return self.last_id
 
     # ---- finding turns
-
-    def live(self, turn_id: str) -> LiveTurn | None:
-        """Return a running turn."""
-        for turn in self.running.values():
-            if turn.turn_id == turn_id:
-                return turn
-        return None
 
     async def find(self, turn_id: str) -> list[Json]:
         """Return a turn's permanent records, its start first; empty where there is none."""
 
         def job(fd: int, size: int) -> list[Json]:
-            return [record.data for record in reversed(records.find_turn(fd, size, turn_id))]
+            return [record.data for record in reversed(lookup.find_turn(fd, size, turn_id))]
 
         return await self.with_file(job)
 
@@ -95,7 +59,7 @@ class Conversation(Journal):
         """Return the starts of the newest turns by their ids; read from the file at first use."""
         while self.recent is None:
             epoch = self.epoch
-            found = await self.with_file(partial(records.turn_ids, most=RECENT_TURNS))
+            found = await self.with_file(partial(lookup.turn_ids, most=RECENT_TURNS))
             if self.recent is None and epoch == self.epoch:
                 self.recent = dict(reversed(found))
         return self.recent
@@ -148,16 +112,16 @@ class Conversation(Journal):
         fields: Json,
         replaced: EventId | None,
     ) -> LiveTurn:
-        turn = LiveTurn(self, turn_id, self.disk.next_id(), body)
+        turn = LiveTurn(self, self.end_turn, turn_id, self.disk.next_id(), body)
         own: Json = {"body": body}
         if replaced is not None:
             own["replaced_id"] = replaced
         self.running[turn.started_place] = turn
-        event = self._event(turn.started_id, "turn.started", {"turn_id": turn_id, **fields})
+        event = self.event(turn.started_id, "turn.started", {"turn_id": turn_id, **fields})
         turn.opening = Opening(turn.started_id, event, own)
         end = self.file.end._replace(turns=self.file.end.turns + 1)
         try:
-            self._record(event, own, end, partial(self._began, turn))
+            self.record(event, own, end, partial(self._began, turn))
         except BaseException:
             del self.running[turn.started_place]
             turn.close(None)
@@ -194,9 +158,9 @@ class Conversation(Journal):
         turn.ending = done
         turn.ended = True
         try:
-            event = self._event(identifier, kind, event | fields)
+            event = self.event(identifier, kind, event | fields)
             ended = partial(self._ended, turn, done)
-            self._record(event, {}, self.file.end, ended, may_use_reserve=True)
+            self.record(event, {}, self.file.end, ended, may_use_reserve=True)
         except BaseException:
             turn.ended = False
             raise
@@ -207,7 +171,7 @@ class Conversation(Journal):
             self.running.pop(turn.started_place, None)
             self.tail.drop(turn.turn_id)
             turn.close(written)
-            turn.remove_live_file()
+            turn.live_file.remove()
         else:
             turn.ended = False
         done.set_result(written)
@@ -226,69 +190,9 @@ class Conversation(Journal):
         identifier = self.disk.next_id()
         end = self.file.end._replace(titled=identifier)
         done: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
-        event = self._event(identifier, "conversation.renamed", {"title": title})
-        self._record(event, {}, end, done.set_result)
+        event = self.event(identifier, "conversation.renamed", {"title": title})
+        self.record(event, {}, end, done.set_result)
         return _durable(await asyncio.shield(done), "The title could not be written to disk.")
-
-    def _event(self, identifier: EventId, kind: str, fields: Json) -> Json:
-        name = self.address.conversation_id
-        return {"type": kind, "id": identifier, "conversation_id": name, **fields}
-
-    def _record(
-        self,
-        event: Json,
-        own: Json,
-        end: End,
-        done: Callable[[Written], None],
-        *,
-        may_use_reserve: bool = False,
-    ) -> None:
-        running = [turn.started_id for turn in self.running.values() if not turn.ended]
-        running += [orphan.started["id"] for orphan in self.orphans]
-        bookkeeping: Json = {"turns": end.turns, "running": running}
-        if end.titled:
-            bookkeeping["titled"] = end.titled
-        self.append(event, bookkeeping | own, end, done, may_use_reserve=may_use_reserve)
-
-    # ---- clearing (see `erasure`)
-
-    async def shut(self) -> list[LiveTurn]:
-        """
-        Make other writes wait, end the running turns, and wait for writes that are under way.
-
-        Returns the turns that it ended: they have no terminal event yet. `go_on` must follow.
-        """
-        await self.settled()
-        self.gate = asyncio.get_running_loop().create_future()
-        try:
-            await self.file.settled()
-            self._stop_running()
-            await self.order.drained()
-        except BaseException:
-            self.open_gate()
-            raise
-        # An end that was being written may have failed.
-        self._stop_running()
-        return list(self.running.values())
-
-    def _stop_running(self) -> None:
-        for turn in self.running.values():
-            if not turn.ended:
-                turn.ended = True
-                if turn.on_clear:
-                    turn.on_clear()
-
-    def go_on(self, state: FileState, turns: list[LiveTurn], events: list[Encoded]) -> None:
-        """
-        Go on after `shut` with the new file, and the events that tell of it.
-
-        `events` are the turns' ends, in order, and what follows them.
-        """
-        self.tell(state, events)
-        for turn, event in zip(turns, events, strict=False):
-            self.running.pop(turn.started_place, None)
-            turn.close(event)
-        self.open_gate()
 
 
 def _durable(written: Written, message: str) -> Encoded:

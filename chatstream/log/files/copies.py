@@ -15,11 +15,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from chatstream.events import Json
 from chatstream.log.files import records
 from chatstream.log.files.line_io import BLOCK, committed_size
 from chatstream.log.files.names import file_name
 from chatstream.log.files.opening import open_file
-from chatstream.log.files.records import Json
 
 logger = logging.getLogger(__name__)
 

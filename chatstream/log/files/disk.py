@@ -103,7 +103,7 @@ class Disk:
             raise self.trouble.refusal(error, message, self.folder.clock) from error
 
     def opened(self, holder: Holds) -> None:
-        """Mark a file as used; beyond a bound, the files unused for longest are closed."""
+        """Note that a file is used; the ones unused for longest are closed beyond a bound."""
         self._open[holder] = None
         self._open.move_to_end(holder)
         if len(self._open) > MAX_OPEN_FILES:

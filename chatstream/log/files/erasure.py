@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull
-from chatstream.events import Address, EventId, kept, place, timestamp
+from chatstream.events import (
+    Address,
+    EventId,
+    Json,
+    kept,
+    place,
+    terminal_fields,
+    time_of,
+)
 from chatstream.log.files import records
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.disk import Disk
@@ -33,7 +41,7 @@ from chatstream.log.files.intents import (
 )
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.paths import put
-from chatstream.log.files.records import Encoded, Json
+from chatstream.log.files.records import Encoded
 from chatstream.log.files.summary import FileState, load
 from chatstream.log.files.trouble import FULL
 
@@ -139,7 +147,7 @@ async def _give_up(
     for turn in turns:
         turn.ended = False
         try:
-            await turn.end("turn.cancelled", {"reason": "user"} | _nothing_known())
+            await turn.end("turn.cancelled", {"reason": "user"} | terminal_fields(ended_at=None))
         except ChatstreamError:
             conversation.running.pop(turn.started_place, None)
             turn.close(None)
@@ -169,39 +177,13 @@ def farewell(conversation: Conversation, turns: list[LiveTurn]) -> list[Encoded]
     """Make the events of a clear: each running turn's end, and `history.cleared`."""
     events = []
     for turn in turns:
-        fields: Json = {
-            "turn_id": turn.turn_id,
-            "started_id": turn.started_id,
-            "reason": "cleared",
-            **_nothing_known(),
-        }
-        events.append(_encoded(conversation, "turn.cancelled", fields))
-    events.append(_encoded(conversation, "history.cleared", {}))
-    return events
-
-
-def _encoded(conversation: Conversation, kind: str, fields: Json) -> Encoded:
-    identifier = conversation.disk.next_id()
-    event = {
-        "type": kind,
-        "id": identifier,
-        "conversation_id": conversation.address.conversation_id,
-        **fields,
-    }
-    if "ended_at" in event:
-        event["ended_at"] = timestamp(place(identifier) // 10_000)
-    return Encoded(identifier, fields.get("turn_id"), kind, kept(event))
-
-
-def _nothing_known() -> Json:
-    return {
-        "usage": None,
-        "provider": None,
-        "model": None,
-        "ended_at": None,
-        "ttft_ms": None,
-        "duration_ms": None,
-    }
+        identifier = conversation.disk.next_id()
+        turn_id, started_id = turn.turn_id, turn.started_id
+        fields: Json = {"turn_id": turn_id, "started_id": started_id, "reason": "cleared"}
+        fields |= terminal_fields(ended_at=time_of(identifier))
+        events.append(conversation.event(identifier, "turn.cancelled", fields))
+    events.append(conversation.event(conversation.disk.next_id(), "history.cleared", {}))
+    return [Encoded.of(event, kept(event)) for event in events]
 
 
 async def _rewrite(conversation: Conversation, cleared: Encoded) -> FileState:
@@ -221,8 +203,8 @@ async def _remove(conversation: Conversation, cleared: Encoded) -> FileState:
 
 async def write_aside(path: Path, address: Address, created: EventId, event: bytes) -> int:
     """Replace a conversation's file, durably and at once, by this event; returns its size."""
-    data = records.header(address, created, timestamp(place(created) // 10_000))
-    data += event[:-1] + b',"turns":0,"running":[]}\n'
+    data = records.header(address, created, time_of(created))
+    data += records.line_of(event, {"turns": 0, "running": []})
     await asyncio.to_thread(put, path, data, path.with_suffix(".aside"))
     return len(data)
 

@@ -19,11 +19,12 @@ from weakref import WeakValueDictionary
 import aiofiles
 import orjson
 
-from chatstream.events import EventId, place, timestamp
+from chatstream.detached import Detached
+from chatstream.events import EventId, Json, time_of
 from chatstream.log.files.disk import Disk, cut_back
 from chatstream.log.files.line_io import committed_size
 from chatstream.log.files.opening import UPDATE, open_file, opener
-from chatstream.log.files.records import VERSION, Json
+from chatstream.log.files.records import VERSION
 from chatstream.log.files.syncer import sync_folder
 
 USERS_IN_MEMORY = 256
@@ -60,7 +61,7 @@ class Feedback:
         self._disk = disk
         self._users: OrderedDict[str, Ratings] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._keeping: set[asyncio.Task[Json]] = set()
+        self._keeping = Detached()
 
     async def add(self, user_id: str, fields: Json) -> Json:
         """
@@ -70,22 +71,14 @@ class Feedback:
             StorageFull, StorageFailed: It was not kept.
         """
         self._disk.admit()
-        keeping = asyncio.ensure_future(self._keep(user_id, fields))
-        self._keeping.add(keeping)
-        keeping.add_done_callback(self._kept)
-        return await asyncio.shield(keeping)
-
-    def _kept(self, keeping: asyncio.Task[Json]) -> None:
-        self._keeping.discard(keeping)
-        if not keeping.cancelled():
-            keeping.exception()  # its caller, if it is still there, gets the error too
+        return await self._keeping.run(self._keep(user_id, fields))
 
     async def _keep(self, user_id: str, fields: Json) -> Json:
         identifier = self._disk.next_id()
         entry = {
             "type": "feedback",
             "id": identifier,
-            "timestamp": timestamp(place(identifier) // 10_000),
+            "timestamp": time_of(identifier),
             **fields,
         }
         async with self.held(user_id):

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from chatstream.events import BEGINNING, Address, EventId, TurnId, event_id, place
-from chatstream.log.files import records
+from chatstream.events import BEGINNING, Address, EventId, Json, TurnId, event_id, place
+from chatstream.log.files import lookup, records
 from chatstream.log.files.disk import Disk
 from chatstream.log.files.log_file import LogFile
-from chatstream.log.files.records import Encoded, Json
+from chatstream.log.files.records import Encoded
 from chatstream.log.files.summary import FileState
 from chatstream.log.files.tail import PIECE, Tail
 from chatstream.log.files.trouble import FULL
@@ -132,7 +132,7 @@ class Journal:
 
         def job(fd: int, size: int) -> list[Encoded]:
             low, high = event_id(after), event_id(upto)
-            return records.slice_after(fd, size, low, high, None, limit)[0]
+            return lookup.slice_after(fd, size, low, high, None, limit)[0]
 
         found = await self.with_file(job)
         # An erased file does not hold the events that tell its readers of the erasure.
@@ -190,7 +190,7 @@ class Journal:
         fd = self.file.append(
             line, end._replace(size=was.size + len(line)), may_use_reserve=may_use_reserve
         )
-        encoded = Encoded(event["id"], event.get("turn_id"), event["type"], json)
+        encoded = Encoded.of(event, json)
         self.tail.add(encoded)
         self._last = place(encoded.id)
         if self.disk.fsync == "never":
@@ -201,7 +201,7 @@ class Journal:
             self.order.add(Pending(self._last, was, (fd,), tell), self)
 
     def wrote_live(self, identifier: EventId, fd: int, failed: Callable[[], None]) -> None:
-        """Add an event that is in a live file; it is shown once all events before it are."""
+        """Note an event in a live file; it is shown once all before it is."""
         self._last = place(identifier)
         if self.disk.fsync == "always":
 

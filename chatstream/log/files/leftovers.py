@@ -9,10 +9,9 @@ import logging
 import time
 
 from chatstream.errors import StorageFailed, StorageFull, TurnEnded
-from chatstream.events import timestamp
+from chatstream.events import Json, terminal_fields, timestamp
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.live_turn import LiveTurn
-from chatstream.log.files.records import Json
 from chatstream.log.files.summary import Orphan
 
 logger = logging.getLogger(__name__)
@@ -27,7 +26,7 @@ async def end_orphans(conversation: Conversation) -> None:
     """
     await conversation.settled()  # a clear that is under way writes their ends itself
     orphans, conversation.orphans = conversation.orphans, []
-    turns = [LiveTurn.left(conversation, orphan) for orphan in orphans]
+    turns = [LiveTurn.left(conversation, conversation.end_turn, orphan) for orphan in orphans]
     conversation.running |= {turn.started_place: turn for turn in turns}
     ends = (
         turn.end("turn.interrupted", _interrupted(orphan))
@@ -51,11 +50,8 @@ async def end_orphans(conversation: Conversation) -> None:
 def _interrupted(orphan: Orphan) -> Json:
     """Return what is known of an orphan's end, besides its text."""
     request = orphan.started.get("request") or {}
-    return {
-        "usage": None,
-        "provider": orphan.answering.get("provider", request.get("provider")),
-        "model": orphan.answering.get("model", request.get("model")),
-        "ended_at": timestamp(time.time_ns() // 1_000_000),
-        "ttft_ms": None,
-        "duration_ms": None,
-    }
+    return terminal_fields(
+        ended_at=timestamp(time.time_ns() // 1_000_000),
+        provider=orphan.answering.get("provider", request.get("provider")),
+        model=orphan.answering.get("model", request.get("model")),
+    )

@@ -11,14 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from chatstream.events import EventId, place, timestamp
-from chatstream.log.files import records
+from chatstream.events import EventId, Json, time_of
+from chatstream.log.files import lookup
 from chatstream.log.files.copies import Copies, first_record, is_foreign
 from chatstream.log.files.disk import Disk
 from chatstream.log.files.line_io import committed_size
 from chatstream.log.files.opening import open_file
 from chatstream.log.files.paths import conversation_files
-from chatstream.log.files.records import Json
 
 TITLE_CHARS = 60
 ENTRIES_IN_MEMORY = 20_000
@@ -110,14 +109,14 @@ def read_entry(path: Path, upto: int | None = None) -> Entry | None:
         first = first_record(fd, size) if size else None
         if is_foreign(first, path):
             raise Foreign(path.name)
-        last = next(records.records_back(fd, size, 4096), None)
+        last = next(lookup.records_back(fd, size, 4096), None)
         data: Json | None = last.data if last else first
         if data is None:
             return None
         return Entry(
             conversation_id=data["conversation_id"],
             title=_title(fd, size, data.get("titled")),
-            updated_at=timestamp(place(data["id"]) // 10_000),
+            updated_at=time_of(data["id"]),
             turns=data.get("turns", 0),
             last_id=data["id"],
         )
@@ -126,9 +125,9 @@ def read_entry(path: Path, upto: int | None = None) -> Entry | None:
 
 
 def _title(fd: int, size: int, titled: EventId | None) -> str:
-    if titled and (renamed := records.line_at(fd, size, titled)):
+    if titled and (renamed := lookup.line_at(fd, size, titled)):
         return str(renamed["title"])
-    for event in records.first_records(fd, size):
+    for event in lookup.first_records(fd, size):
         if event["type"] == "turn.started":
             words = " ".join(event["message"]["content"].split())
             return words if len(words) <= TITLE_CHARS else words[: TITLE_CHARS - 1].rstrip() + "…"

@@ -9,34 +9,41 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 import orjson
 
 from chatstream.errors import ChatstreamError, StorageFailed, StorageFull, TurnEnded
-from chatstream.events import DeltaKind, EventId, TerminalType, TurnId, kept, place
-from chatstream.log.files.opening import open_file
-from chatstream.log.files.records import Encoded, Json
+from chatstream.events import (
+    DeltaKind,
+    EventId,
+    Json,
+    TerminalType,
+    TurnId,
+    envelope,
+    kept,
+    place,
+)
+from chatstream.log.files.journal import Journal, Written
+from chatstream.log.files.live_file import LiveFile
+from chatstream.log.files.records import Encoded, Opening
+from chatstream.log.files.summary import Orphan
 from chatstream.log.files.tail import DeltaRun
 from chatstream.log.files.visibility import FOREVER
 
-if TYPE_CHECKING:
-    from chatstream.log.files.conversation import Conversation
-    from chatstream.log.files.journal import Written
-    from chatstream.log.files.outside import Opening
-    from chatstream.log.files.summary import Orphan
-
 logger = logging.getLogger(__name__)
+
+EndTurn = Callable[["LiveTurn", TerminalType, Json], Awaitable[Encoded]]
+"""Writes the terminal event of a turn, and returns once it is durable."""
 
 
 class LiveTurn:
     """
-    One running turn. The log gives it; the turn's task writes to it and ends it.
+    One running turn. The log makes it; the turn's task writes to it and ends it.
 
     Attributes:
+        conversation: The journal of the conversation that it runs in.
+        live_file: Where its deltas lie for a process that comes after this one.
         size: Bytes that the text and the reasoning take as JSON.
         started: Done once `turn.started` is durable: True, or False where the disk refused it.
         opening: The JSON of `turn.started`; None where another process wrote it.
@@ -48,10 +55,10 @@ class LiveTurn:
     """
 
     def __init__(
-        self, conversation: Conversation, turn_id: TurnId, started_id: EventId, body: str
+        self, journal: Journal, end: EndTurn, turn_id: TurnId, started_id: EventId, body: str
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.conversation = conversation
+        self.conversation = journal
         self.turn_id = turn_id
         self.started_id = started_id
         self.body = body
@@ -63,30 +70,28 @@ class LiveTurn:
         self.ending: asyncio.Future[Written] | None = None
         self.done: asyncio.Future[Encoded | None] = loop.create_future()
         self.on_clear: Callable[[], None] | None = None
-        self.live_path = conversation.path.with_suffix(f".{started_id}.live")
+        self.live_file = LiveFile(journal, started_id)
+        self._end = end
         self._runs: list[DeltaRun] = []
         self._waiting: list[bytes] = []
         # What the disk has refused, oldest first; neighbours are of two kinds.
         self._refused: list[tuple[DeltaKind, bytes]] = []
         self._kind: DeltaKind = "text"
-        self._fd = -1
-        self._written = 0
         self._mute = False
         self._scheduled = False
-        self._has_file = False
 
     @classmethod
-    def left(cls, conversation: Conversation, orphan: Orphan) -> LiveTurn:
-        """Take up a turn that another process left, with its text so far, to end it."""
+    def left(cls, journal: Journal, end: EndTurn, orphan: Orphan) -> LiveTurn:
+        """Take up a turn that another process left, with what had come of it, to end it."""
         started = orphan.started
-        turn = cls(conversation, started["turn_id"], started["id"], started.get("body", ""))
+        turn = cls(journal, end, started["turn_id"], started["id"], started.get("body", ""))
         turn.started.set_result(True)
-        turn._has_file = True
+        turn.live_file.found()
         kinds: tuple[tuple[DeltaKind, str], ...]
         kinds = ("reasoning", orphan.reasoning), ("text", orphan.text)
         for kind, text in kinds:
             if text:
-                run = DeltaRun(conversation.address.conversation_id, turn.turn_id, kind)
+                run = DeltaRun(journal.address.conversation_id, turn.turn_id, kind)
                 run.add(turn.started_id, orjson.dumps(text)[1:-1], b"")
                 turn._runs.append(run)
         return turn
@@ -145,7 +150,7 @@ class LiveTurn:
         try:
             identifier = conversation.disk.next_id()
             json = run.encode(identifier, escaped)
-            self._write_live(json + b"\n")
+            self.live_file.write(json + b"\n")
         except ChatstreamError as error:
             logger.debug("delta not written", extra={"code": error.code})
             self._scheduled = True
@@ -154,7 +159,7 @@ class LiveTurn:
         conversation.tail.extend(run, identifier, escaped, json)
         if not self._runs or self._runs[-1] is not run:
             self._runs.append(run)
-        conversation.wrote_live(identifier, self._fd, self._silence)
+        conversation.wrote_live(identifier, self.live_file.fd, self._silence)
         return True
 
     def mark(self, fields: Json) -> None:
@@ -170,18 +175,12 @@ class LiveTurn:
         self.flush()
         conversation = self.conversation
         identifier = conversation.disk.next_id()
-        json = kept(
-            {
-                "type": "turn.answering",
-                "id": identifier,
-                "conversation_id": conversation.address.conversation_id,
-                "turn_id": self.turn_id,
-                **fields,
-            }
-        )
-        self._write_live(json + b"\n")
-        conversation.tail.add(Encoded(identifier, self.turn_id, "turn.answering", json))
-        conversation.wrote_live(identifier, self._fd, self._silence)
+        event = envelope("turn.answering", identifier, conversation.address.conversation_id)
+        event |= {"turn_id": self.turn_id, **fields}
+        json = kept(event)
+        self.live_file.write(json + b"\n")
+        conversation.tail.add(Encoded.of(event, json))
+        conversation.wrote_live(identifier, self.live_file.fd, self._silence)
 
     async def end(self, kind: TerminalType, fields: Json) -> Encoded:
         """
@@ -194,7 +193,7 @@ class LiveTurn:
         if self.ended:
             raise TurnEnded("The turn has ended.")
         self.flush()
-        return await self.conversation.end_turn(self, kind, fields)
+        return await self._end(self, kind, fields)
 
     def text(self, kind: DeltaKind = "text", upto: int | None = None) -> bytes:
         """
@@ -222,62 +221,23 @@ class LiveTurn:
         self.ended = True
         self._waiting.clear()
         self._refused.clear()
-        if self._fd >= 0:
-            self.conversation.order.close(self._fd)
-            self._fd = -1
+        self.live_file.close()
         if not self.started.done():
             self.started.set_result(event is not None)
         if not self.done.done():
             self.done.set_result(event)
 
-    def _write_live(self, data: bytes) -> None:
-        disk = self.conversation.disk
-        if self._fd < 0:
-            try:
-                disk.folder.check()
-                self._fd = open_file(self.live_path, os.O_WRONLY | os.O_CREAT)
-            except OSError as error:
-                message = "The reply cannot be written to disk."
-                raise disk.trouble.refusal(error, message, self.live_path) from error
-            self._has_file = True
-        disk.write(self._fd, data, self._written, may_use_reserve=True)
-        self._written += len(data)
-
     def restore_live_file(self) -> None:
         """Write the text again where the live file is gone: it was shown, and must outlive us."""
-        if self._fd < 0 or _is_at(self.live_path, self._fd):
+        if not self.live_file.is_lost:
             return
-        self.conversation.order.close(self._fd)
-        self._fd, self._written = -1, 0
         data = b"".join(e.json + b"\n" for run in self._runs for e in run.read(0, FOREVER)[0])
         try:
-            self._write_live(data)
+            self.live_file.restore(data)
         except ChatstreamError:
             self._silence()  # the next delta would leave a hole in the text
-
-    def remove_live_file(self) -> None:
-        """Remove the live file, whose text the durable terminal event has; off the loop."""
-        if self._has_file:
-            self.conversation.disk.syncer.submit(self._unlink, _report)
-
-    def _unlink(self) -> None:
-        self.conversation.disk.folder.check()
-        self.live_path.unlink(missing_ok=True)
 
     @property
     def started_place(self) -> int:
         """The place of `turn.started`."""
         return place(self.started_id)
-
-
-def _is_at(path: Path, fd: int) -> bool:
-    """Return whether an open file is the one at a path."""
-    try:
-        return os.lstat(path).st_ino == os.fstat(fd).st_ino
-    except OSError:
-        return False
-
-
-def _report(error: OSError | None) -> None:
-    if error is not None:
-        logger.warning("live file not removed", extra={"errno": error.errno})

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from chatstream.errors import StorageFailed, StorageFull
-from chatstream.events import Address, EventId, place, timestamp
+from chatstream.events import Address, EventId, time_of
 from chatstream.log.files import records
 from chatstream.log.files.copies import is_copy, set_apart
 from chatstream.log.files.disk import Disk, cut_back
@@ -82,7 +82,7 @@ class LogFile:
         cut_behind(self._fd, about.st_size, self.end.size, self.path, ours=self._longer)
 
     def refusal(self, error: OSError, message: str) -> StorageFull | StorageFailed:
-        """Remember a refusal; a file that was changed is looked at before its next use."""
+        """Return the error of a refusal; a changed file is looked at before its next use."""
         if isinstance(error, Changed | FileNotFoundError | FileExistsError):
             self.changed = True
         return self._disk.trouble.refusal(error, message, self.path)
@@ -175,7 +175,7 @@ def create(
         OSError: It could not be made, and is not there.
     """
     disk.folder.make_user(path.parent, durable=durable)
-    header = records.header(address, identifier, timestamp(place(identifier) // 10_000))
+    header = records.header(address, identifier, time_of(identifier))
     try:
         fd = open_file(path, REPLACE)
     except FileExistsError:

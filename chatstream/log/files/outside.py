@@ -15,30 +15,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 from chatstream.errors import StorageFailed
-from chatstream.events import Address, EventId, before, place
-from chatstream.log.files import records
+from chatstream.events import Address, EventId, Json, before, place
+from chatstream.log.files import lookup, records
 from chatstream.log.files.disk import Disk, cut_back
+from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.log_file import create
 from chatstream.log.files.opening import READ, UPDATE, open_file
-from chatstream.log.files.records import Json
+from chatstream.log.files.records import Opening
 from chatstream.log.files.summary import FileState, load
-
-if TYPE_CHECKING:
-    from chatstream.log.files.conversation import Conversation
-    from chatstream.log.files.live_turn import LiveTurn
+from chatstream.log.files.turn_journal import TurnJournal
 
 logger = logging.getLogger(__name__)
-
-
-class Opening(NamedTuple):
-    """A running turn's `turn.started`, and our own fields in its line."""
-
-    id: EventId
-    event: Json
-    own: Json
 
 
 async def first_look(disk: Disk, address: Address) -> FileState:
@@ -61,7 +50,7 @@ async def first_look(disk: Disk, address: Address) -> FileState:
     return state
 
 
-async def look_anew(conversation: Conversation) -> None:
+async def look_anew(journal: TurnJournal) -> None:
     """
     Take over a conversation's file as it is now, if it was changed. For the loop's thread.
 
@@ -70,28 +59,28 @@ async def look_anew(conversation: Conversation) -> None:
     Raises:
         StorageFull, StorageFailed: It cannot be read; it is tried again when it is next used.
     """
-    await conversation.settled()
-    if conversation.file.changed:
-        conversation.gate = asyncio.get_running_loop().create_future()
-        looking = asyncio.ensure_future(_look(conversation))
+    await journal.settled()
+    if journal.file.changed:
+        journal.gate = asyncio.get_running_loop().create_future()
+        looking = asyncio.ensure_future(_look(journal))
         looking.add_done_callback(lambda task: task.cancelled() or task.exception())
-        conversation.looking = looking
+        journal.looking = looking
         await asyncio.shield(looking)
 
 
-async def _look(conversation: Conversation) -> None:
-    disk, path = conversation.disk, conversation.path
+async def _look(journal: TurnJournal) -> None:
+    disk, path = journal.disk, journal.path
     try:
-        await conversation.file.settled()
-        await conversation.order.drained()
-        turns = list(conversation.running.values())
+        await journal.file.settled()
+        await journal.order.drained()
+        turns = list(journal.running.values())
         openings = [turn.opening for turn in turns if turn.opening is not None]
-        job = partial(look_again, disk, path, conversation.address, openings)
+        job = partial(look_again, disk, path, journal.address, openings)
         state, lost = await disk.run(job)
-        conversation.found_anew(state)
+        journal.found_anew(state)
         for turn in turns:
             if turn.opening is None or turn.started_id in lost:
-                _lose(conversation, turn)
+                _lose(journal, turn)
             else:
                 turn.restore_live_file()
         told = {"path": str(path), "turns": state.turns, "lost": len(lost)}
@@ -100,19 +89,19 @@ async def _look(conversation: Conversation) -> None:
         message = "The conversation's file cannot be read."
         raise disk.trouble.refusal(error, message, path) from error
     finally:
-        conversation.open_gate()
+        journal.open_gate()
 
 
-def _lose(conversation: Conversation, turn: LiveTurn) -> None:
-    """Stop a turn whose message is gone, and whose place in the file is taken."""
+def _lose(journal: TurnJournal, turn: LiveTurn) -> None:
+    """Stop a turn whose message is gone, and that has no place any more."""
     turn.ended = True
     turn.refused = StorageFailed("The turn's message was removed from the disk.")
-    conversation.running.pop(turn.started_place, None)
-    conversation.tail.drop(turn.turn_id)
+    journal.running.pop(turn.started_place, None)
+    journal.tail.drop(turn.turn_id)
     if turn.on_clear is not None:
         turn.on_clear()
     turn.close(None)
-    turn.remove_live_file()
+    turn.live_file.remove()
 
 
 def look_again(
@@ -143,7 +132,7 @@ def _is_there(path: Path, state: FileState, started_id: EventId) -> bool:
         return False
     fd = open_file(path, READ)
     try:
-        return records.line_at(fd, state.size, started_id) is not None
+        return lookup.line_at(fd, state.size, started_id) is not None
     finally:
         os.close(fd)
 

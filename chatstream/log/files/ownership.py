@@ -2,7 +2,7 @@
 One process owns a data folder: the lock on it, and the check that it is still the same folder.
 
 Both the folder itself and the file `lock` in it are locked. Removing `lock` gives the
-folder to no other process; an older release, which knows that file only, is refused too.
+folder to nobody; an older release, which knows that file only, is refused too.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from typing import get_args
 import orjson
 
 from chatstream.errors import DataFolderError
-from chatstream.events import Address, EventId, is_event_id, place
-from chatstream.log.files import bulk_import, records
+from chatstream.events import Address, EventId, Json, envelope, is_event_id, place
+from chatstream.log.files import bulk_import, lookup, records
 from chatstream.log.files.copies import remove_copies
 from chatstream.log.files.intents import (
     Intent,
@@ -29,10 +29,10 @@ from chatstream.log.files.intents import (
     remove_user,
 )
 from chatstream.log.files.line_io import committed_size, first_line
+from chatstream.log.files.lookup import Record
 from chatstream.log.files.opening import open_file, opener, read_file
 from chatstream.log.files.ownership import OTHERS_WRITE
 from chatstream.log.files.paths import FEEDBACK, Folder, is_folder, live_files, put
-from chatstream.log.files.records import Json, Record
 
 logger = logging.getLogger(__name__)
 
@@ -197,19 +197,16 @@ def _clear(path: Path, address: Address, upto: EventId) -> None:
     except FileNotFoundError:
         return
     parsed = [(line, records.parse(line)) for line in lines]
-    kept = [line for line, record in parsed if record and _later(record, upto)]
+    later = [(line, record) for line, record in parsed if record and _later(record, upto)]
+    kept = [line for line, _ in later]
     header = next((r for _, r in parsed if r and r["type"] == "log"), None)
     if len(kept) + 1 == len(lines) and header is not None:
         return
     created = header["id"] if header else upto
     data = records.header(address, created, header.get("created_at", "") if header else "")
-    if not any(b'"type":"history.cleared"' in line for line in kept):
-        # No reader knows of the clear yet: readers that come back learn of it here.
-        event = {
-            "type": "history.cleared",
-            "id": upto,
-            "conversation_id": address.conversation_id,
-        }
+    if not any(record["type"] == "history.cleared" for _, record in later):
+        # The clear had not told anybody yet: readers that come back learn of it here.
+        event = envelope("history.cleared", upto, address.conversation_id)
         kept.insert(0, records.line(event, {"turns": 0, "running": []})[1][:-1])
     put(path, data + b"".join(line + b"\n" for line in kept), path.with_suffix(".aside"))
 
@@ -254,7 +251,7 @@ def _survey_file(path: Path, has_live: bool, findings: Findings) -> None:
 def _look(fd: int) -> tuple[bool, Record | None]:
     size = os.fstat(fd).st_size
     end = size if size and os.pread(fd, 1, size - 1) == b"\n" else committed_size(fd)
-    last = next(records.records_back(fd, end, 4096), None)
+    last = next(lookup.records_back(fd, end, 4096), None)
     return end < size or (last is not None and bool(last.data.get("running"))), last
 
 

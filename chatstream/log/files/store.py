@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from chatstream.detached import Detached
 from chatstream.errors import OVERLOADED, ChatstreamError, Unavailable
 from chatstream.events import BEGINNING, Address, EventId, event_id
 from chatstream.log.files import erasure
@@ -64,12 +65,13 @@ class JsonlLog:
         self._disk = disk
         self._conversations: OrderedDict[Address, Conversation] = OrderedDict()
         self._empty: OrderedDict[Address, Conversation] = OrderedDict()
-        # A task that holds a forgotten conversation must get the same object again: two objects
-        # would write one file at different places.
+        # A caller that still holds one that was forgotten must get the same again: two would
+        # write one file at places of their own.
         self._known: WeakValueDictionary[Address, Conversation] = WeakValueDictionary()
         self._opening: dict[Address, asyncio.Future[Conversation]] = {}
         self._erasing: dict[str, asyncio.Future[None]] = {}
-        self._erasures: set[asyncio.Task[Any]] = set()
+        self._openings = Detached()
+        self._erasures = Detached()
         self._erased_count = 0
         self._listing = Listing(disk)
         self._usage = Usage(disk)
@@ -115,15 +117,9 @@ class JsonlLog:
         if (opening := self._opening.get(address)) is None:
             if len(self._known) + len(self._opening) >= MOST_CONVERSATIONS:
                 raise Unavailable("Too many conversations are followed.", code=OVERLOADED)
-            opening = asyncio.ensure_future(self._open(address))
-            self._opening[address] = opening
-            opening.add_done_callback(partial(self._opened, address))
+            opening = self._opening[address] = self._openings.begin(self._open(address))
+            opening.add_done_callback(lambda _: self._opening.pop(address, None))
         return await asyncio.shield(opening)
-
-    def _opened(self, address: Address, opening: asyncio.Future[Conversation]) -> None:
-        self._opening.pop(address, None)
-        if not opening.cancelled():
-            opening.exception()  # its callers, if any are left, have it too
 
     async def _open(self, address: Address) -> Conversation:
         state = await first_look(self._disk, address)
@@ -150,7 +146,7 @@ class JsonlLog:
         kept[address] = conversation
         kept.move_to_end(address)
         while len(kept) > most:
-            # A task that uses it holds it, and it is found again as long as it is held.
+            # Its users hold it, and it is found again as long as they do.
             _, oldest = kept.popitem(last=False)
             self._disk.rest(oldest.file)
 
@@ -176,18 +172,10 @@ class JsonlLog:
             try:
                 return await erasing
             finally:
+                self._erased_count += 1
                 self.on_erased(user_id)
 
-        task = asyncio.ensure_future(told())
-        self._erasures.add(task)
-        task.add_done_callback(self._erased)
-        return await asyncio.shield(task)
-
-    def _erased(self, task: asyncio.Task[Any]) -> None:
-        self._erasures.discard(task)
-        self._erased_count += 1
-        if not task.cancelled():
-            task.exception()  # its caller, if it is still there, has it too
+        return await self._erasures.run(told())
 
     async def _erase_user(self, user_id: str) -> None:
         while (erasing := self._erasing.get(user_id)) is not None:
@@ -265,9 +253,8 @@ class JsonlLog:
                     raise result
 
     async def settle(self) -> None:
-        """Wait for all erasures that are under way."""
-        while self._erasures:
-            await asyncio.wait(self._erasures)
+        """Wait for the erasures that are under way."""
+        await self._erasures.settle()
 
 
 @asynccontextmanager

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chatstream.errors import StorageFailed
-from chatstream.events import EventId, before, is_event_id, place
-from chatstream.log.files import records
+from chatstream.events import EventId, Json, before, is_event_id, place
+from chatstream.log.files import lookup, records
 from chatstream.log.files.copies import first_record, is_foreign
 from chatstream.log.files.line_io import committed_size, first_line
 from chatstream.log.files.opening import UPDATE, open_file, read_file
 from chatstream.log.files.paths import live_files
-from chatstream.log.files.records import Json
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +111,7 @@ def _read(
     fd: int, size: int, path: Path, created: EventId | None, running: frozenset[EventId]
 ) -> FileState:
     inode = os.fstat(fd).st_ino
-    last = next(records.records_back(fd, size), None)
+    last = next(lookup.records_back(fd, size), None)
     if last is None:
         created = created or EventId("0000000000000-0000")
         return FileState(created, size, place(created), inode=inode)
@@ -141,11 +140,11 @@ def _orphans(
         if started_id in running:
             continue
         stray = strays.pop(started_id, path.with_suffix(f".{started_id}.live"))
-        if (started := records.line_at(fd, size, started_id)) is not None:
+        if (started := lookup.line_at(fd, size, started_id)) is not None:
             found.append(_orphan(fd, size, started, stray))
     for name, stray in sorted(strays.items()):
-        started = records.line_at(fd, size, EventId(name)) if is_event_id(name) else None
-        if started is not None and len(records.find_turn(fd, size, started["turn_id"])) == 1:
+        started = lookup.line_at(fd, size, EventId(name)) if is_event_id(name) else None
+        if started is not None and len(lookup.find_turn(fd, size, started["turn_id"])) == 1:
             # Its terminal line is damaged, and what it said is still here.
             found.append(_orphan(fd, size, started, stray))
         else:
@@ -185,7 +184,7 @@ def _orphan(fd: int, size: int, started: Json, live_path: Path) -> Orphan:
 
 
 def _last_text(fd: int, size: int, turn_id: str) -> str:
-    for record in records.find_turn(fd, size, turn_id)[:1]:
+    for record in lookup.find_turn(fd, size, turn_id)[:1]:
         if isinstance(text := record.data.get("text"), str):
             return text
     return ""

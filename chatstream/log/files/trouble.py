@@ -47,7 +47,7 @@ class Trouble:
     def refusal(
         self, error: OSError, message: str, path: Path | str | None = None
     ) -> StorageFull | StorageFailed:
-        """Remember and log a refusal; returns what it is to the caller."""
+        """Note a refusal; returns what it is to the caller."""
         self.note(error, path)
         return refusal(error, message)
 

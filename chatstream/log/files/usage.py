@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from chatstream.detached import Detached
 from chatstream.log.files.copies import Copies
 from chatstream.log.files.disk import Disk
 from chatstream.log.files.paths import conversation_names
@@ -40,6 +41,7 @@ class Usage:
         self._weights: dict[str, int] = {}
         self._weight = 0
         self._reading = asyncio.Lock()
+        self._counting = Detached()
 
     async def read(self, user_id: str, shown: Shown, first: str, last: str) -> Counts:
         """
@@ -54,8 +56,8 @@ class Usage:
         try:
             while found is None:
                 # A caller that leaves must not open the lock while its thread still counts.
-                counting = asyncio.ensure_future(self._slice(user_id, files, shown, first, last))
-                found = await asyncio.shield(counting)
+                work = self._slice(user_id, files, shown, first, last)
+                found = await self._counting.run(work)
         finally:
             if self._known.get(user_id) is files:
                 self._weigh(user_id, found.weight if found else 0)

@@ -17,11 +17,10 @@ from typing import NamedTuple
 
 import orjson
 
-from chatstream.events import TERMINAL_TYPES, place, timestamp
-from chatstream.log.files import records
+from chatstream.events import TERMINAL_TYPES, Json, time_of
+from chatstream.log.files import lookup, records
 from chatstream.log.files.copies import first_record, is_foreign
 from chatstream.log.files.opening import open_file
-from chatstream.log.files.records import Json
 
 BLOCK = 256 * 1024
 SLICE = 16 * 1024 * 1024
@@ -125,7 +124,7 @@ class UsageFile:
         for start, line in _lines(fd, self.offset, stop):
             if line.startswith(_ENDS):
                 if (end := _end(line)) is None:
-                    records.damaged(fd, start)
+                    lookup.damaged(fd, start)
                 else:
                     self._add(end)
             if line.startswith(_RECORD):
@@ -159,7 +158,7 @@ def _name(value: object) -> str | None:
 def _day(end: Json) -> str:
     at = end.get("ended_at")
     if not isinstance(at, str) or not _DAY.match(at):
-        at = timestamp(place(end["id"]) // 10_000)
+        at = time_of(end["id"])
     return at[:10]
 
 
