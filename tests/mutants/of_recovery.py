@@ -5,14 +5,14 @@ from tests.mutants.planting import Defect
 DEFECTS = [
     Defect(
         "a-finished-clear-keeps-the-end-of-an-earlier-turn",
-        "log/files/recovery.py",
+        "log/files/unfinished.py",
         ('return record["id"] > upto and str(record.get("started_id", record["id"])) > upto'),
         'return bool(record["id"] > upto)',
         ("test_log_erasure.py",),
     ),
     Defect(
         "one-old-file-makes-a-folder-old",
-        "log/files/recovery.py",
+        "log/files/unfinished.py",
         "return all(first is None",
         "return any(first is None",
         ("test_log_erasure.py",),
@@ -20,8 +20,8 @@ DEFECTS = [
     Defect(
         "an-unfinished-erasure-gives-its-id-back",
         "log/files/recovery.py",
-        ("        findings.floor = max(findings.floor, place(identifier))\n    except"),
-        "    except",
+        '        findings.floor = max(findings.floor, place(intent["id"]))\n',
+        "",
         ("test_log_recovery.py",),
     ),
     Defect(
@@ -36,7 +36,7 @@ DEFECTS = [
     ),
     Defect(
         "a-new-conversation-is-erased-with-the-old",
-        "log/files/recovery.py",
+        "log/files/unfinished.py",
         (
             "        if created is None or created <= identifier:\n"
             "            remove_conversation(conversation)"
@@ -46,7 +46,7 @@ DEFECTS = [
     ),
     Defect(
         "a-clear-is-told-after-what-follows-it",
-        "log/files/recovery.py",
+        "log/files/unfinished.py",
         "kept.insert(0, records",
         "kept.insert(len(kept), records",
         ("test_log_erasure.py",),

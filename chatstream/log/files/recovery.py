@@ -13,26 +13,16 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
-
-import orjson
 
 from chatstream.errors import DataFolderError
-from chatstream.events import Address, EventId, Json, envelope, is_event_id, place
+from chatstream.events import Address, place
 from chatstream.log.files import bulk_import, lookup, records
-from chatstream.log.files.copies import remove_copies
-from chatstream.log.files.intents import (
-    Intent,
-    Scope,
-    finish_intent,
-    remove_conversation,
-    remove_user,
-)
 from chatstream.log.files.line_io import committed_size, first_line
 from chatstream.log.files.lookup import Record
-from chatstream.log.files.opening import open_file, opener, read_file
+from chatstream.log.files.opening import open_file
 from chatstream.log.files.ownership import OTHERS_WRITE
-from chatstream.log.files.paths import FEEDBACK, Folder, is_folder, live_files, put
+from chatstream.log.files.paths import FEEDBACK, Folder
+from chatstream.log.files.unfinished import carry_out, read_intent
 
 logger = logging.getLogger(__name__)
 
@@ -141,79 +131,9 @@ def _finish(folder: Folder, path: Path, findings: Findings) -> None:
     if path.suffix != ".json":
         path.unlink()  # an intent that was never durable: nothing was promised
         return
-    try:
-        intent: Intent = orjson.loads(read_file(path))
-        address = Address(intent["user_id"], intent["conversation_id"])
-        scope, identifier = intent["scope"], intent["id"]
-        is_whole = scope in get_args(Scope) and is_event_id(identifier)
-        if not (is_whole and all(isinstance(name, str) for name in address)):
-            raise ValueError(scope)  # nothing is erased on a guess
-        findings.floor = max(findings.floor, place(identifier))
-    except (ValueError, KeyError, TypeError):
-        logger.error("unreadable intent", extra={"file": path.name})
-        return
-    if scope == "user":
-        if _older(folder.user(intent["user_id"]), identifier):
-            remove_user(folder, intent)
-    elif scope == "conversation":
-        conversation = folder.conversation(address)
-        created = _created(conversation)
-        if created is None or created <= identifier:
-            remove_conversation(conversation)
-    else:
-        _clear(folder.conversation(address), address, identifier)
-    finish_intent(folder, intent)
-    logger.warning("finished an erasure", extra={"scope": scope})
-
-
-def _older(user: Path, identifier: EventId) -> bool:
-    """Return whether a user's folder is the one that the intent means, not one made after it."""
-    if not is_folder(user):
-        return False
-    created = [_created(Path(entry.path)) for entry in _entries(user)]
-    return all(first is None or first <= identifier for first in created)
-
-
-def _created(path: Path) -> EventId | None:
-    """Return a log's beginning; None where no file says it."""
-    try:
-        with open(path, "rb", opener=opener) as file:
-            record = records.parse(file.readline())
-    except FileNotFoundError:
-        return None
-    return record["id"] if record is not None else EventId("0000000000000-0000")
-
-
-def _clear(path: Path, address: Address, upto: EventId) -> None:
-    for live in live_files(path):
-        if live.name.split(".")[1] <= upto:
-            live.unlink(missing_ok=True)
-    for name in (".aside", ".corrupt"):
-        path.with_suffix(name).unlink(missing_ok=True)
-    if is_folder(path.parent):
-        remove_copies(path)
-    try:
-        lines = read_file(path).split(b"\n")[:-1]
-    except FileNotFoundError:
-        return
-    parsed = [(line, records.parse(line)) for line in lines]
-    later = [(line, record) for line, record in parsed if record and _later(record, upto)]
-    kept = [line for line, _ in later]
-    header = next((r for _, r in parsed if r and r["type"] == "log"), None)
-    if len(kept) + 1 == len(lines) and header is not None:
-        return
-    created = header["id"] if header else upto
-    data = records.header(address, created, header.get("created_at", "") if header else "")
-    if not any(record["type"] == "history.cleared" for _, record in later):
-        # The clear had not told anybody yet: readers that come back learn of it here.
-        event = envelope("history.cleared", upto, address.conversation_id)
-        kept.insert(0, records.line(event, {"turns": 0, "running": []})[1][:-1])
-    put(path, data + b"".join(line + b"\n" for line in kept), path.with_suffix(".aside"))
-
-
-def _later(record: Json, upto: EventId) -> bool:
-    """Return whether a record and its turn came after a clear."""
-    return record["id"] > upto and str(record.get("started_id", record["id"])) > upto
+    if (intent := read_intent(path)) is not None:
+        findings.floor = max(findings.floor, place(intent["id"]))
+        carry_out(folder, intent)
 
 
 def _survey_user(folder: Path, findings: Findings) -> None:
