@@ -83,7 +83,7 @@ class LiveFile:
 
 
 def _is_at(path: Path, fd: int) -> bool:
-    """Say whether an open file is the one at a path."""
+    """Return whether an open file is the one at a path."""
     try:
         return os.lstat(path).st_ino == os.fstat(fd).st_ino
     except OSError:

@@ -71,7 +71,7 @@ def carry_out(folder: Folder, intent: Intent) -> None:
 
 
 def _older(user: Path, identifier: EventId) -> bool:
-    """Say whether a user's folder is the one that the intent means, not one made after it."""
+    """Return whether a user's folder is the one that the intent means, not one made after it."""
     if not is_folder(user):
         return False
     created = [_created(entry) for entry in user.iterdir()]
@@ -116,5 +116,5 @@ def _clear(path: Path, address: Address, upto: EventId) -> None:
 
 
 def _later(record: Json, upto: EventId) -> bool:
-    """Say whether a record and its turn came after a clear."""
+    """Return whether a record and its turn came after a clear."""
     return record["id"] > upto and str(record.get("started_id", record["id"])) > upto
