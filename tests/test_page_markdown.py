@@ -200,6 +200,75 @@ def test_money_code_and_escapes_are_no_mathematics(module_page: Page, step: int)
 
 
 @STEPS
+def test_mathematics_beside_east_asian_letters(module_page: Page, step: int) -> None:
+    math = [r"$x\,y$", r"$\{1,2\}$", "$a_1*b_1*c$", r"$\alpha*\beta*$"]
+    text = (
+        f"设{math[0]}为集合{math[1]}的元素\n的{math[2]}在 これ{math[3]}は\n\n价格$5和$10，*共*$15元"
+    )
+
+    found = rendered(module_page, text, step)
+
+    assert found["math"] == math
+    assert found["em"] == ["共"]
+
+
+@STEPS
+@pytest.mark.parametrize("name", ["align", "pmatrix", "equation*", "tikzcd"])
+def test_bare_environments_are_shown_as_they_were_written(
+    module_page: Page, name: str, step: int
+) -> None:
+    inner = rf"\begin{{{name}}}a&=\{{b_1*c*d\\ \begin{{{name}}}e\end{{{name}}}\\f\end{{{name}}}"
+    block = inner.replace(r"\\", "\\\\\n\n")
+
+    found = rendered(module_page, f"So {inner}, *so*.\n\n{inner}\n\nAnd\n{block}\n\nend", step)
+
+    assert found["math"] == [inner, inner, block]
+    assert found["em"] == ["so"]
+
+
+@STEPS
+@pytest.mark.parametrize(
+    "math",
+    [
+        r"\(a\,b",
+        r"\(a*b*c",
+        r"$$x\,y",
+        r"$x\,y",
+        r"\[a\{b*c*d",
+        r"\begin{align}a\,b*c*d\\",
+        "$$\nx\\,y\n=",
+        "\\[\na*b*c\\;d",
+        "\\begin{align}\na*b*c\\;d\n- e",
+    ],
+)
+def test_an_answer_cut_inside_a_formula_is_shown_as_it_was_written(
+    module_page: Page, math: str, step: int
+) -> None:
+    for before in ("*so*\n\n", "*so*\n", *(["Then *so*: "] if "\n" not in math else [])):
+        found = rendered(module_page, before + math, step)
+
+        assert (found["math"], found["em"]) == ([math], ["so"])
+
+
+def test_a_formula_may_be_long_and_hold_blank_lines(module_page: Page) -> None:
+    long = r"a\,b + " * 1500
+    parts = ["\\[ a\\,b \\\\", "c\\;d*e*f \\]"]
+    texts = {
+        rf"x \({long}\) *y*": [rf"\({long}\)"],
+        f"$$\n{long}\n$$\n*y*": [f"$$\n{long}\n$$"],
+        f"so ${long}z$ *y*": [f"${long}z$"],
+        f"Text *y*: {parts[0]}\n\n{parts[1]} more": parts,
+        "$$\n" + "word\n\n" * 1000 + "*y*\n$$": [],
+        r"\(no formula\_here) *y* [z\]": [],
+    }
+
+    for text, math in texts.items():
+        found = rendered(module_page, text)
+        assert found["math"] == math, text[:30]
+        assert found["em"] == ["y"]
+
+
+@STEPS
 def test_bold_beside_east_asian_punctuation(module_page: Page, step: int) -> None:
     lines = {
         "**注意：**请先保存": "注意：",
