@@ -1,5 +1,6 @@
 """Markdown of a model on the page: harmless, and the same however it arrives."""
 
+from html.entities import html5
 from typing import Any
 
 import pytest
@@ -349,6 +350,48 @@ def test_other_fences_end_where_they_did(module_page: Page, step: int) -> None:
         found = rendered(module_page, text, step)
         assert found["code"] == blocks, text
         assert found["em"] == ["d"], text
+
+
+ENTITIES = {
+    "p = &current; q = &region;": "p = &current; q = &region;",
+    "&notit; &ampere; &copy &lt &#60 &foo; &COPYING; &times_x;": None,
+    "&copy; &reg; &notin; &timesb; &ltri; &nbsp;! &amp;lt; &#38;gt; &#233;&#xe9;": (
+        "© ® ∉ ⊠ ◃ \xa0! &lt; &gt; éé"
+    ),
+    r"\&copy; `&copy;` <b>&current;</b> &lt\;": "&copy; &copy; <b>&current;</b> &lt;",
+    "a\0b `c\0d`": "a\ufffdb c\ufffdd",
+    "[a&current;](https://a.example/?b&current;)": "a&current;",
+    "https://a.example/?b=1&current;x": None,
+}
+
+
+@STEPS
+def test_only_whole_known_names_are_characters(module_page: Page, step: int) -> None:
+    for text, shown in ENTITIES.items():
+        found = rendered(module_page, text, step)["p"]
+        assert found == [shown or text]
+        assert rendered(module_page, f"- {text}", step)["li"] == [shown or text]
+        table = rendered(module_page, f"|a|\n|-|\n|{text}|", step)["text"]
+        assert (shown or text) in table
+
+
+def test_every_name_that_html_knows_is_the_same_here(module_page: Page) -> None:
+    names = [name for name in html5 if name.endswith(";")]
+
+    for at in range(0, len(names), 400):
+        some = names[at : at + 400]
+        found = rendered(module_page, "\n\n".join(f"&{name}." for name in some))
+        assert found["p"] == [f"{html5[name]}." for name in some]
+
+
+def test_no_beginning_of_a_word_is_taken_for_a_name(module_page: Page) -> None:
+    words = [f"&{name}ment;" for name in html5 if not name.endswith(";")]
+
+    assert rendered(module_page, "\n\n".join(words))["p"] == words
+
+
+def test_a_nul_in_code_is_shown_as_well(module_page: Page) -> None:
+    assert rendered(module_page, "```\na\0b\n```")["code"] == ["a\ufffdb\n"]
 
 
 def test_hostile_markdown_becomes_nothing_but_text_and_honest_links(module_page: Page) -> None:

@@ -50,6 +50,8 @@ export class MarkdownView {
   /** Show `text`. It is `final` when no more will come. */
   update(text, final) {
     if (text.includes("\r")) text = text.replace(/\r\n?/g, "\n");
+    // HTML has no such character, and would drop it.
+    if (text.includes("\0")) text = text.replaceAll("\0", "\ufffd");
     if (final || !text.startsWith(this.#frozenText)) this.#thaw();
     const place = this.#frozenText.length;
     const first = this.#frozen.sections;

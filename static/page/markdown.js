@@ -6,6 +6,7 @@
  * module knows nothing of turns or of where its DOM is put.
  */
 
+import { escape, escapeUnnamed } from "./entities.js";
 import { mathIn } from "./math.js";
 import { blockMath, inlineMath, OurLexer, OurTokenizer } from "./parser.js";
 import { LONGEST } from "./sections.js";
@@ -27,9 +28,6 @@ const SAFE = Object.freeze({
   RETURN_TRUSTED_TYPE: true,
 });
 
-const ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
-const escape = (text) => text.replace(/[&<>"']/g, (character) => ENTITIES[character]);
-
 /** What makes more tags is shown as it is. */
 const MOST_TAGS = 3000;
 /** marked looks at each character of such a run again and again. */
@@ -38,6 +36,9 @@ const DEFINITION = /^[ \t>*+\d.)-]{0,40}\[[^\]\n]{1,999}\]:/m;
 
 const renderer = {
   html: ({ text }) => escape(text),
+  text({ tokens, text }) {
+    return tokens ? this.parser.parseInline(tokens) : escapeUnnamed(text);
+  },
   /** The page has the first two levels. */
   heading({ tokens, depth }) {
     const level = Math.min(6, depth + 2);
