@@ -352,6 +352,68 @@ def test_other_fences_end_where_they_did(module_page: Page, step: int) -> None:
         assert found["em"] == ["d"], text
 
 
+KEPT = {
+    "| op | meaning |\n|---|---|\n| `a || b` | logical or |": ["`a || b`", "logical or"],
+    "|a|\n|-|\n|b|c|": ["b", "c"],
+    "|a|\n|-|\n|b||`c|\n|x \\| y|\\||z": ["b", "`c", "x | y", "|", "z"],
+    "> - |a|b|\n>   |-|-|\n>   |`x|y`|*z*|`u|v|": ["x|y", "z", "`u", "v"],
+    "Sources:\n\n[1]: https://a.example/paper\n[2]: https://b.example": [
+        "[1]: https://a.example/paper",
+        "[2]: https://b.example",
+    ],
+    "[Note]: important": ["[Note]: important"],
+    "[12:30]: hello": ["[12:30]: hello"],
+    "[Q]: why?\n[A]: because\n[A]: twice": ["[Q]: why?", "[A]: because", "[A]: twice"],
+    '- [x y]: <z "> "a *title*"\n- b': ['[x y]: <z "> "a *title*"', "b"],
+    "> [^1]: footnote\n\nsee [^1], [Q] and ![Q]\n\n[Q]: no": [
+        "[^1]: footnote",
+        "see [^1], [Q] and ![Q]",
+        "[Q]: no",
+    ],
+    "call f[0](x) and [go](/there 'now')": ["call f[0](x) and [go](/there 'now')"],
+    "#": ["#"],
+    "- ##": ["##"],
+    '```python title="app.py"\nx\n```': ['python title="app.py"', "x"],
+    "```print(1) and more\nx\n```": ["print(1) and more", "x"],
+    "~~~a~~~ b\nx": ["a~~~ b", "x"],
+    "- ```a\\_b {c=1}\n  x\n  ```": ["a\\_b {c=1}", "x"],
+    f"```{'word ' * 200}\nx\n```": [f"```{'word ' * 200}\nx\n```"],
+}
+
+
+@STEPS
+@pytest.mark.parametrize("text", KEPT, ids=lambda text: text[:40])
+def test_no_text_is_lost(module_page: Page, text: str, step: int) -> None:
+    shown = rendered(module_page, text, step)["text"]
+
+    at = 0
+    for part in KEPT[text]:
+        plain = part if "```" in part else part.replace("`a || b`", "a || b")
+        assert plain in shown[at:]
+        at = shown.index(plain, at) + len(plain)
+
+
+def test_the_title_and_the_address_of_a_link_are_told(module_page: Page) -> None:
+    text = (
+        '[a](https://a.example "The *title*") [](https://b.example) [c]\n\n[c]: https://c.example'
+    )
+
+    found = run(
+        module_page,
+        "page/markdown-view.js",
+        """
+        const target = document.createElement("div");
+        new module.MarkdownView(target).update(argument, true);
+        const links = [...target.querySelectorAll("a")];
+        return links.map((one) => [one.textContent, one.getAttribute("href"), one.title]);
+        """,
+        text,
+    )
+
+    a, b, c = (f"https://{name}.example" for name in "abc")
+    assert found == [["a", a, f"The *title*\n{a}"], [b, b, b], ["c", c, c], [c, c, c]]
+
+
 ENTITIES = {
     "p = &current; q = &region;": "p = &current; q = &region;",
     "&notit; &ampere; &copy &lt &#60 &foo; &COPYING; &times_x;": None,
