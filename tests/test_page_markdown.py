@@ -372,6 +372,9 @@ KEPT = {
     ],
     "call f[0](x) and [go](/there 'now')": ["call f[0](x) and [go](/there 'now')"],
     "#": ["#"],
+    ">": [">"],
+    "> >": ["> >"],
+    "a\n\n- >": ["a", ">"],
     "- ##": ["##"],
     '```python title="app.py"\nx\n```': ['python title="app.py"', "x"],
     "```print(1) and more\nx\n```": ["print(1) and more", "x"],
@@ -412,6 +415,15 @@ def test_the_title_and_the_address_of_a_link_are_told(module_page: Page) -> None
 
     a, b, c = (f"https://{name}.example" for name in "abc")
     assert found == [["a", a, f"The *title*\n{a}"], [b, b, b], ["c", c, c], [c, c, c]]
+
+
+def test_a_text_that_shows_nothing_is_known(module_page: Page) -> None:
+    blank = ["", "\n\n", "   \n ", "\u200b", "\ufeff \t", "&nbsp;\n&#8203;&#xA0;", "\u3164\u2800"]
+    seen = ["a", "\n.", "&nbsp", "&amp;", "\\", ">", "🙂", "\u200b中", "&#33;", "\n" * 99_999 + "x"]
+
+    for text in blank + seen:
+        found = run(module_page, "page/blank.js", "return module.isBlank(argument)", text)
+        assert found == (text in blank), text[:9]
 
 
 ENTITIES = {

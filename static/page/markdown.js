@@ -45,6 +45,9 @@ const renderer = {
     if (!tokens.length) return `<p>${lines(raw.trim())}</p>\n`;
     return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>\n`;
   },
+  blockquote(token) {
+    return holdsText(token) ? false : `<p>${lines(token.raw)}</p>\n`;
+  },
   listitem({ task, tokens }) {
     return `<li${task ? ' class="task"' : ""}>${this.parser.parse(tokens)}</li>\n`;
   },
@@ -112,6 +115,11 @@ export function blocks(text, links, isOpen) {
 }
 
 const isVisible = ({ type }) => type !== "space";
+
+/** Whether a quote, or one in it, has anything in it. */
+function holdsText({ tokens }) {
+  return tokens.some((one) => (one.type === "blockquote" ? holdsText(one) : isVisible(one)));
+}
 
 function tagsOf(made) {
   return made.reduce((sum, html) => sum + html.split("<").length - 1, 0);
