@@ -337,6 +337,10 @@ def test_the_page_forbids_markup_that_nobody_has_checked(
     [
         ("end=stop", "The model ended without an answer."),
         ("reason=3 end=stop", "The model ended without an answer."),
+        ("say=%0A%0A end=stop", "The model ended without an answer."),
+        ("say=%20%20%20%0A%20 end=stop", "The model ended without an answer."),
+        ("say=%E2%80%8B%26nbsp%3B end=stop", "The model ended without an answer."),
+        ("say=%0A end=length", "The model reached its longest length before it began its answer."),
         ("end=length", "The model reached its longest length before it began its answer."),
         ("end=content_filter", "The provider's filter kept this answer back."),
     ],

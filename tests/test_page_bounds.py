@@ -50,6 +50,17 @@ HOSTILE = [
         "![a](b)",
         "a\\\n",
     ),
+    *("&current;", "&a", "`|", "|a|`b", "[a]: http://a.b\n\n", "```a b\n```\n", "~~~a b "),
+    *(
+        "\\[a\\,\n",
+        "\\(\\,",
+        "\\]",
+        "[\\]",
+        "\\begin{a}\n",
+        "\\begin{a}\\end{b}",
+        "$a\\,b ",
+        "$$\\,\n",
+    ),
 ]
 
 
@@ -62,6 +73,8 @@ def nested(levels: int) -> str:
 
 
 SHAPES = {
+    "rows longer than the header": "|a|\n|-|\n" + "|`b|c`|`d|\n" * 2000,
+    "a row of 5,000 cells": "|a|\n|-|\n" + "|b`" * 5000,
     "a table of 2,000 columns": "|a" * 2000
     + "|\n"
     + "|-" * 2000

@@ -1,5 +1,6 @@
 """Markdown of a model on the page: harmless, and the same however it arrives."""
 
+from html.entities import html5
 from typing import Any
 
 import pytest
@@ -200,6 +201,75 @@ def test_money_code_and_escapes_are_no_mathematics(module_page: Page, step: int)
 
 
 @STEPS
+def test_mathematics_beside_east_asian_letters(module_page: Page, step: int) -> None:
+    math = [r"$x\,y$", r"$\{1,2\}$", "$a_1*b_1*c$", r"$\alpha*\beta*$"]
+    text = (
+        f"设{math[0]}为集合{math[1]}的元素\n的{math[2]}在 これ{math[3]}は\n\n价格$5和$10，*共*$15元"
+    )
+
+    found = rendered(module_page, text, step)
+
+    assert found["math"] == math
+    assert found["em"] == ["共"]
+
+
+@STEPS
+@pytest.mark.parametrize("name", ["align", "pmatrix", "equation*", "tikzcd"])
+def test_bare_environments_are_shown_as_they_were_written(
+    module_page: Page, name: str, step: int
+) -> None:
+    inner = rf"\begin{{{name}}}a&=\{{b_1*c*d\\ \begin{{{name}}}e\end{{{name}}}\\f\end{{{name}}}"
+    block = inner.replace(r"\\", "\\\\\n\n")
+
+    found = rendered(module_page, f"So {inner}, *so*.\n\n{inner}\n\nAnd\n{block}\n\nend", step)
+
+    assert found["math"] == [inner, inner, block]
+    assert found["em"] == ["so"]
+
+
+@STEPS
+@pytest.mark.parametrize(
+    "math",
+    [
+        r"\(a\,b",
+        r"\(a*b*c",
+        r"$$x\,y",
+        r"$x\,y",
+        r"\[a\{b*c*d",
+        r"\begin{align}a\,b*c*d\\",
+        "$$\nx\\,y\n=",
+        "\\[\na*b*c\\;d",
+        "\\begin{align}\na*b*c\\;d\n- e",
+    ],
+)
+def test_an_answer_cut_inside_a_formula_is_shown_as_it_was_written(
+    module_page: Page, math: str, step: int
+) -> None:
+    for before in ("*so*\n\n", "*so*\n", *(["Then *so*: "] if "\n" not in math else [])):
+        found = rendered(module_page, before + math, step)
+
+        assert (found["math"], found["em"]) == ([math], ["so"])
+
+
+def test_a_formula_may_be_long_and_hold_blank_lines(module_page: Page) -> None:
+    long = r"a\,b + " * 1500
+    parts = ["\\[ a\\,b \\\\", "c\\;d*e*f \\]"]
+    texts = {
+        rf"x \({long}\) *y*": [rf"\({long}\)"],
+        f"$$\n{long}\n$$\n*y*": [f"$$\n{long}\n$$"],
+        f"so ${long}z$ *y*": [f"${long}z$"],
+        f"Text *y*: {parts[0]}\n\n{parts[1]} more": parts,
+        "$$\n" + "word\n\n" * 1000 + "*y*\n$$": [],
+        r"\(no formula\_here) *y* [z\]": [],
+    }
+
+    for text, math in texts.items():
+        found = rendered(module_page, text)
+        assert found["math"] == math, text[:30]
+        assert found["em"] == ["y"]
+
+
+@STEPS
 def test_bold_beside_east_asian_punctuation(module_page: Page, step: int) -> None:
     lines = {
         "**注意：**请先保存": "注意：",
@@ -280,6 +350,122 @@ def test_other_fences_end_where_they_did(module_page: Page, step: int) -> None:
         found = rendered(module_page, text, step)
         assert found["code"] == blocks, text
         assert found["em"] == ["d"], text
+
+
+KEPT = {
+    "| op | meaning |\n|---|---|\n| `a || b` | logical or |": ["`a || b`", "logical or"],
+    "|a|\n|-|\n|b|c|": ["b", "c"],
+    "|a|\n|-|\n|b||`c|\n|x \\| y|\\||z": ["b", "`c", "x | y", "|", "z"],
+    "> - |a|b|\n>   |-|-|\n>   |`x|y`|*z*|`u|v|": ["x|y", "z", "`u", "v"],
+    "Sources:\n\n[1]: https://a.example/paper\n[2]: https://b.example": [
+        "[1]: https://a.example/paper",
+        "[2]: https://b.example",
+    ],
+    "[Note]: important": ["[Note]: important"],
+    "[12:30]: hello": ["[12:30]: hello"],
+    "[Q]: why?\n[A]: because\n[A]: twice": ["[Q]: why?", "[A]: because", "[A]: twice"],
+    '- [x y]: <z "> "a *title*"\n- b': ['[x y]: <z "> "a *title*"', "b"],
+    "> [^1]: footnote\n\nsee [^1], [Q] and ![Q]\n\n[Q]: no": [
+        "[^1]: footnote",
+        "see [^1], [Q] and ![Q]",
+        "[Q]: no",
+    ],
+    "call f[0](x) and [go](/there 'now')": ["call f[0](x) and [go](/there 'now')"],
+    "#": ["#"],
+    ">": [">"],
+    "> >": ["> >"],
+    "a\n\n- >": ["a", ">"],
+    "- ##": ["##"],
+    '```python title="app.py"\nx\n```': ['python title="app.py"', "x"],
+    "```print(1) and more\nx\n```": ["print(1) and more", "x"],
+    "~~~a~~~ b\nx": ["a~~~ b", "x"],
+    "- ```a\\_b {c=1}\n  x\n  ```": ["a\\_b {c=1}", "x"],
+    f"```{'word ' * 200}\nx\n```": [f"```{'word ' * 200}\nx\n```"],
+}
+
+
+@STEPS
+@pytest.mark.parametrize("text", KEPT, ids=lambda text: text[:40])
+def test_no_text_is_lost(module_page: Page, text: str, step: int) -> None:
+    shown = rendered(module_page, text, step)["text"]
+
+    at = 0
+    for part in KEPT[text]:
+        plain = part if "```" in part else part.replace("`a || b`", "a || b")
+        assert plain in shown[at:]
+        at = shown.index(plain, at) + len(plain)
+
+
+def test_the_title_and_the_address_of_a_link_are_told(module_page: Page) -> None:
+    text = (
+        '[a](https://a.example "The *title*") [](https://b.example) [c]\n\n[c]: https://c.example'
+    )
+
+    found = run(
+        module_page,
+        "page/markdown-view.js",
+        """
+        const target = document.createElement("div");
+        new module.MarkdownView(target).update(argument, true);
+        const links = [...target.querySelectorAll("a")];
+        return links.map((one) => [one.textContent, one.getAttribute("href"), one.title]);
+        """,
+        text,
+    )
+
+    a, b, c = (f"https://{name}.example" for name in "abc")
+    assert found == [["a", a, f"The *title*\n{a}"], [b, b, b], ["c", c, c], [c, c, c]]
+
+
+def test_a_text_that_shows_nothing_is_known(module_page: Page) -> None:
+    blank = ["", "\n\n", "   \n ", "\u200b", "\ufeff \t", "&nbsp;\n&#8203;&#xA0;", "\u3164\u2800"]
+    seen = ["a", "\n.", "&nbsp", "&amp;", "\\", ">", "🙂", "\u200b中", "&#33;", "\n" * 99_999 + "x"]
+
+    for text in blank + seen:
+        found = run(module_page, "page/blank.js", "return module.isBlank(argument)", text)
+        assert found == (text in blank), text[:9]
+
+
+ENTITIES = {
+    "p = &current; q = &region;": "p = &current; q = &region;",
+    "&notit; &ampere; &copy &lt &#60 &foo; &COPYING; &times_x;": None,
+    "&copy; &reg; &notin; &timesb; &ltri; &nbsp;! &amp;lt; &#38;gt; &#233;&#xe9;": (
+        "© ® ∉ ⊠ ◃ \xa0! &lt; &gt; éé"
+    ),
+    r"\&copy; `&copy;` <b>&current;</b> &lt\;": "&copy; &copy; <b>&current;</b> &lt;",
+    "a\0b `c\0d`": "a\ufffdb c\ufffdd",
+    "[a&current;](https://a.example/?b&current;)": "a&current;",
+    "https://a.example/?b=1&current;x": None,
+}
+
+
+@STEPS
+def test_only_whole_known_names_are_characters(module_page: Page, step: int) -> None:
+    for text, shown in ENTITIES.items():
+        found = rendered(module_page, text, step)["p"]
+        assert found == [shown or text]
+        assert rendered(module_page, f"- {text}", step)["li"] == [shown or text]
+        table = rendered(module_page, f"|a|\n|-|\n|{text}|", step)["text"]
+        assert (shown or text) in table
+
+
+def test_every_name_that_html_knows_is_the_same_here(module_page: Page) -> None:
+    names = [name for name in html5 if name.endswith(";")]
+
+    for at in range(0, len(names), 400):
+        some = names[at : at + 400]
+        found = rendered(module_page, "\n\n".join(f"&{name}." for name in some))
+        assert found["p"] == [f"{html5[name]}." for name in some]
+
+
+def test_no_beginning_of_a_word_is_taken_for_a_name(module_page: Page) -> None:
+    words = [f"&{name}ment;" for name in html5 if not name.endswith(";")]
+
+    assert rendered(module_page, "\n\n".join(words))["p"] == words
+
+
+def test_a_nul_in_code_is_shown_as_well(module_page: Page) -> None:
+    assert rendered(module_page, "```\na\0b\n```")["code"] == ["a\ufffdb\n"]
 
 
 def test_hostile_markdown_becomes_nothing_but_text_and_honest_links(module_page: Page) -> None:

@@ -4,6 +4,8 @@
  * module knows nothing of elements or of how the server is asked.
  */
 
+import { isBlank } from "./blank.js";
+
 /**
  * The turn while `asked` is on its way: it looks as it will once it runs.
  *
@@ -45,6 +47,6 @@ export function isEdit(turn) {
 
 /** Say whether an answer ended before its end, with something to go on from. */
 export function isContinuable({ status, text, finishReason }) {
-  if (!text) return false;
+  if (isBlank(text)) return false;
   return ["failed", "cancelled", "interrupted"].includes(status) || finishReason === "length";
 }

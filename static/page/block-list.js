@@ -12,7 +12,7 @@ import { showPieces } from "./pieces.js";
  * @typedef {object} Block
  * @property {"html"|"code"|"plain"} kind
  * @property {string} text its HTML, or the text as it is
- * @property {string} [language] of code
+ * @property {string} [info] of code: what stands behind its fence
  */
 
 export class BlockList {
@@ -74,7 +74,7 @@ export class BlockList {
 
 /** Whether the nodes of `old` show `block`, or can, in place. */
 function keeps(old, block) {
-  if (old.kind !== block.kind || old.language !== block.language) return false;
+  if (old.kind !== block.kind || old.info !== block.info) return false;
   if (old.text === block.text) return true;
   if (block.kind === "html") return false;
   showPieces(block.kind === "code" ? old.nodes[0].querySelector("code") : old.nodes[0], block.text);
@@ -83,20 +83,21 @@ function keeps(old, block) {
 }
 
 /** @param {Block} block */
-function nodesOf({ kind, text, language }) {
+function nodesOf({ kind, text, info }) {
   if (kind === "html") return dressed(safeFragment(text));
   const isCode = kind === "code";
   const holder = isCode ? element("code") : element("div", { class: "verbatim" });
   showPieces(holder, text);
-  return [isCode ? codeBlock(element("pre", {}, holder), language) : holder];
+  return [isCode ? codeBlock(element("pre", {}, holder), info) : holder];
 }
 
 function dressed(fragment) {
   for (const pre of fragment.querySelectorAll("pre")) {
-    const language = /\blanguage-(\S+)/.exec(pre.firstElementChild?.className)?.[1] ?? "";
+    const info = pre.firstElementChild?.title ?? "";
+    pre.firstElementChild?.removeAttribute("title");
     const place = document.createTextNode("");
     pre.replaceWith(place);
-    place.replaceWith(codeBlock(pre, language));
+    place.replaceWith(codeBlock(pre, info));
   }
   for (const table of fragment.querySelectorAll("table")) scrollable(table);
   return [...fragment.childNodes];

@@ -9,7 +9,7 @@
  */
 
 import { BlockList } from "./block-list.js";
-import { blocks, completed, define, defines, languageOf } from "./markdown.js";
+import { blocks, completed, define, defines } from "./markdown.js";
 import { sections } from "./sections.js";
 import { isOver, later, never } from "./slices.js";
 
@@ -26,6 +26,8 @@ const NOTHING = { sections: 0, blocks: 0, part: { number: 0, place: 0, at: 0 } }
 /** In so many sections, of so much text, reference links are looked for. */
 const MOST_LINKS = 500;
 const MOST_LINKS_TEXT = 65_536;
+/** Where more stands behind a fence, the code is shown as it was written (characters). */
+const LONGEST_INFO = 500;
 
 export class MarkdownView {
   #target;
@@ -50,6 +52,8 @@ export class MarkdownView {
   /** Show `text`. It is `final` when no more will come. */
   update(text, final) {
     if (text.includes("\r")) text = text.replace(/\r\n?/g, "\n");
+    // HTML has no such character, and would drop it.
+    if (text.includes("\0")) text = text.replaceAll("\0", "\ufffd");
     if (final || !text.startsWith(this.#frozenText)) this.#thaw();
     const place = this.#frozenText.length;
     const first = this.#frozen.sections;
@@ -128,12 +132,12 @@ function partFor({ part, place, at }) {
 
 /** The blocks of a section; see `BlockList`. */
 function made({ raw, code, isRest }, links, isLast, known) {
-  if (code) {
+  if (code && code.info.length <= LONGEST_INFO) {
     const text = code.text.replace(/\n?$/, "\n");
-    return [{ kind: "code", language: languageOf(code.info), text }];
+    return [{ kind: "code", info: code.info, text }];
   }
   if (!raw.trim()) return [];
-  const html = isRest || staysDear(raw, isLast, known) ? null : parsed(raw, links, isLast);
+  const html = code || isRest || staysDear(raw, isLast, known) ? null : parsed(raw, links, isLast);
   return html?.map((text) => ({ kind: "html", text })) ?? [{ kind: "plain", text: raw }];
 }
 

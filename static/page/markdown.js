@@ -6,6 +6,7 @@
  * module knows nothing of turns or of where its DOM is put.
  */
 
+import { escape, escapeUnnamed } from "./entities.js";
 import { mathIn } from "./math.js";
 import { blockMath, inlineMath, OurLexer, OurTokenizer } from "./parser.js";
 import { LONGEST } from "./sections.js";
@@ -27,9 +28,6 @@ const SAFE = Object.freeze({
   RETURN_TRUSTED_TYPE: true,
 });
 
-const ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
-const escape = (text) => text.replace(/[&<>"']/g, (character) => ENTITIES[character]);
-
 /** What makes more tags is shown as it is. */
 const MOST_TAGS = 3000;
 /** marked looks at each character of such a run again and again. */
@@ -38,25 +36,38 @@ const DEFINITION = /^[ \t>*+\d.)-]{0,40}\[[^\]\n]{1,999}\]:/m;
 
 const renderer = {
   html: ({ text }) => escape(text),
+  text({ tokens, text }) {
+    return tokens ? this.parser.parseInline(tokens) : escapeUnnamed(text);
+  },
   /** The page has the first two levels. */
-  heading({ tokens, depth }) {
+  heading({ tokens, depth, raw }) {
     const level = Math.min(6, depth + 2);
+    if (!tokens.length) return `<p>${lines(raw.trim())}</p>\n`;
     return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>\n`;
+  },
+  blockquote(token) {
+    return holdsText(token) ? false : `<p>${lines(token.raw)}</p>\n`;
   },
   listitem({ task, tokens }) {
     return `<li${task ? ' class="task"' : ""}>${this.parser.parse(tokens)}</li>\n`;
   },
   checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
-  image({ href, text }) {
-    return anchor(href, escape(text || href));
+  image(token) {
+    return anchor(token, escape(token.text));
   },
-  link({ href, tokens }) {
-    return anchor(href, this.parser.parseInline(tokens));
+  link(token) {
+    return anchor(token, this.parser.parseInline(token.tokens));
+  },
+  /** Models write sources, and much else, as what looks like a link that is used elsewhere. */
+  def({ raw, href }) {
+    const at = raw.indexOf(href, raw.indexOf("]:"));
+    if (at < 0 || !ALLOWED_LINK.test(href)) return `<p>${lines(raw)}</p>\n`;
+    const link = anchor({ href, raw: href }, escape(href));
+    return `<p>${lines(raw.slice(0, at))}${link}${lines(raw.slice(at + href.length))}</p>\n`;
   },
   code({ text, lang }) {
-    const language = languageOf(lang);
-    const name = language ? ` class="language-${escape(language)}"` : "";
-    return `<pre><code${name}>${escape(text.replace(/\n$/, ""))}\n</code></pre>\n`;
+    const info = lang ? ` title="${escape(lang)}"` : "";
+    return `<pre><code${info}>${escape(text.replace(/\n$/, ""))}\n</code></pre>\n`;
   },
 };
 
@@ -70,16 +81,15 @@ const extensions = [
 const { defaults: OPTIONS } = new Marked({ gfm: true, breaks: true, renderer, extensions });
 OPTIONS.tokenizer = new OurTokenizer(OPTIONS);
 
-function anchor(href, content) {
-  if (!ALLOWED_LINK.test(href)) return content;
-  const address = escape(href);
-  const guard = 'target="_blank" rel="noopener noreferrer nofollow"';
-  return `<a href="${address}" title="${address}" ${guard}>${content}</a>`;
-}
+const lines = (text) => escape(text).replaceAll("\n", "<br>");
 
-/** A code's language, as far as its fence names one. */
-export function languageOf(info) {
-  return /^[\w+#.-]{1,30}/.exec(info ?? "")?.[0] ?? "";
+/** What may not be a link is shown as it was written. */
+function anchor({ href, title, raw }, content) {
+  if (!ALLOWED_LINK.test(href)) return lines(raw);
+  const address = escape(href);
+  const told = title ? `${escape(title)}\n${address}` : address;
+  const guard = 'target="_blank" rel="noopener noreferrer nofollow"';
+  return `<a href="${address}" title="${told}" ${guard}>${content.trim() ? content : address}</a>`;
 }
 
 /**
@@ -104,7 +114,12 @@ export function blocks(text, links, isOpen) {
   }
 }
 
-const isVisible = ({ type }) => type !== "space" && type !== "def";
+const isVisible = ({ type }) => type !== "space";
+
+/** Whether a quote, or one in it, has anything in it. */
+function holdsText({ tokens }) {
+  return tokens.some((one) => (one.type === "blockquote" ? holdsText(one) : isVisible(one)));
+}
 
 function tagsOf(made) {
   return made.reduce((sum, html) => sum + html.split("<").length - 1, 0);

@@ -7,6 +7,7 @@
 import { pairs } from "./emphasis.js";
 import { Fences, NESTING } from "./fences.js";
 import { MathBlocks, mathIn, nextMathLine } from "./math.js";
+import { cellsOf } from "./table-row.js";
 import { Lexer, Tokenizer } from "../vendor/marked.esm.js";
 
 /** Lists and quotes within one another. */
@@ -27,11 +28,30 @@ export class OurTokenizer extends Tokenizer {
 
   fences(src) {
     const found = super.fences(src);
-    if (!found || !NESTING.test(src)) return found;
+    if (!found) return found;
+    // marked takes backslashes out of it.
+    found.lang = /^ *(?:`+|~+)(.*)/.exec(src)[1].trim();
+    if (!NESTING.test(src)) return found;
     this.lexer.work(src.length);
     const nested = new Fences(src, false).blockAt(0);
     if (!nested || nested.end <= found.raw.length) return found;
     return { ...found, raw: src.slice(0, nested.end), text: nested.text };
+  }
+
+  /** Cells that the header has no column for are shown too. */
+  table(src) {
+    const found = super.table(src);
+    if (!found) return found;
+    const lines = found.raw.split("\n").slice(2);
+    found.rows.forEach((row, at) => {
+      const texts = cellsOf(lines[at], row.length);
+      if (texts.length <= row.length && texts.every((text, cell) => text === row[cell].text)) return;
+      found.rows[at] = texts.map((text, cell) => ({
+        ...{ text, tokens: this.lexer.inline(text), header: false },
+        align: found.align[cell] ?? null,
+      }));
+    });
+    return found;
   }
 
   /** A line of mathematics may look as if it made a heading of those above it. */

@@ -4,6 +4,7 @@
  */
 
 import { isContinuable } from "./again.js";
+import { isBlank } from "./blank.js";
 import { copyButton } from "./clipboard.js";
 import { button, element, icon } from "./dom.js";
 import { isRunning } from "./turn.js";
@@ -38,12 +39,13 @@ export class Toolbar {
   /** Show what suits a turn as it is `shown`: the last one, or an older version of one. */
   update(shown, { isLast, isOld }) {
     this.#turn = shown;
+    const hasText = !isBlank(shown.text);
     const isIdle = isLast && !isOld && shown.status !== "unsent";
-    this.#copy.hidden = !shown.text;
-    for (const rating of this.#ratings) rating.hidden = isOld || !shown.text;
+    this.#copy.hidden = !hasText;
+    for (const rating of this.#ratings) rating.hidden = isOld || !hasText;
     this.#continue.hidden = !isIdle || !isContinuable(shown);
-    this.#regenerate.hidden = !isIdle || !shown.text;
-    this.element.hidden = isRunning(shown) || !(shown.text || this.versions.total > 1);
+    this.#regenerate.hidden = !isIdle || !hasText;
+    this.element.hidden = isRunning(shown) || !(hasText || this.versions.total > 1);
   }
 }
 

@@ -4,6 +4,7 @@
  */
 
 import { isEdit } from "./again.js";
+import { isBlank } from "./blank.js";
 import { button, element, icon, setText } from "./dom.js";
 import { MarkdownView } from "./markdown-view.js";
 import { showPieces } from "./pieces.js";
@@ -20,7 +21,7 @@ const CUT = {
   length: "Cut off: the answer reached its longest length.",
   filter: "The provider's filter ended this answer.",
 };
-/** And one that has no text. */
+/** And one that shows no text. */
 const NO_TEXT = {
   length: "The model reached its longest length before it began its answer.",
   filter: "The provider's filter kept this answer back.",
@@ -147,8 +148,8 @@ export class TurnView {
     const ended = final && (!old || isRunning(old));
     if (ended || !old || text !== textOf(old)) this.#answer.update(text, final);
     if (ended || reasoning !== old?.reasoning) this.#thoughts.update(reasoning, final);
-    answer.hidden = !text;
-    thoughts.hidden = !reasoning;
+    answer.hidden = isBlank(text);
+    thoughts.hidden = isBlank(reasoning);
   }
 
   #paintSpeaker() {
@@ -170,7 +171,7 @@ export class TurnView {
     ending.hidden = !note || isUnsaid;
     setText(endingText, note);
     // With a text the row below it has "Regenerate".
-    const isBare = !shown.text && !isRunning(shown);
+    const isBare = isBlank(shown.text) && !isRunning(shown);
     setText(endingRetry, shown.status === "completed" ? "Ask again" : "Retry");
     endingRetry.hidden = !isUnsent && !(this.#isLast && isBare);
     endingCancel.hidden = !isUnsent;
@@ -225,7 +226,7 @@ function endingOf({ status, error, reason, finishReason, stopping, text }) {
     case "interrupted":
       return "The server stopped before the end of this answer.";
     case "completed":
-      if (text) return CUT[finishReason] ?? "";
+      if (!isBlank(text)) return CUT[finishReason] ?? "";
       return NO_TEXT[finishReason] ?? "The model ended without an answer.";
     default:
       return "";

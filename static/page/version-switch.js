@@ -3,6 +3,7 @@
  * This module knows nothing of how versions are read or of how they look.
  */
 
+import { isBlank } from "./blank.js";
 import { button, element, icon, setText } from "./dom.js";
 import { isRunning } from "./turn.js";
 
@@ -75,7 +76,7 @@ export class VersionSwitch {
       const versions = await this.#list(turn);
       if (turn.turnId !== this.#turn.turnId) return;
       const here = versions.findIndex((version) => version.turn_id === turn.turnId);
-      this.#older = versions.slice(0, Math.max(here, 0)).filter((version) => version.text);
+      this.#older = versions.slice(0, Math.max(here, 0)).filter((version) => !isBlank(version.text));
       this.#at = this.#older.length;
     } catch {
       return; // Tried again with the turn's next change, as after a lost connection.
