@@ -1,5 +1,6 @@
 """How an answer ends: finish reasons in every wire form, what comes after them, and silence."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from chatstream.providers import Finish, Piece, Reasoning, Text, Usage
 from chatstream.providers.http.reasons import mark_of
+from chatstream.providers.http.settling import Settling
 from chatstream.providers.registry import Providers, build
 from chatstream.settings import Settings
 from tests.asking import FORMS, answer, failure, make, texts
@@ -155,7 +157,7 @@ async def test_a_silence_behind_text_and_its_finish_reason_is_the_end(
     mark, _ = MARKS[form]
     begun = time.monotonic()
 
-    text, _, rest = await said(upstream, form, f"tokens=2 {mark} pace=50 keepalive=0")
+    text, _, rest = await said(upstream, form, f"tokens=2 {mark} hang")
 
     assert (text, rest[-1]) == ("t0 t1 ", Finish("stop"))
     assert 0.2 <= time.monotonic() - begun < 2
@@ -176,6 +178,96 @@ async def test_the_silence_is_shorter_than_a_short_token_timeout(upstream: Upstr
 
     assert (await said(upstream, "openai", "say=x finish hang", token_timeout=0.4))[0] == "x"
     assert time.monotonic() - begun < 2
+
+
+NOTHING = {
+    "openai": ("comment", raw(choices=[{"index": 0, "delta": {"content": ""}}])),
+    "gemini": ("comment", raw(candidates=[{"index": 0, "content": {"parts": [{"text": ""}]}}])),
+    "anthropic": ("comment", raw(type="ping")),
+    "ollama": (raw(message={"role": "assistant", "content": ""}, done=False), raw(model="m")),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("which", [0, 1])
+async def test_a_stream_with_pings_is_not_silent(
+    upstream: Upstream, form: str, which: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatstream.providers.http.reading.END_SECONDS", 0.5)
+    mark, end = MARKS[form]
+    pings = f"wait=0.2 {NOTHING[form][which]} " * 4
+
+    text, _, rest = await said(
+        upstream, form, f"say=a {mark} {pings} wait=0.2 say=b {mark} {end}", token_timeout=60
+    )
+
+    assert (text, rest[-1]) == ("ab", Finish("stop"))
+
+
+async def test_late_usage_behind_pings_counts(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatstream.providers.http.reading.END_SECONDS", 0.5)
+    pings = "wait=0.2 comment " * 4
+
+    _, _, rest = await said(upstream, "openai", f"say=a finish {pings} usage=7:3 {pings} done")
+
+    assert rest == [Usage(7, 3), Finish("stop")]
+
+
+async def test_a_silence_is_counted_from_the_last_ping(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatstream.providers.http.reading.END_SECONDS", 0.5)
+    begun = time.monotonic()
+
+    assert (await said(upstream, "openai", "say=a finish wait=0.3 comment hang"))[0] == "a"
+    assert 0.8 <= time.monotonic() - begun < 1.5
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pings_without_end_are_bounded_by_the_token_timeout(
+    tmp_path: Path, upstream: Upstream, form: str
+) -> None:
+    mark, _ = MARKS[form]
+    providers = Providers({form: make(form, upstream.url, token_timeout=2)}, form)
+    with Running(tmp_path, providers, retries=0, token_timeout=2) as server:
+        begun = time.monotonic()
+        answered = server.http.post(
+            "/chat", json={"message": f"!say=x {mark} pace=50 keepalive=0"}
+        ).json()
+
+    assert (answered["reply"], answered["finish_reason"]) == ("x", "stop")
+    assert 1.4 <= time.monotonic() - begun < 3
+
+
+async def test_finish_reasons_without_end_are_bounded_too(upstream: Upstream) -> None:
+    marks = " ".join(["finish wait=0.1"] * 30)
+    begun = time.monotonic()
+
+    text, _, _ = await said(upstream, "openai", f"say=x {marks} hang", token_timeout=1.5)
+
+    assert text == "x"
+    assert time.monotonic() - begun < 1.8
+
+
+@pytest.mark.parametrize(
+    ("token_timeout", "seconds"), [(8, 5), (6, 5), (5.5, 5), (4, 3.5), (0.4, 0.2), (math.inf, 5)]
+)
+async def test_a_silence_is_five_seconds_unless_the_token_timeout_is_shorter(
+    upstream: Upstream, token_timeout: float, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = []
+
+    class Noted(Settling):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            waits.append(self._seconds)
+
+    monkeypatch.setattr("chatstream.providers.http.reading.Settling", Noted)
+    await said(upstream, "openai", "say=x finish done", token_timeout=token_timeout)
+
+    assert waits == [seconds]
 
 
 def test_before_any_text_silence_is_for_the_turns_own_timers(

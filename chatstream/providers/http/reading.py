@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import httpx
@@ -14,11 +14,13 @@ from chatstream.providers import Piece, ProviderRequest, Reasoning, Text
 from chatstream.providers.http import failures, payloads
 from chatstream.providers.http.parser import Answer
 from chatstream.providers.http.said import Report
-from chatstream.providers.http.settling import Settling
+from chatstream.providers.http.settling import Settling, Stream
 from chatstream.providers.http.sse_decoder import Failure
 
 END_SECONDS: Final = 5.0
 """How long a silence after a finish reason that followed text is the answer's end."""
+MARGIN_SECONDS: Final = 0.5
+"""How long before the caller's timer a wait behind an end mark is over."""
 
 
 class Reading:
@@ -33,23 +35,23 @@ class Reading:
         response: httpx.Response,
         answer: Answer,
         request: ProviderRequest | None = None,
-        seconds: float = math.inf,
-        close: Callable[[], None] | None = None,
+        token_timeout: float = math.inf,
+        stream: Stream | None = None,
     ) -> None:
         """
         Read the answer that a response holds.
 
         Args:
             report: Told what is no answer in it.
-            seconds: The longest silence behind an end mark, where it is less than `END_SECONDS`.
-            close: Ends the stream.
+            token_timeout: Of the caller: a wait behind an end mark is over before it.
+            stream: What the answer comes by.
         """
         self.answer = answer
         self._report = report
         self._response = response
         self._request = request
-        self._seconds = seconds
-        self._close = close
+        self._most = max(token_timeout / 2, token_timeout - MARGIN_SECONDS)
+        self._stream = stream
         self._settling: Settling | None = None
         self._halves: payloads.Halves | None = None
         self._plain = False  # text has come, all characters whole: pieces pass as they are
@@ -145,8 +147,9 @@ class Reading:
             self.answer,
             pieces,
             spoken=self.spoken,
-            seconds=min(END_SECONDS, self._seconds),
-            close=self._close,
+            seconds=END_SECONDS,
+            most=self._most,
+            stream=self._stream,
         )
 
     def _fail(self, failure: ProviderError) -> Sequence[Piece]:
