@@ -159,7 +159,7 @@ async def test_an_overloaded_anthropic_can_be_asked_again(provider: Adapter) -> 
     [
         {"type": "content_block_delta"},
         {"type": "content_block_delta", "delta": "x"},
-        {"type": "content_block_delta", "delta": {"text": ["x"]}},
+        {"type": "content_block_delta", "delta": {"text": [5]}},
         {"type": "message_start"},
         {"type": "message_delta", "delta": None},
         {"type": "message_delta", "delta": {"stop_reason": ["x"]}},

@@ -7,9 +7,11 @@ import orjson
 import pytest
 
 from chatstream.providers import Finish, Piece, Reasoning, Text, Usage
+from chatstream.providers.adapters.anthropic import AnthropicAnswer
 from chatstream.providers.adapters.gemini import GeminiAnswer
+from chatstream.providers.adapters.ollama import OllamaAnswer
 from chatstream.providers.adapters.openai import OpenAIAnswer
-from chatstream.providers.http.parser import MOST_TOKENS, count_in, usage_of
+from chatstream.providers.http.parser import MOST_TOKENS, Answer, count_in, usage_of
 from tests.asking import FORMS, answer, make
 from tests.upstream import Upstream
 
@@ -62,6 +64,17 @@ async def test_what_is_no_object_between_chunks_says_nothing(
         ([{"type": "thinking", "thinking": [{"type": "new", "text": "x"}]}], []),
         ([{"type": "text", "text": ""}, {"type": "text", "text": None}], []),
         ({"type": "text", "text": "a"}, [Text("a")]),
+        ([{"text": "Hello "}], [Text("Hello ")]),
+        ([{"type": "text", "text": {"value": "Hello ", "annotations": []}}], [Text("Hello ")]),
+        ({"text": "a", "content": "a"}, [Text("a")]),
+        (
+            [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm "}]}],
+            [Reasoning("hm ")],
+        ),
+        ([{"type": "reasoning", "text": "hm ", "summary": []}], [Reasoning("hm ")]),
+        ([{"reasoning": "hm "}, {"text": "a"}], [Reasoning("hm "), Text("a")]),
+        ([None, {"type": "text", "text": "a"}], [Text("a")]),
+        ([{"type": "refusal", "refusal": "No."}], [Text("No.")]),
         ([], []),
     ],
 )
@@ -74,6 +87,139 @@ def test_reasoning_may_be_a_list_of_parts_too() -> None:
 
     assert take({"reasoning_content": parts}) == [Reasoning("hm ")]
     assert take({"reasoning": "hm "}) == [Reasoning("hm ")]
+
+
+@pytest.mark.parametrize(
+    "thought",
+    [
+        {"text": "hm "},
+        {"content": "hm "},
+        {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm "}]},
+        {"summary": [{"type": "summary_text", "text": "hm "}]},
+    ],
+)
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_reasoning_may_be_an_object(field: str, thought: object) -> None:
+    assert take({field: thought}) == [Reasoning("hm ")]
+
+
+def whole(
+    deltas: list[object], message: object, delta: object = "absent", **more: Any
+) -> list[Piece]:
+    """Return what deltas say, and then a chunk with a whole message, and its finish reason."""
+    answer = OpenAIAnswer()
+    last = {"index": 0, "message": message, "finish_reason": "stop", **more}
+    if delta != "absent":
+        last["delta"] = delta
+    chunks = [{"index": 0, "delta": delta} for delta in deltas]
+    pieces = [piece for chunk in (*chunks, last) for piece in answer.take({"choices": [chunk]})]
+    assert answer.finish in ("stop", "filter")
+    return [*pieces, *answer.end()]
+
+
+EMPTY = ["absent", None, {}, {"content": ""}, {"role": "assistant", "content": None}]
+
+
+@pytest.mark.parametrize("delta", EMPTY)
+def test_a_whole_message_beside_an_empty_delta_is_the_answer(delta: object) -> None:
+    message = {"role": "assistant", "reasoning_content": "hm ", "content": "Hello world"}
+
+    assert whole([], message, delta) == [Reasoning("hm "), Text("Hello world")]
+    assert whole([{"role": "assistant", "content": ""}], message, delta) == [
+        Reasoning("hm "),
+        Text("Hello world"),
+    ]
+
+
+@pytest.mark.parametrize("delta", EMPTY)
+def test_a_whole_message_after_deltas_is_no_new_text(delta: object) -> None:
+    message = {"role": "assistant", "reasoning": "hm ", "content": "Hello world"}
+    deltas: list[object] = [{"reasoning": "hm "}, {"content": "Hello "}, {"content": "world"}]
+    said = [Reasoning("hm "), Text("Hello "), Text("world")]
+
+    assert whole(deltas, message, delta) == said
+    assert whole(deltas[:-1], message, deltas[-1]) == said
+    assert whole([{"content": "<thi"}], {"content": "<thi"}, delta) == [Text("<thi")]
+    assert whole([{"refusal": "No."}], {"refusal": "No."}, delta) == [Text("No.")]
+    assert whole(deltas[1:], None, delta, text="Hello world") == said[1:]
+
+
+def test_a_message_says_what_the_deltas_left_out() -> None:
+    message = {"reasoning": "hm ", "content": "Hello"}
+
+    assert whole([{"reasoning": "hm "}], message, {}) == [Reasoning("hm "), Text("Hello")]
+    assert whole([], message, {"reasoning": "hm "}) == [Reasoning("hm "), Text("Hello")]
+
+
+def test_a_message_that_grows_on_each_chunk_is_said_once() -> None:
+    answer = OpenAIAnswer()
+    pieces = [
+        piece
+        for text in ("He", "Hello", "Hello world", "Hello world")
+        for piece in answer.take({"choices": [{"delta": {}, "message": {"content": text}}]})
+    ]
+
+    assert pieces == [Text("He"), Text("llo"), Text(" world")]
+
+
+@pytest.mark.parametrize("delta", EMPTY)
+def test_legacy_completions_say_their_text(delta: object) -> None:
+    answer = OpenAIAnswer()
+    more = {} if delta == "absent" else {"delta": delta}
+    pieces = [
+        piece
+        for text in ("ha", "ha", "")
+        for piece in answer.take({"choices": [{"index": 0, "text": text, **more}]})
+    ]
+
+    assert pieces == [Text("ha"), Text("ha")]
+
+
+PARTS = [None, {"text": "Hello "}, {"type": "refusal", "refusal": "No."}]
+
+
+@pytest.mark.parametrize(
+    ("answer", "chunk"),
+    [
+        (OllamaAnswer(), {"message": {"content": PARTS}}),
+        (GeminiAnswer(), {"candidates": [None, {"content": {"parts": PARTS}}]}),
+        (AnthropicAnswer(), {"type": "message", "content": PARTS}),
+        (AnthropicAnswer(), {"type": "content_block_delta", "delta": {"text": PARTS}}),
+    ],
+)
+def test_every_form_reads_lists_of_parts(answer: Answer, chunk: dict[str, Any]) -> None:
+    assert list(answer.take(chunk)) == [Text("Hello "), Text("No.")]
+
+
+@pytest.mark.parametrize("thinking", ["hm ", {"text": "hm "}, [{"text": "hm "}]])
+def test_every_form_reads_thoughts_as_parts(thinking: object) -> None:
+    part = {"text": thinking, "thought": True}
+    delta = {"type": "thinking_delta", "thinking": thinking}
+
+    assert list(OllamaAnswer().take({"message": {"thinking": thinking}})) == [Reasoning("hm ")]
+    assert list(GeminiAnswer().take({"candidates": [{"content": {"parts": [part]}}]})) == [
+        Reasoning("hm ")
+    ]
+    assert list(AnthropicAnswer().take({"type": "content_block_delta", "delta": delta})) == [
+        Reasoning("hm ")
+    ]
+
+
+def test_a_whole_message_of_anthropics_after_deltas_is_no_new_text() -> None:
+    answer = AnthropicAnswer()
+    answer.take({"type": "content_block_delta", "delta": {"text": "Hello"}})
+    message = {"type": "message", "content": [{"text": "Hello"}], "stop_reason": "end_turn"}
+
+    assert list(answer.take(message)) == []
+    assert answer.finish == "stop"
+
+
+def test_a_refusal_in_parts_is_text_and_filters() -> None:
+    answer = OpenAIAnswer()
+    content = [{"type": "refusal", "refusal": "No."}]
+    chunk = {"choices": [{"delta": {"content": content}, "finish_reason": "stop"}]}
+
+    assert (list(answer.take(chunk)), answer.finish) == ([Text("No.")], "filter")
 
 
 def nested(depth: int) -> object:

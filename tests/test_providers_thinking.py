@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from chatstream.providers import Piece, Reasoning, Text
 from chatstream.providers.adapters.openai import OpenAIAnswer
 from chatstream.providers.http.thinking import MOST_HELD, Thoughts
-from tests.asking import answer, failure, make
+from tests.asking import FORMS, answer, failure, make
 from tests.upstream import Upstream
 
 Said = tuple[str, str]
@@ -104,8 +104,8 @@ def test_white_space_without_end_is_not_held() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("form", ["openai", "ollama"])
-async def test_the_forms_that_have_no_block_for_thoughts_part_them(
+@pytest.mark.parametrize("form", FORMS)
+async def test_every_form_parts_them(
     upstream: Upstream, form: str
 ) -> None:
     provider = make(form, upstream.url)

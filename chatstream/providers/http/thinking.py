@@ -39,6 +39,11 @@ class Thoughts:
         self._held = ""
         self._bare = True  # of the block, nothing but white space has come
 
+    @property
+    def begun(self) -> bool:
+        """Whether there was any text, be it held."""
+        return self.over or bool(self._held) or self._closing is not None
+
     def take(self, text: str) -> Sequence[Piece]:
         """Return what the next text, which is not empty, adds, as far as it can be told."""
         if self.over:
