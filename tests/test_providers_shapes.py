@@ -12,10 +12,17 @@ from chatstream.providers.adapters.gemini import GeminiAnswer
 from chatstream.providers.adapters.ollama import OllamaAnswer
 from chatstream.providers.adapters.openai import OpenAIAnswer
 from chatstream.providers.http.parser import MOST_TOKENS, Answer, count_in, usage_of
-from tests.asking import FORMS, answer, make
+from tests.asking import FORMS, answer, failure, make
 from tests.upstream import Upstream
+from tests.upstream_forms import AnthropicForm, Form, GeminiForm, OllamaForm, OpenAIForm
 
 HUGE = 10**30
+FRAMES: dict[str, Form] = {
+    "openai": OpenAIForm,
+    "gemini": GeminiForm,
+    "anthropic": AnthropicForm,
+    "ollama": OllamaForm,
+}
 
 
 def take(*deltas: object) -> list[Piece]:
@@ -29,7 +36,9 @@ def take(*deltas: object) -> list[Piece]:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("value", ["null", "[]", "1", "true", '"x"', "[null]"])
+@pytest.mark.parametrize(
+    "value", ["null", "[]", "1", "true", '"x"', "[null]", "ping", "[HEARTBEAT]", "", " "]
+)
 async def test_what_is_no_object_between_chunks_says_nothing(
     upstream: Upstream, form: str, value: str
 ) -> None:
@@ -39,6 +48,82 @@ async def test_what_is_no_object_between_chunks_says_nothing(
     await provider.aclose()
 
     assert [piece for piece in pieces if isinstance(piece, Text)] == [Text("a"), Text("b")]
+    assert pieces[-1] == Finish("stop")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("stray", ["ping\n", "[HEARTBEAT]\n", "event: error\ndata: null\n\n"])
+async def test_a_heartbeat_in_any_shape_says_nothing(
+    upstream: Upstream, form: str, stray: str
+) -> None:
+    if form == "ollama" and stray.startswith("event"):
+        stray = "data: null\n"
+    provider = make(form, upstream.url)
+    step = f"bytes={quote(stray, safe='')}"
+    pieces = await answer(provider, f"!role say=a {step} say=b {step}")
+    await provider.aclose()
+
+    assert [piece for piece in pieces if isinstance(piece, Text)] == [Text("a"), Text("b")]
+    assert pieces[-1] == Finish("stop")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stray", ["ping", "[HEARTBEAT]", "null"])
+async def test_heartbeats_alone_are_no_answer(
+    upstream: Upstream, stray: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for form in FORMS:
+        provider = make(form, upstream.url)
+        caplog.clear()
+        _, error = await failure(provider, f"!raw={quote(stray, safe='')} " * 3 + "eof")
+        await provider.aclose()
+
+        assert error.code in ("provider_error", "provider_cut")
+        assert error.retryable
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "broken", ['{"choices":[{"del', '[{"choices":', '"{\\"choices\\":[]}"', "upstream timed out"]
+)
+async def test_what_may_be_content_or_an_error_is_not_passed_over(
+    upstream: Upstream, broken: str
+) -> None:
+    for form in FORMS:
+        provider = make(form, upstream.url)
+        pieces, error = await failure(provider, f"!say=a raw={quote(broken, safe='')} say=b finish")
+        await provider.aclose()
+
+        assert [piece for piece in pieces if isinstance(piece, Text)] == [Text("a")]
+        assert error.code.startswith("provider_")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("form", FORMS)
+async def test_chunks_in_a_list_are_chunks(upstream: Upstream, form: str) -> None:
+    said = FRAMES[form].frame("text", "a 🙂 {")
+    chunk = said[said.index(b"{") :].strip().decode()
+    step = quote(f"[null,{chunk},{chunk}]", safe="")
+    provider = make(form, upstream.url)
+    pieces = await answer(provider, f"!say=x raw={step} end")
+    broken = quote('[{"error":{"code":503}}]', safe="")
+    _, error = await failure(provider, f"!say=x raw={broken}")
+    await provider.aclose()
+
+    text = "".join(piece.text for piece in pieces if isinstance(piece, Text))
+    assert text == "xa 🙂 {a 🙂 {"
+    assert error.code.startswith("provider_")
+
+
+@pytest.mark.anyio
+async def test_a_choice_that_is_null_says_nothing(upstream: Upstream) -> None:
+    provider = make("openai", upstream.url)
+    step = "raw=" + quote('{"choices":[null]}', safe="")
+    pieces = await answer(provider, f"!{step} say=a {step} end")
+    await provider.aclose()
+
+    assert pieces[0] == Text("a")
     assert pieces[-1] == Finish("stop")
 
 

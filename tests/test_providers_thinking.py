@@ -105,9 +105,7 @@ def test_white_space_without_end_is_not_held() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("form", FORMS)
-async def test_every_form_parts_them(
-    upstream: Upstream, form: str
-) -> None:
+async def test_every_form_parts_them(upstream: Upstream, form: str) -> None:
     provider = make(form, upstream.url)
     for script in SCRIPTS:
         steps = " ".join(f"say={quote(character, safe='')}" for character in script)
