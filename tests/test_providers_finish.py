@@ -27,6 +27,7 @@ MARKS = {
     "anthropic": ("finish done", "eof"),
     "ollama": ("finish", "eof"),
 }
+CLOSED = ("openai", "anthropic")
 CUT_WORDS = {
     "openai": "abort",
     "gemini": "CANCELLED",
@@ -341,7 +342,13 @@ def test_a_provider_that_aborts_before_any_content_is_asked_again(
         ("network_error network-error insufficient_system_resource timeout timed_out", "cut"),
         ("server_error interrupted stream_failed connection_error time_limit", "cut"),
         ("load unload pause_turn OTHER MALFORMED_FUNCTION_CALL repetition new", "other"),
-        ("null None FINISH_REASON_UNSPECIFIED not_finished", None),
+        ("preempted killed terminated shutdown shut_down evicted dropped exception", "cut"),
+        ("engine_overloaded unfinished partial EngineOverloaded FINISH_REASON_ERROR", "cut"),
+        ("truncated Truncated maxTokens MaxTokens MAXTOKENS FINISH_REASON_MAX_TOKENS", "length"),
+        ("ContentFilter contentFilter CONTENTFILTER finish_reason_safety", "filter"),
+        ("stopSequence StopSequence endTurn FINISH_REASON_STOP FinishReason.STOP", "stop"),
+        ("toolCalls ToolUse", "tool"),
+        ("null None FINISH_REASON_UNSPECIFIED not_finished notFinished", None),
     ],
 )
 def test_every_vendors_words_have_a_meaning(words: str, mark: str | None) -> None:
@@ -349,10 +356,43 @@ def test_every_vendors_words_have_a_meaning(words: str, mark: str | None) -> Non
         assert (word, mark_of(word)) == (word, mark)
 
 
-@pytest.mark.parametrize("reason", [1, ["stop"], {"type": "stop"}])
-def test_a_reason_that_is_no_text_is_not_guessed_at(reason: Any) -> None:
-    with pytest.raises((AttributeError, TypeError)):
-        mark_of(reason)
+@pytest.mark.parametrize(
+    ("reason", "mark"),
+    [
+        ({"type": "stop", "matched": 2}, "stop"),
+        ({"type": "length"}, "length"),
+        ({"reason": "abort"}, "cut"),
+        ({"matched": 2}, "other"),
+        (["stop"], "stop"),
+        ([[["stop"]]], "other"),
+        (2, "other"),
+        (True, "other"),
+        (0, None),
+        ({}, None),
+    ],
+)
+def test_a_reason_that_is_no_text_fails_no_answer(reason: object, mark: str | None) -> None:
+    assert mark_of(reason) == mark
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("reason", "ours"), [({"type": "stop", "matched": 2}, "stop"), (2, "other")]
+)
+async def test_each_form_takes_such_a_reason(
+    upstream: Upstream, form: str, reason: object, ours: str
+) -> None:
+    chunk: dict[str, dict[str, Any]] = {
+        "openai": {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]},
+        "gemini": {"candidates": [{"finishReason": reason}]},
+        "anthropic": {"type": "message_delta", "delta": {"stop_reason": reason}},
+        "ollama": {"done": True, "done_reason": reason},
+    }
+    _, _, rest = await said(
+        upstream, form, f"say=x {raw(**chunk[form])} {'done' if form in CLOSED else ''} eof"
+    )
+
+    assert rest[-1] == Finish(ours)  # type: ignore[arg-type]
 
 
 # ---- [DONE] alone

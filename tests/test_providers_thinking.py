@@ -15,6 +15,7 @@ from tests.upstream import Upstream
 
 Said = tuple[str, str]
 SCRIPTS = (
+    "<THINK>hm </Think>Hello",
     "<think>hm </think>\n\nHello <think>no</think>",
     "<think>a</thin</think>b",
     "<thinking>x</thinking>y",
@@ -66,6 +67,10 @@ def parted(chunks: Sequence[str]) -> Said:
         ("<thinking>hm</thinking>Hello", "hm", "Hello"),
         ("<thought>hm</thought>Hello", "", "<thought>hm</thought>Hello"),
         ("<seed:think>hm</seed:think>Hello", "hm", "Hello"),
+        ("<THINK>hm </THINK>\n\nHello", "hm ", "Hello"),
+        ("<Think>hm </tHINK></think>Hello", "hm ", "</think>Hello"),
+        ("<Seed:Think>\u0130 <</seed:think>Hello", "\u0130 <", "Hello"),
+        ("<THIN", "", "<THIN"),
         ("<thinking>hm</think>Hello", "hm</think>Hello", ""),
         ("\n\n", "", "\n\n"),
         ("", "", ""),

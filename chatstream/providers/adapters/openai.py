@@ -121,6 +121,7 @@ class OpenAIAnswer:
             reason = choice.get("finish_reason")
             if reason:
                 self._take_reason(reason)
+                usage = usage or (chunk.get("x_groq") or {}).get("usage")
             if usage is None:
                 usage = choice.get("usage")
         if usage:
