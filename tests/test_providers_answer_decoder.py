@@ -25,6 +25,7 @@ BEFORE = (
     b": OPENROUTER PROCESSING\n\n: more\n\n",
     b"\xef\xbb\xbf\n:\n\n",
     b"null\ntrue\n",
+    b"ping\r\nkeep-alive\n\n",
 )
 
 
@@ -184,6 +185,9 @@ async def test_what_is_no_answer_is_told_by_its_kind(
         (b'[{"a":[1]},\n{"b":{}}]\n', [b'{"a":[1]}', b'{"b":{}}']),
         (b'{"a":1}', [b'{"a":1}']),
         (b'{"a":1', []),
+        (b'{"a":1}\n{"b":"if (x) {"}', [b'{"a":1}', b'{"b":"if (x) {"}']),
+        (b'{"a":1}\n{"b":"}{"', [b'{"a":1}']),
+        (b'{"a":1}\n{"b":{"c":"{"}', [b'{"a":1}']),
         (b"", []),
     ],
 )

@@ -159,10 +159,9 @@ async def test_an_overloaded_anthropic_can_be_asked_again(provider: Adapter) -> 
     [
         {"type": "content_block_delta"},
         {"type": "content_block_delta", "delta": "x"},
-        {"type": "content_block_delta", "delta": {"text": ["x"]}},
+        {"type": "content_block_delta", "delta": {"text": [5]}},
         {"type": "message_start"},
         {"type": "message_delta", "delta": None},
-        {"type": "message_delta", "delta": {"stop_reason": ["x"]}},
     ],
 )
 def test_an_event_of_another_shape_is_not_guessed_at(chunk: dict[str, object]) -> None:

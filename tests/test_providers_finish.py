@@ -1,5 +1,6 @@
 """How an answer ends: finish reasons in every wire form, what comes after them, and silence."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from chatstream.providers import Finish, Piece, Reasoning, Text, Usage
 from chatstream.providers.http.reasons import mark_of
+from chatstream.providers.http.settling import Settling
 from chatstream.providers.registry import Providers, build
 from chatstream.settings import Settings
 from tests.asking import FORMS, answer, failure, make, texts
@@ -25,6 +27,7 @@ MARKS = {
     "anthropic": ("finish done", "eof"),
     "ollama": ("finish", "eof"),
 }
+CLOSED = ("openai", "anthropic")
 CUT_WORDS = {
     "openai": "abort",
     "gemini": "CANCELLED",
@@ -155,7 +158,7 @@ async def test_a_silence_behind_text_and_its_finish_reason_is_the_end(
     mark, _ = MARKS[form]
     begun = time.monotonic()
 
-    text, _, rest = await said(upstream, form, f"tokens=2 {mark} pace=50 keepalive=0")
+    text, _, rest = await said(upstream, form, f"tokens=2 {mark} hang")
 
     assert (text, rest[-1]) == ("t0 t1 ", Finish("stop"))
     assert 0.2 <= time.monotonic() - begun < 2
@@ -176,6 +179,96 @@ async def test_the_silence_is_shorter_than_a_short_token_timeout(upstream: Upstr
 
     assert (await said(upstream, "openai", "say=x finish hang", token_timeout=0.4))[0] == "x"
     assert time.monotonic() - begun < 2
+
+
+NOTHING = {
+    "openai": ("comment", raw(choices=[{"index": 0, "delta": {"content": ""}}])),
+    "gemini": ("comment", raw(candidates=[{"index": 0, "content": {"parts": [{"text": ""}]}}])),
+    "anthropic": ("comment", raw(type="ping")),
+    "ollama": (raw(message={"role": "assistant", "content": ""}, done=False), raw(model="m")),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("which", [0, 1])
+async def test_a_stream_with_pings_is_not_silent(
+    upstream: Upstream, form: str, which: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatstream.providers.http.reading.END_SECONDS", 0.5)
+    mark, end = MARKS[form]
+    pings = f"wait=0.2 {NOTHING[form][which]} " * 4
+
+    text, _, rest = await said(
+        upstream, form, f"say=a {mark} {pings} wait=0.2 say=b {mark} {end}", token_timeout=60
+    )
+
+    assert (text, rest[-1]) == ("ab", Finish("stop"))
+
+
+async def test_late_usage_behind_pings_counts(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatstream.providers.http.reading.END_SECONDS", 0.5)
+    pings = "wait=0.2 comment " * 4
+
+    _, _, rest = await said(upstream, "openai", f"say=a finish {pings} usage=7:3 {pings} done")
+
+    assert rest == [Usage(7, 3), Finish("stop")]
+
+
+async def test_a_silence_is_counted_from_the_last_ping(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatstream.providers.http.reading.END_SECONDS", 0.5)
+    begun = time.monotonic()
+
+    assert (await said(upstream, "openai", "say=a finish wait=0.3 comment hang"))[0] == "a"
+    assert 0.8 <= time.monotonic() - begun < 1.5
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pings_without_end_are_bounded_by_the_token_timeout(
+    tmp_path: Path, upstream: Upstream, form: str
+) -> None:
+    mark, _ = MARKS[form]
+    providers = Providers({form: make(form, upstream.url, token_timeout=2)}, form)
+    with Running(tmp_path, providers, retries=0, token_timeout=2) as server:
+        begun = time.monotonic()
+        answered = server.http.post(
+            "/chat", json={"message": f"!say=x {mark} pace=50 keepalive=0"}
+        ).json()
+
+    assert (answered["reply"], answered["finish_reason"]) == ("x", "stop")
+    assert 1.4 <= time.monotonic() - begun < 3
+
+
+async def test_finish_reasons_without_end_are_bounded_too(upstream: Upstream) -> None:
+    marks = " ".join(["finish wait=0.1"] * 30)
+    begun = time.monotonic()
+
+    text, _, _ = await said(upstream, "openai", f"say=x {marks} hang", token_timeout=1.5)
+
+    assert text == "x"
+    assert time.monotonic() - begun < 1.8
+
+
+@pytest.mark.parametrize(
+    ("token_timeout", "seconds"), [(8, 5), (6, 5), (5.5, 5), (4, 3.5), (0.4, 0.2), (math.inf, 5)]
+)
+async def test_a_silence_is_five_seconds_unless_the_token_timeout_is_shorter(
+    upstream: Upstream, token_timeout: float, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = []
+
+    class Noted(Settling):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            waits.append(self._seconds)
+
+    monkeypatch.setattr("chatstream.providers.http.reading.Settling", Noted)
+    await said(upstream, "openai", "say=x finish done", token_timeout=token_timeout)
+
+    assert waits == [seconds]
 
 
 def test_before_any_text_silence_is_for_the_turns_own_timers(
@@ -249,7 +342,13 @@ def test_a_provider_that_aborts_before_any_content_is_asked_again(
         ("network_error network-error insufficient_system_resource timeout timed_out", "cut"),
         ("server_error interrupted stream_failed connection_error time_limit", "cut"),
         ("load unload pause_turn OTHER MALFORMED_FUNCTION_CALL repetition new", "other"),
-        ("null None FINISH_REASON_UNSPECIFIED not_finished", None),
+        ("preempted killed terminated shutdown shut_down evicted dropped exception", "cut"),
+        ("engine_overloaded unfinished partial EngineOverloaded FINISH_REASON_ERROR", "cut"),
+        ("truncated Truncated maxTokens MaxTokens MAXTOKENS FINISH_REASON_MAX_TOKENS", "length"),
+        ("ContentFilter contentFilter CONTENTFILTER finish_reason_safety", "filter"),
+        ("stopSequence StopSequence endTurn FINISH_REASON_STOP FinishReason.STOP", "stop"),
+        ("toolCalls ToolUse", "tool"),
+        ("null None FINISH_REASON_UNSPECIFIED not_finished notFinished", None),
     ],
 )
 def test_every_vendors_words_have_a_meaning(words: str, mark: str | None) -> None:
@@ -257,10 +356,43 @@ def test_every_vendors_words_have_a_meaning(words: str, mark: str | None) -> Non
         assert (word, mark_of(word)) == (word, mark)
 
 
-@pytest.mark.parametrize("reason", [1, ["stop"], {"type": "stop"}])
-def test_a_reason_that_is_no_text_is_not_guessed_at(reason: Any) -> None:
-    with pytest.raises((AttributeError, TypeError)):
-        mark_of(reason)
+@pytest.mark.parametrize(
+    ("reason", "mark"),
+    [
+        ({"type": "stop", "matched": 2}, "stop"),
+        ({"type": "length"}, "length"),
+        ({"reason": "abort"}, "cut"),
+        ({"matched": 2}, "other"),
+        (["stop"], "stop"),
+        ([[["stop"]]], "other"),
+        (2, "other"),
+        (True, "other"),
+        (0, None),
+        ({}, None),
+    ],
+)
+def test_a_reason_that_is_no_text_fails_no_answer(reason: object, mark: str | None) -> None:
+    assert mark_of(reason) == mark
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("reason", "ours"), [({"type": "stop", "matched": 2}, "stop"), (2, "other")]
+)
+async def test_each_form_takes_such_a_reason(
+    upstream: Upstream, form: str, reason: object, ours: str
+) -> None:
+    chunk: dict[str, dict[str, Any]] = {
+        "openai": {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]},
+        "gemini": {"candidates": [{"finishReason": reason}]},
+        "anthropic": {"type": "message_delta", "delta": {"stop_reason": reason}},
+        "ollama": {"done": True, "done_reason": reason},
+    }
+    _, _, rest = await said(
+        upstream, form, f"say=x {raw(**chunk[form])} {'done' if form in CLOSED else ''} eof"
+    )
+
+    assert rest[-1] == Finish(ours)  # type: ignore[arg-type]
 
 
 # ---- [DONE] alone

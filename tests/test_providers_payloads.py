@@ -91,7 +91,24 @@ async def test_halves_of_thoughts_and_of_text_find_each_their_own(provider: Adap
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("odd", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"1" * 5000])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"NaN",
+        b"Infinity",
+        b"-Infinity",
+        b"nan",
+        b"-nan",
+        b"inf",
+        b"-inf",
+        b"+Infinity",
+        b'"nan \\" inf", inf',
+        b"1e999",
+        b"1" * 5000,
+        b"[" * 2000 + b"]" * 2000,
+        b'{"a":[' * 1500 + b'1,"]}"' + b"]}" * 1500,
+    ],
+)
 async def test_what_is_no_number_in_a_field_that_nobody_reads_is_read(
     upstream: Upstream, odd: bytes
 ) -> None:
@@ -142,6 +159,9 @@ def test_json_is_read_by_whichever_reader_takes_it() -> None:
     assert read(b'{"a":1}') == {"a": 1}
     assert read(b'{"a":NaN,"b":"\xff"}') == {"a": None, "b": "\ufffd"}
     assert read(b"\xef\xbb\xbf{}") == {}
+    assert read(b'{"a":nan,"b":"nan","c":[-inf,1]}') == {"a": None, "b": "nan", "c": [None, 1]}
+    deep = b'{"a":' + b"[" * 2000 + b"]" * 2000 + b',"b":["x"],"c":{"d":1}}'
+    assert {key: read(deep)[key] for key in "bc"} == {"b": ["x"], "c": {"d": 1}}
 
 
 @pytest.mark.parametrize(
@@ -150,7 +170,10 @@ def test_json_is_read_by_whichever_reader_takes_it() -> None:
         b"",
         b"{",
         b"{'a':1}",
-        b"[" * 100_000 + b"]" * 100_000,
+        b"[" * 100_000 + b"]" * 99_999,
+        b"[" * 2000,
+        b"{" * 2000 + b"}" * 2000 + b"]",
+        b"{inf",
         b'{"a":NaN,"b":"' + b"x" * MAX_ODD_BYTES + b'"}',
     ],
 )

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from chatstream.providers import Piece, Reasoning, Text
 from chatstream.providers.adapters.openai import OpenAIAnswer
 from chatstream.providers.http.thinking import MOST_HELD, Thoughts
-from tests.asking import answer, failure, make
+from tests.asking import FORMS, answer, failure, make
 from tests.upstream import Upstream
 
 Said = tuple[str, str]
 SCRIPTS = (
+    "<THINK>hm </Think>Hello",
     "<think>hm </think>\n\nHello <think>no</think>",
     "<think>a</thin</think>b",
     "<thinking>x</thinking>y",
@@ -66,6 +67,10 @@ def parted(chunks: Sequence[str]) -> Said:
         ("<thinking>hm</thinking>Hello", "hm", "Hello"),
         ("<thought>hm</thought>Hello", "", "<thought>hm</thought>Hello"),
         ("<seed:think>hm</seed:think>Hello", "hm", "Hello"),
+        ("<THINK>hm </THINK>\n\nHello", "hm ", "Hello"),
+        ("<Think>hm </tHINK></think>Hello", "hm ", "</think>Hello"),
+        ("<Seed:Think>\u0130 <</seed:think>Hello", "\u0130 <", "Hello"),
+        ("<THIN", "", "<THIN"),
         ("<thinking>hm</think>Hello", "hm</think>Hello", ""),
         ("\n\n", "", "\n\n"),
         ("", "", ""),
@@ -104,10 +109,8 @@ def test_white_space_without_end_is_not_held() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("form", ["openai", "ollama"])
-async def test_the_forms_that_have_no_block_for_thoughts_part_them(
-    upstream: Upstream, form: str
-) -> None:
+@pytest.mark.parametrize("form", FORMS)
+async def test_every_form_parts_them(upstream: Upstream, form: str) -> None:
     provider = make(form, upstream.url)
     for script in SCRIPTS:
         steps = " ".join(f"say={quote(character, safe='')}" for character in script)

@@ -16,7 +16,7 @@ from chatstream.errors import Forbidden, SettingsError
 from chatstream.settings import Settings
 
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
-_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:/@\s]+))(?::([0-9]{1,5}))?", re.ASCII)
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:/@\s]+))(?::([0-9]{0,5}))?", re.ASCII)
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*@]+")
 _MAX_PORT = 65_535
 _PORTS = {"http": ":80", "https": ":443"}
@@ -99,7 +99,8 @@ class Origins:
             return False
         # Browsers leave the usual port out, and some proxies put it in again.
         port = _PORTS[own]
-        return place.removesuffix(port) == host.lower().removesuffix(port)
+        named = host.lower().removesuffix(":")  # a port that is left empty is the usual one
+        return place.removesuffix(port) == named.removesuffix(port)
 
 
 def host_name(host: str) -> str:
@@ -108,6 +109,8 @@ def host_name(host: str) -> str:
 
     >>> host_name("LocalHost:8000"), host_name("[::1]:8000"), host_name("[::1].example.org")
     ('localhost', '::1', '')
+    >>> host_name("127.0.0.1:"), host_name("[::1]:")
+    ('127.0.0.1', '::1')
     """
     match = _HOST.fullmatch(host.strip().lower())
     if match is None or int(match[3] or 0) > _MAX_PORT:

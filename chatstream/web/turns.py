@@ -143,7 +143,9 @@ def _failure(terminal: Json) -> Failure:
 async def start(request: Request) -> Response:
     """`POST /turns`: start a turn, to be read at its `events`."""
     asked = await turn_body(request, ReplacingTurnRequest)
-    turn = await services_of(request).runner.start(asked)
+    runner = services_of(request).runner
+    # Who has seen events already comes back, and starts nothing.
+    turn = await (runner.start(asked) if cursor(request) is None else runner.known(asked))
     headers = {"Location": turn_path(request, asked.address, turn.turn_id)}
     return json(started(request, asked.address, turn.turn_id), 202, headers)
 

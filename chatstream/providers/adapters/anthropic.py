@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from os.path import commonprefix
 from typing import Any, Final, Unpack
 
-from chatstream.providers import Message, Piece, ProviderRequest, Reasoning, Text
+from chatstream.providers import Message, Piece, ProviderRequest, Text
 from chatstream.providers.http.manners import Ways
-from chatstream.providers.http.parser import Asking, names_in, text_in, usage_of
+from chatstream.providers.http.parser import Asking, names_in, pieces_in, usage_of
 from chatstream.providers.http.provider import Access, Form, HttpProvider
 from chatstream.providers.http.reasons import Mark, mark_of
+from chatstream.providers.http.thinking import Thoughts
 
 DEFAULT_MAX_TOKENS: Final = 4096
 """Anthropic answers no request that does not say how long the answer may be."""
@@ -41,6 +42,7 @@ class AnthropicAnswer:
         self._reason: Mark = "other"
         self._input_tokens = 0
         self._tail = tail
+        self._thoughts = Thoughts()
 
     def take(self, chunk: dict[str, Any]) -> Sequence[Piece]:
         """Return what one event adds; as `Answer.take` promises. Unknown events add nothing."""
@@ -62,18 +64,25 @@ class AnthropicAnswer:
 
     def _whole(self, message: dict[str, Any]) -> Sequence[Piece]:
         """Read a whole message, which some send although a stream was asked for."""
-        pieces = [piece for block in message["content"] for piece in self._delta(block)]
+        # After deltas it repeats what they have said.
+        content = [] if self._thoughts.begun else message["content"] or []
+        blocks = content if isinstance(content, list) else [{"text": content}]
+        pieces = [piece for block in blocks if block is not None for piece in self._delta(block)]
         self.finish = mark_of(message.get("stop_reason"))
         return [*pieces, *self._usage(message.get("usage"))]
 
     def _delta(self, delta: dict[str, Any]) -> Sequence[Piece]:
         """Read a delta, or the block that begins: each names what it holds."""
         if text := delta.get("text"):
-            if self._tail:
+            if self._tail and type(text) is str:
                 text = self._without_tail(text)
-            return [Text(text_in(text))] if text else ()
+            if self._thoughts.over and type(text) is str:
+                return [Text(text)] if text else ()
+            return pieces_in(text, self._thoughts)
         if thought := delta.get("thinking"):
-            return [Reasoning(text_in(thought))]
+            return pieces_in(thought, self._thoughts, "reasoning")
+        if refusal := delta.get("refusal"):
+            return pieces_in(refusal, self._thoughts)
         return ()
 
     def _without_tail(self, text: str) -> str:
@@ -98,8 +107,8 @@ class AnthropicAnswer:
         return told
 
     def end(self) -> Sequence[Piece]:
-        """Return what was held: nothing."""
-        return ()
+        """Return what was held; as `Answer.end` promises."""
+        return self._thoughts.end()
 
 
 def _asking(request: ProviderRequest, _: Ways) -> Asking:

@@ -8,9 +8,10 @@ from urllib.parse import quote
 
 from chatstream.providers import Message, Piece, ProviderRequest, Reasoning, Text, asked_to_go_on
 from chatstream.providers.http.manners import Ways
-from chatstream.providers.http.parser import Asking, first_of, names_in, text_in, usage_of
+from chatstream.providers.http.parser import Asking, first_of, names_in, pieces_in, usage_of
 from chatstream.providers.http.provider import Access, Form, HttpProvider
 from chatstream.providers.http.reasons import Mark, mark_of
+from chatstream.providers.http.thinking import Thoughts
 
 
 def provider(**access: Unpack[Access]) -> HttpProvider:
@@ -23,6 +24,7 @@ class GeminiAnswer:
 
     def __init__(self) -> None:
         self.finish: Mark | None = None
+        self._thoughts = Thoughts()
 
     def take(self, chunk: dict[str, Any]) -> Sequence[Piece]:
         """Return what one frame adds; as `Answer.take` promises."""
@@ -30,11 +32,8 @@ class GeminiAnswer:
         candidate = first_of(chunk.get("candidates"))
         if candidate is not None:
             content = candidate.get("content")
-            for part in (content.get("parts") or ()) if content else ():
-                text = part.get("text")
-                if text:
-                    kind = Reasoning if part.get("thought") else Text
-                    pieces.append(kind(text_in(text)))
+            if content:
+                self._take_parts(content.get("parts"), pieces)
             self.finish = mark_of(candidate.get("finishReason")) or self.finish
         elif (chunk.get("promptFeedback") or {}).get("blockReason"):
             self.finish = "filter"
@@ -46,8 +45,23 @@ class GeminiAnswer:
         return pieces
 
     def end(self) -> Sequence[Piece]:
-        """Return what was held: nothing."""
-        return ()
+        """Return what was held; as `Answer.end` promises."""
+        return self._thoughts.end()
+
+    def _take_parts(self, parts: object, pieces: list[Piece]) -> None:
+        for part in parts if isinstance(parts, list) else [parts]:
+            text = part.get("text") if isinstance(part, dict) else part
+            if type(text) is str and type(part) is dict:
+                if not text:
+                    continue
+                if part.get("thought"):
+                    pieces.append(Reasoning(text))
+                elif self._thoughts.over:
+                    pieces.append(Text(text))  # nearly all of an answer
+                else:
+                    pieces += self._thoughts.take(text)
+            elif part:
+                pieces += pieces_in(part, self._thoughts)
 
 
 def _asking(request: ProviderRequest, _: Ways) -> Asking:

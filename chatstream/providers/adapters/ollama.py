@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from chatstream.providers import Piece, ProviderRequest, Reasoning, asked_to_go_on
+from chatstream.providers import Piece, ProviderRequest, asked_to_go_on
 from chatstream.providers.http.manners import Ways
-from chatstream.providers.http.parser import NDJSON, Asking, names_in, text_in, usage_of
+from chatstream.providers.http.parser import NDJSON, Asking, names_in, pieces_in, usage_of
 from chatstream.providers.http.provider import Access, Form, HttpProvider
 from chatstream.providers.http.reasons import Mark, mark_of
 from chatstream.providers.http.thinking import Thoughts
@@ -45,9 +45,12 @@ class OllamaAnswer:
         message = chunk.get("message")
         if message:
             if thought := message.get("thinking"):
-                pieces.append(Reasoning(text_in(thought)))
+                pieces += pieces_in(thought, self._thoughts, "reasoning")
             if text := message.get("content"):
-                pieces += self._thoughts.take(text_in(text))
+                if type(text) is str:
+                    pieces += self._thoughts.take(text)
+                else:
+                    pieces += pieces_in(text, self._thoughts)
         if chunk.get("done"):
             self.finish = mark_of(chunk.get("done_reason")) or "stop"
             if "eval_count" in chunk or "prompt_eval_count" in chunk:

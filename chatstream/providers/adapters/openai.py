@@ -96,7 +96,9 @@ class OpenAIAnswer:
     def __init__(self) -> None:
         self.finish: Mark | None = None
         self._refused = False
+        self._thought = False
         self._thoughts = Thoughts()
+        self._whole = Whole()
 
     def take(self, chunk: dict[str, Any]) -> Sequence[Piece]:
         """Return what one chunk adds; as `Answer.take` promises."""
@@ -106,18 +108,20 @@ class OpenAIAnswer:
         choice = None
         if choices:
             choice = choices[0]
-            if choice.get("index"):
+            if choice is None or choice.get("index"):
                 choice = first_of(choices)
                 if choice is None:
                     return ()  # all of it is of answers that nobody asked for, the usage too
         if choice is not None:
-            # Some answer with one whole message, although a stream was asked for.
-            delta = choice["delta"] if "delta" in choice else choice.get("message")
+            delta = choice.get("delta")
             if delta:
                 self._take_delta(delta, pieces)
+            if "message" in choice or not pieces:
+                self._take_whole(choice, pieces)
             reason = choice.get("finish_reason")
             if reason:
                 self._take_reason(reason)
+                usage = usage or (chunk.get("x_groq") or {}).get("usage")
             if usage is None:
                 usage = choice.get("usage")
         if usage:
@@ -140,15 +144,37 @@ class OpenAIAnswer:
                 self._say(text, pieces)
         refusal = delta.get("refusal")
         if refusal:
-            self._refused = True
-            pieces.append(Text(text_in(refusal)))
+            self._say(refusal, pieces, "refusal")
+
+    def _take_whole(self, choice: dict[str, Any], pieces: list[Piece]) -> None:
+        """
+        Read one whole message, which some send although a stream was asked for, or its text.
+
+        Others repeat in it what the deltas have said: that is no new text.
+        """
+        said = choice.get("message") or {"content": choice.get("text")}
+        new = self._whole.new(
+            {
+                "reasoning": said.get("reasoning_content") or said.get("reasoning"),
+                "text": said.get("content"),
+                "refusal": said.get("refusal"),
+            },
+            {"reasoning": self._thought, "text": self._thoughts.begun, "refusal": self._refused},
+            grows="delta" in choice and bool(choice.get("message")),
+        )
+        for kind, content in new.items():
+            self._say(content, pieces, kind)
 
     def _say(self, said: object, pieces: list[Piece], kind: str = "text") -> None:
         """Add what a field says: a text, or a list of parts, as Mistral sends them."""
         parts = parts_in(said, kind) if isinstance(said, list | dict) else ((kind, text_in(said)),)
         for part, text in parts:
             if part == "reasoning":
+                self._thought = True
                 pieces.append(Reasoning(text))
+            elif part == "refusal":
+                self._refused = True
+                pieces.append(Text(text))
             else:
                 pieces += self._thoughts.take(text)
 
@@ -156,3 +182,34 @@ class OpenAIAnswer:
         mark = mark_of(reason)
         if mark is not None:
             self.finish = "filter" if self._refused and mark != "cut" else mark
+
+
+class Whole:
+    """What the whole messages within one stream have said, apart from its deltas."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+
+    def new(
+        self, message: dict[str, object], said: dict[str, bool], *, grows: bool
+    ) -> dict[str, object]:
+        """
+        Return what a message says that was not said before.
+
+        Args:
+            message: What it says, by kind.
+            said: The kinds of which something was said, by deltas or messages.
+            grows: A message holds what those before it said.
+        """
+        new: dict[str, object] = {}
+        for kind, content in message.items():
+            before = self._said.get(kind)
+            if not content or (said[kind] and before is None):
+                continue
+            self._said[kind] = before or ""
+            if grows and isinstance(content, str):
+                self._said[kind] = content
+                content = content.removeprefix(before or "")
+            if content:
+                new[kind] = content
+        return new

@@ -13,7 +13,7 @@ from typing import Final
 import orjson
 
 from chatstream.providers.http.json_decoder import ValueDecoder
-from chatstream.providers.http.sse_decoder import EventDecoder
+from chatstream.providers.http.sse_decoder import EventDecoder, says_nothing
 
 # What may stand before an answer in any form: a byte order mark, blank lines, comments.
 _BEFORE = re.compile(rb"(?:[ \t\r\n]+|\xef\xbb\xbf|:[^\r\n]*[\r\n])*")
@@ -58,7 +58,10 @@ class AnswerDecoder:
     def close(self) -> list[bytes]:
         """Say that the stream has ended; return what it still tells. Raises as `feed`."""
         if self._decoder is None:
-            return []
+            if not self._head[:1].isalpha():
+                return []
+            self._decoder = EventDecoder()  # plain text, which may tell of a failure
+            return [*self._decoder.feed(self._head), *self._decoder.close()]
         return self._decoder.close()
 
     def _look(self, data: bytes) -> list[bytes]:
@@ -69,7 +72,8 @@ class AnswerDecoder:
         first = head[:1]
         if head == b":" or _BOM.startswith(head):
             return []
-        if first in _SCALAR and not _LINE_END.search(head) and len(head) < MAX_SCALAR:
+        may_say_nothing = first in _SCALAR or (first.isalpha() and b":" not in head)
+        if may_say_nothing and not _LINE_END.search(head) and len(head) < MAX_SCALAR:
             return []
         if first in b"{[":
             self._decoder = ValueDecoder()
@@ -86,10 +90,19 @@ def _without_what_says_nothing(head: bytes) -> bytes:
         before = _BEFORE.match(head)
         head = head[before.end() :] if before is not None else head
         line = _LINE_END.search(head)
-        if line is None or line.start() > MAX_SCALAR or head[:1] not in _SCALAR:
-            return head
-        try:
-            orjson.loads(head[: line.start()])
-        except orjson.JSONDecodeError:
+        if line is None or line.start() > MAX_SCALAR or not _is_nothing(head[: line.start()]):
             return head
         head = head[line.end() :]
+
+
+def _is_nothing(line: bytes) -> bool:
+    """Say whether a line is one value of JSON and no object, or a heartbeat: and no field."""
+    if line[:1].isalpha() and b":" not in line and says_nothing(line):
+        return True
+    if line[:1] not in _SCALAR:
+        return False
+    try:
+        orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return True

@@ -63,12 +63,12 @@ class ProviderClient:
     ) -> None:
         """
         Args:
-            token_timeout: Of the caller: silence after the end mark is the end well before it.
+            token_timeout: Of the caller: a wait after the end mark is over before it.
             pull: The command that gets a model that is not there.
         """
         self.name = name
         self._wire = wire
-        self._settle_seconds = token_timeout / 2
+        self._token_timeout = token_timeout
         self._manners = Manners(name)
         address = Address(name, base_url)
         secret = api_key.strip()
@@ -109,9 +109,7 @@ class ProviderClient:
         """
         response, asking = await self._opened(request, ask)
         answer, stream = asking.answer, response.extensions["stream"]
-        reading = Reading(
-            self._report, response, answer, request, self._settle_seconds, stream.close
-        )
+        reading = Reading(self._report, response, answer, request, self._token_timeout, stream)
         decoder, reads = AnswerDecoder(), self._pace.join()
         size = 0
         try:

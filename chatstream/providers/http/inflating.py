@@ -17,6 +17,10 @@ MAX_INFLATED_BYTES: Final = 64 * 1024 * 1024
 """Of one body: many times the longest answer."""
 
 _GZIP = ("gzip", "x-gzip")
+_PACKED: Final = frozenset(
+    "br bzip2 compress dcb dcz deflate gzip lz4 lzma snappy x-compress x-gzip xz zstd".split()
+)
+"""Labels of bodies that must be undone; any other ("utf-8", "none") says nothing of that."""
 _AUTO = 32 + zlib.MAX_WBITS  # a header of gzip or of zlib
 
 
@@ -30,9 +34,11 @@ def encoding_of(header: str) -> str:
 
     >>> encoding_of("GZIP"), encoding_of("identity, gzip"), encoding_of("identity")
     ('gzip', 'gzip', '')
+    >>> encoding_of("none"), encoding_of("UTF-8")
+    ('', '')
     """
     named = [name for part in header.split(",") if (name := part.strip().lower())]
-    return ", ".join(name for name in named if name != "identity")
+    return ", ".join(name for name in named if name in _PACKED)
 
 
 class Inflated:

@@ -1,10 +1,11 @@
-"""Read lines of JSON: bytes in, cut anywhere, complete lines out. No I/O, no JSON."""
+"""Read lines of JSON: bytes in, cut anywhere, complete lines out. No I/O."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from chatstream.errors import ProviderError
+from chatstream.providers.http import payloads
 
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
 """A line of an answer is below 1 KiB."""
@@ -56,9 +57,10 @@ class LineDecoder:
         if self._too_long:
             raise self._refusal()
         line = b"".join(self._open).strip()
-        # An object that was cut has no closing brace, or one of an inner object.
-        whole = line.endswith(b"}") and line.count(b"{") == line.count(b"}")
-        return [line] if whole else []
+        try:
+            return [line] if line and isinstance(payloads.read(line), dict) else []
+        except ValueError:
+            return []  # it was cut
 
     def _refuse(self, before: list[bytes]) -> list[bytes]:
         """Raise at once, or after the lines that came before the long one."""

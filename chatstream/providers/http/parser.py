@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from chatstream.providers import Piece, Usage
+from chatstream.providers import Piece, Reasoning, Usage
 from chatstream.providers.http.reasons import Mark
+from chatstream.providers.http.thinking import Thoughts
 
 SSE: Final = "text/event-stream"
 NDJSON: Final = "application/x-ndjson"
@@ -18,8 +19,24 @@ MOST_TOKENS: Final = 1_000_000_000
 MOST_NESTED: Final = 8
 """How deep the lists of a content may lie in one another."""
 _FIRST: Final = (None, 0, "", "0")
-_TEXT_PARTS: Final = frozenset(("text", "output_text"))
-_THOUGHT_PARTS: Final = frozenset(("thinking", "reasoning", "reasoning_text", "thought"))
+_TEXT_PARTS: Final = frozenset(("text", "output_text", "summary_text", "text_delta"))
+_THOUGHT_PARTS: Final = frozenset(
+    (
+        "thinking",
+        "thinking_delta",
+        "reasoning",
+        "reasoning_text",
+        "reasoning.text",
+        "reasoning.summary",
+        "thought",
+    )
+)
+_SAID: Final = (
+    ("reasoning", ("thinking", "reasoning_content", "reasoning", "summary")),
+    ("", ("text", "value", "content")),
+    ("refusal", ("refusal",)),
+)
+"""Where an object holds what it says, by what that is; "" is what the object itself is."""
 
 
 class Answer(Protocol):
@@ -63,7 +80,7 @@ def text_in(value: object) -> str:
     return value
 
 
-def first_of(listed: Sequence[dict[str, Any]] | None) -> dict[str, Any] | None:
+def first_of(listed: Sequence[dict[str, Any] | None] | None) -> dict[str, Any] | None:
     """
     Return the one answer that counts among several, the one of index 0, wherever it stands.
 
@@ -72,35 +89,59 @@ def first_of(listed: Sequence[dict[str, Any]] | None) -> dict[str, Any] | None:
     if not listed:
         return None
     first = listed[0]
-    if not first.get("index"):
+    if first is not None and not first.get("index"):
         return first
-    return next((choice for choice in listed if choice.get("index") in _FIRST), None)
+    there = (choice for choice in listed if choice is not None)
+    return next((choice for choice in there if choice.get("index") in _FIRST), None)
 
 
 def parts_in(content: object, kind: str = "text", depth: int = 0) -> Iterator[tuple[str, str]]:
     """
-    Yield what a content says, as ("text" or "reasoning", a text that is not empty).
+    Yield what a content says, as ("text", "reasoning" or "refusal", a text that is not empty).
 
-    A content is a text, or a list of parts, which may hold lists themselves, as Mistral's thoughts
-    do. Parts of a kind that is not known here say nothing. Raises TypeError or ValueError for what
-    is no part, or lies too deep.
+    A content is a text, or an object that holds one, or a list of them, which may hold lists
+    themselves, as Mistral's thoughts do. Parts of a kind that is not known here say nothing. Raises
+    TypeError or ValueError for what is no part, or lies too deep.
     """
     if isinstance(content, str):
         if content:
             yield kind, content
+    elif depth > MOST_NESTED:
+        raise ValueError
     elif isinstance(content, list):
-        if depth > MOST_NESTED:
-            raise ValueError
         for part in content:
             yield from parts_in(part, kind, depth + 1)
-    elif isinstance(content, dict) and isinstance(named := content.get("type"), str):
-        if named in _THOUGHT_PARTS:
-            thought = content.get("thinking") or content.get("reasoning") or content.get("text")
-            yield from parts_in(thought, "reasoning", depth + 1)
-        elif named in _TEXT_PARTS:
-            yield from parts_in(content.get("text"), kind, depth + 1)
+    elif isinstance(content, dict):
+        yield from _parts_of(content, kind, depth)
     elif content is not None:
         raise TypeError
+
+
+def _parts_of(part: dict[str, Any], kind: str, depth: int) -> Iterator[tuple[str, str]]:
+    named = part.get("type")
+    if named is not None and not isinstance(named, str):
+        raise TypeError
+    if named in _THOUGHT_PARTS or part.get("thought") is True:
+        said = next((found for _, keys in _SAID if (found := _first_in(part, keys))), None)
+        yield from parts_in(said, "reasoning", depth + 1)
+    elif named in _TEXT_PARTS:
+        yield from parts_in(part.get("text"), kind, depth + 1)
+    elif not named or named == "refusal":
+        for other, keys in _SAID:
+            yield from parts_in(_first_in(part, keys), other or kind, depth + 1)
+
+
+def _first_in(part: dict[str, Any], keys: Sequence[str]) -> object:
+    """Return what one of the keys holds; where several do, they repeat one another."""
+    return next((part[key] for key in keys if part.get(key)), None)
+
+
+def pieces_in(content: object, thoughts: Thoughts, kind: str = "text") -> Sequence[Piece]:
+    """Return what a content says, as pieces: `thoughts` parts its text. Raises as `parts_in`."""
+    pieces: list[Piece] = []
+    for part, text in parts_in(content, kind):
+        pieces += (Reasoning(text),) if part == "reasoning" else thoughts.take(text)
+    return pieces
 
 
 def count_in(value: object) -> int | None:

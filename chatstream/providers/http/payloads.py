@@ -9,6 +9,7 @@ half a surrogate pair. A bad character never fails an answer; it becomes U+FFFD.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -30,6 +31,12 @@ def _integer(digits: str) -> int | None:
     return int(digits) if len(digits) <= MAX_DIGITS else None
 
 
+MOST_NESTED: Final = 100
+_STRING: Final = r'"(?:[^"\\]++|\\.)*+"?'
+_NO_NUMBER: Final = re.compile(
+    rf"(?P<string>{_STRING})|[-+]?\b(?:nan|inf(?:inity)?)\b", re.IGNORECASE | re.DOTALL
+)
+_BRACKETS: Final = re.compile(rf"{_STRING}|(?P<bracket>[\[\]{{}}]++)", re.DOTALL)
 _LENIENT: Final = json.JSONDecoder(strict=False, parse_constant=_nothing, parse_int=_integer)
 
 
@@ -50,10 +57,43 @@ def read_again(payload: bytes) -> Any:
     """
     if len(payload) > MAX_ODD_BYTES:
         raise ValueError("too long to be read again")
+    text = payload.decode(errors="replace").lstrip("\ufeff")
     try:
-        return _LENIENT.decode(payload.decode(errors="replace").lstrip("\ufeff"))
+        return _LENIENT.decode(text)
+    except RecursionError:
+        return _decoded(_with_numbers(_pruned(text)))
+    except ValueError:
+        return _decoded(_with_numbers(text))
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return _LENIENT.decode(text)
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def _with_numbers(text: str) -> str:
+    """Return JSON with `null` for what other languages write where no number is."""
+    return _NO_NUMBER.sub(lambda found: found["string"] or "null", text)
+
+
+def _pruned(text: str) -> str:
+    """Return JSON with `null` for what lies deeper than any field that is read."""
+    kept: list[str] = []
+    depth = place = 0
+    for found in _BRACKETS.finditer(text):
+        for at in range(*found.span("bracket")):
+            if text[at] in "[{":
+                depth += 1
+                if depth == MOST_NESTED + 1:
+                    kept += (text[place:at], "null")
+            else:
+                if depth == MOST_NESTED + 1:
+                    place = at + 1
+                depth -= 1
+    # What is not closed stays no JSON.
+    return "".join((*kept, text[place:])) if depth <= MOST_NESTED else ""
 
 
 def whole(text: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import httpx
@@ -14,11 +15,13 @@ from chatstream.providers import Piece, ProviderRequest, Reasoning, Text
 from chatstream.providers.http import failures, payloads
 from chatstream.providers.http.parser import Answer
 from chatstream.providers.http.said import Report
-from chatstream.providers.http.settling import Settling
-from chatstream.providers.http.sse_decoder import Failure
+from chatstream.providers.http.settling import Settling, Stream
+from chatstream.providers.http.sse_decoder import Failure, says_nothing
 
 END_SECONDS: Final = 5.0
 """How long a silence after a finish reason that followed text is the answer's end."""
+MARGIN_SECONDS: Final = 0.5
+"""How long before the caller's timer a wait behind an end mark is over."""
 
 
 class Reading:
@@ -33,27 +36,28 @@ class Reading:
         response: httpx.Response,
         answer: Answer,
         request: ProviderRequest | None = None,
-        seconds: float = math.inf,
-        close: Callable[[], None] | None = None,
+        token_timeout: float = math.inf,
+        stream: Stream | None = None,
     ) -> None:
         """
         Read the answer that a response holds.
 
         Args:
             report: Told what is no answer in it.
-            seconds: The longest silence behind an end mark, where it is less than `END_SECONDS`.
-            close: Ends the stream.
+            token_timeout: Of the caller: a wait behind an end mark is over before it.
+            stream: What the answer comes by.
         """
         self.answer = answer
         self._report = report
         self._response = response
         self._request = request
-        self._seconds = seconds
-        self._close = close
+        self._most = max(token_timeout / 2, token_timeout - MARGIN_SECONDS)
+        self._stream = stream
         self._settling: Settling | None = None
         self._halves: payloads.Halves | None = None
         self._plain = False  # text has come, all characters whole: pieces pass as they are
         self._begun = False
+        self._strayed = False  # something came that says nothing
         self._before: Sequence[Piece] = ()
         self.done = False
         self.spoken = False
@@ -73,7 +77,7 @@ class Reading:
             chunk = orjson.loads(payload)
         except orjson.JSONDecodeError:
             # Looked for where JSON was not: a token does not pay for it.
-            if payload.startswith(b"[DONE]"):
+            if payload.lstrip().startswith(b"[DONE]"):
                 self.done = True
                 return ()
             chunk = self._read_again(payload)
@@ -87,8 +91,8 @@ class Reading:
                         self._settle(pieces)
                 return pieces if self._plain else self._looked_at(pieces)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-            if not isinstance(chunk, dict | bytes):
-                return ()
+            if not isinstance(chunk, dict):
+                return self._take_stray(chunk, payload)
             return self._fail(self._report.unreadable(self._response, payload))
         return self._fail(self._told(payload))
 
@@ -110,7 +114,19 @@ class Reading:
         if self._begun:
             return failures.cut(self._report.name)
         unreadable = self._report.unreadable(self._response, b"", size)
-        return unreadable if whole else failures.cut(self._report.name)
+        return unreadable if whole or self._strayed else failures.cut(self._report.name)
+
+    def _take_stray(self, value: object, payload: bytes) -> Sequence[Piece]:
+        """Read what is no object: chunks in a list, an error in plain text, or a heartbeat."""
+        if isinstance(value, list):
+            chunks = [json.dumps(chunk).encode() for chunk in value if isinstance(chunk, dict)]
+            return [piece for chunk in chunks for piece in self.pieces(chunk)]
+        if says_nothing(payload):
+            self._strayed = True
+            return ()
+        if payload.lstrip()[:1] in (b"{", b"["):
+            return self._fail(self._report.unreadable(self._response, payload))
+        return self._fail(self._told(payload))
 
     def _told(self, payload: bytes) -> ProviderError:
         return self._report.explained(None, payload, self._response, self._request)
@@ -145,8 +161,9 @@ class Reading:
             self.answer,
             pieces,
             spoken=self.spoken,
-            seconds=min(END_SECONDS, self._seconds),
-            close=self._close,
+            seconds=END_SECONDS,
+            most=self._most,
+            stream=self._stream,
         )
 
     def _fail(self, failure: ProviderError) -> Sequence[Piece]:

@@ -8,14 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
 
 from chatstream.providers import Piece, Reasoning, Text
 from chatstream.providers.http.parser import Answer
 
+LOOKS: Final = 5
+"""How often within a silence the bytes are looked at that came meanwhile."""
 GRACE_SECONDS: Final = 0.1
 """Where this process stood still, what came meanwhile is read before a silence counts."""
+
+
+class Stream(Protocol):
+    """The connection that an answer comes by."""
+
+    @property
+    def heard(self) -> int:
+        """How many bytes have come, comments and chunks without content among them."""
+        ...
+
+    def close(self) -> None:
+        """End it."""
+        ...
 
 
 class Settling:
@@ -23,7 +38,8 @@ class Settling:
     The wait for the end of one answer that has its finish reason. One timer, however much comes.
 
     A silence is the end where there was text before the last finish reason, or where that says
-    that the provider broke off; else it is for the caller's timers.
+    that the provider broke off; else it is for the caller's timers. A stream that sends anything is
+    not silent; one that sends nothing with a meaning is ended before the caller's timers end it.
     """
 
     def __init__(
@@ -33,7 +49,8 @@ class Settling:
         *,
         spoken: bool,
         seconds: float,
-        close: Callable[[], None] | None,
+        most: float,
+        stream: Stream | None,
     ) -> None:
         """
         Begin with the event that brought the first finish reason.
@@ -41,11 +58,15 @@ class Settling:
         Args:
             pieces: What else that event brought.
             spoken: There was text before it.
-            seconds: How long a silence is the end; then `close` is called, if it is given.
+            seconds: How long a silence is the end; then `stream` is closed, if it is given.
+            most: How long the wait is, whatever comes, unless it is content.
         """
         self._answer = answer
-        self._seconds = seconds
-        self._close = close
+        self._seconds = min(seconds, most)
+        self._most = most
+        self._stream = stream
+        self._heard = 0
+        self._limit = math.inf
         self._spoken = spoken
         self._last = True
         self._due = math.inf
@@ -74,39 +95,51 @@ class Settling:
 
     def _note(self, pieces: Sequence[Piece], *, marked: bool) -> None:
         self._spoken = self._spoken or any(isinstance(piece, Text) for piece in pieces)
+        if any(isinstance(piece, Text | Reasoning) for piece in pieces):
+            self._last = False
+            self._due = self._limit = math.inf
         if marked:
             self._last = True
-            self._settle(math.inf)
+            self._due = math.inf
             if self._spoken or self._answer.finish == "cut":
-                self._settle(self._seconds)
-        elif any(isinstance(piece, Text | Reasoning) for piece in pieces):
-            self._last = False
-            self._settle(math.inf)
+                self._settle()
         elif pieces and self._due < math.inf:
-            self._settle(self._seconds)
+            self._settle()
 
-    def _settle(self, seconds: float) -> None:
-        """Take the stream for ended after so many seconds without more."""
-        self._looked = False
-        if seconds == math.inf:
-            self._due = seconds
-        elif self._close is not None:
-            loop = asyncio.get_running_loop()
-            self._due = loop.time() + seconds
-            if self._timer is None:
-                self._timer = loop.call_at(self._due, self._look)
+    def _settle(self) -> None:
+        """Take the stream for ended after a silence from now on."""
+        if self._stream is None:
+            return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._limit == math.inf:
+            self._limit = now + self._most
+        self._heard = self._stream.heard
+        self._due = min(now + self._seconds, self._limit)
+        self._looked = self._looked and now >= self._limit
+        if self._timer is None:
+            self._timer = loop.call_at(self._next(now), self._look)
+
+    def _next(self, now: float) -> float:
+        return min(self._due, now + self._seconds / LOOKS)
 
     def _look(self) -> None:
         self._timer = None
+        if self._stream is None or self._due == math.inf:
+            return
         loop = asyncio.get_running_loop()
-        if self._due == math.inf or self._close is None:
+        now = loop.time()
+        if self._stream.heard != self._heard and now < self._limit:
+            self._settle()
             return
         if self._looked:
-            self._close()
+            self._stream.close()
             return
-        if loop.time() >= self._due:
-            self._looked, self._due = True, loop.time() + GRACE_SECONDS
-        self._timer = loop.call_at(self._due, self._look)
+        if now >= self._due:
+            self._looked, self._due = True, now + GRACE_SECONDS
+            self._timer = loop.call_at(self._due, self._look)
+        else:
+            self._timer = loop.call_at(self._next(now), self._look)
 
     def leave(self) -> None:
         """Wait no longer."""

@@ -4,7 +4,7 @@ Read `text/event-stream`: bytes in, cut anywhere, complete `data` payloads out. 
 It follows the EventSource standard (line ends, comments, joined `data` lines, the incomplete last
 event dropped) with one exception: what a provider says of its own failure is never dropped. Gemini
 breaks off with raw JSON over many lines, gateways with plain text, llama.cpp with an `error:`
-field; each comes out as a `Failure`, in its place among the payloads.
+field; each comes out as a `Failure`, in its place among the payloads. Heartbeats say nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +23,26 @@ _FIELD_NAME = re.compile(rb"[A-Za-z][A-Za-z0-9_-]*")
 # One that does not end goes to the line's end: searched for its end again and again from each of
 # its quotation marks, a line of a hundred kilobytes would take minutes.
 _JSON_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?')
+
+
+# Objects, wherever they stand, lists and markup: not what a heartbeat looks like.
+_FORMED: Final = re.compile(rb'\A[\s"]*(?:<|\[\s*(?:[\["]|\Z))|\{')
+_ERROR: Final = re.compile(
+    rb"abort|cannot|closed|denied|disconnect|error|exceed|exception|fail|fault|forbidden|gateway"
+    rb"|invalid|kill|limit|no healthy|not found|out of|overload|over capacity|panic|quota|refused"
+    rb"|reset|terminat|timed?.?out|too many|traceback|try again|unable|unauthori|unavailable",
+    re.IGNORECASE,
+)
+
+
+def says_nothing(stray: bytes) -> bool:
+    """
+    Say whether what stands where JSON should is a heartbeat: no object, and no error by name.
+
+    >>> says_nothing(b"[HEARTBEAT]"), says_nothing(b"stream timeout"), says_nothing(b'[{"a"')
+    (True, False, False)
+    """
+    return not (_FORMED.search(stray) or _ERROR.search(stray))
 
 
 class Failure(bytes):
@@ -177,7 +197,7 @@ class EventDecoder:
             self._take_stray(value.removeprefix(b" "), payloads)
         elif name in (b"", b"id", b"retry") or (colon and _FIELD_NAME.fullmatch(name)):
             pass  # a comment, a field that means nothing here, one of a later standard
-        elif line.strip():
+        elif self._stray or not says_nothing(line):
             self._take_stray(line, payloads)
 
     def _take_stray(self, line: bytes, payloads: list[bytes]) -> None:
@@ -199,7 +219,7 @@ class EventDecoder:
     def _dispatch(self, payloads: list[bytes]) -> None:
         self._hand_out_stray(payloads)
         payload = b"\n".join(self._data)
-        if self._failed:
+        if self._failed and payload.strip() != b"null":
             payloads.append(Failure(payload))
         elif payload:
             payloads.append(payload)

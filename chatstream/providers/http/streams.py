@@ -81,6 +81,11 @@ class AiohttpStream(httpx.AsyncByteStream):
             self._lost.add_done_callback(_look_at)
             self._lost.add_done_callback(self._on_lost)
 
+    @property
+    def heard(self) -> int:
+        """How many bytes of the body have come from the network."""
+        return self._content.total_bytes
+
     def _on_lost(self, _: asyncio.Future[None] | None = None) -> None:
         if not self._content.is_eof() and self._content.exception() is None:
             self._content.set_exception(aiohttp.ClientPayloadError())

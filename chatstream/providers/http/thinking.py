@@ -1,5 +1,5 @@
 """
-Thoughts that stand in an answer's text: `<think>…</think>` at its beginning, in any cut.
+Thoughts that stand in an answer's text: `<think>…</think>` at its beginning, in any cut and case.
 
 Servers that do not part a model's thoughts from its answer send them so. Elsewhere in an answer the
 tags are text: an answer may be about them. No I/O.
@@ -16,6 +16,9 @@ from chatstream.providers import Piece, Reasoning, Text
 _TAGS: Final = ("think", "thinking", "seed:think")
 """DeepSeek's, Qwen's and most others'; Nova's; Seed's."""
 _OPENING: Final = {f"<{tag}>": f"</{tag}>" for tag in _TAGS}
+_CLOSING: Final = {
+    tag: re.compile(re.escape(tag), re.IGNORECASE | re.ASCII) for tag in _OPENING.values()
+}
 MOST_HELD: Final = 1000
 """Characters of white space that are waited behind for what they belong to."""
 _BLANK_LINES: Final = re.compile(r"(?:[^\S\r\n]*(?:\r\n|\r|\n))+")
@@ -39,6 +42,11 @@ class Thoughts:
         self._held = ""
         self._bare = True  # of the block, nothing but white space has come
 
+    @property
+    def begun(self) -> bool:
+        """Whether there was any text, be it held."""
+        return self.over or bool(self._held) or self._closing is not None
+
     def take(self, text: str) -> Sequence[Piece]:
         """Return what the next text, which is not empty, adds, as far as it can be told."""
         if self.over:
@@ -61,22 +69,28 @@ class Thoughts:
         held = self._held + text
         head = held.lstrip()
         for opening, closing in _OPENING.items():
-            if head.startswith(opening):
+            if (begun := head[: len(opening)].lower()) == opening:
                 self._held, self._closing = "", closing
                 return self._think(head[len(opening) :])
-            if opening.startswith(head) and len(held) < MOST_HELD:
+            if len(head) < len(opening) and opening.startswith(begun) and len(held) < MOST_HELD:
                 self._held = held
                 return ()
         self._held, self.over = "", True
         return (Text(held),)
 
     def _think(self, text: str) -> Sequence[Piece]:
-        closing = self._closing or ""
-        thoughts, closed, rest = (self._held + text).partition(closing)
-        end = len(thoughts) - (0 if closed else _beginning_at_the_end(thoughts, closing))
+        closing, thoughts = self._closing or "", self._held + text
+        closed, rest, end = None, "", len(thoughts)
+        if "<" in thoughts:  # which few thoughts hold
+            closed = _CLOSING[closing].search(thoughts)
+            if closed is not None:
+                thoughts, rest = thoughts[: closed.start()], thoughts[closed.end() :]
+                end = len(thoughts)
+            else:
+                end -= _beginning_at_the_end(thoughts, closing)
         self._held = thoughts[end:]
         told = self._thought(thoughts[:end])
-        if not closed:
+        if closed is None:
             return told
         self._held, self._closing = "", ""
         return [*told, *self._rest(rest)]
@@ -106,4 +120,4 @@ def _beginning_at_the_end(text: str, tag: str) -> int:
     >>> _beginning_at_the_end("hm </th", "</think>"), _beginning_at_the_end("hm", "</think>")
     (4, 0)
     """
-    return next((n for n in range(len(tag) - 1, 0, -1) if text.endswith(tag[:n])), 0)
+    return next((n for n in range(len(tag) - 1, 0, -1) if text[-n:].lower() == tag[:n]), 0)
