@@ -341,6 +341,27 @@ def test_another_protocol_that_is_offered_is_passed_over(shared: Running) -> Non
         assert [client.answer().status, client.answer().status] == [200, 200]
 
 
+BODIES = {
+    "a length": b"Content-Length: %d\r\n\r\n%b" % (len(RATING), RATING),
+    "chunks": b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(RATING), RATING),
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+@pytest.mark.parametrize("pieces", [1, 2, 1000], ids=["whole", "two pieces", "byte by byte"])
+def test_an_offer_of_another_protocol_takes_no_body_away(
+    shared: Running, body: bytes, pieces: int
+) -> None:
+    offered = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEA\r\n"
+    data = (OPEN + offered + body) * 2 + GET
+    with Raw(shared) as client:
+        client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        each = len(data) // pieces + 1
+        for at in range(0, len(data), each):
+            client.send(data[at : at + each])
+        assert [client.answer().status for _ in range(3)] == [200, 200, 200]
+
+
 def test_frames_that_come_with_the_handshake_are_not_lost(shared: Running) -> None:
     head = (
         b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

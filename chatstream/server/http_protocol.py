@@ -181,23 +181,36 @@ class HttpProtocol(HttpToolsProtocol):
     def _upgrade(self, rest: bytes) -> None:
         if self._should_upgrade():
             self._hand_over(rest + self._data[self._at :])
+        elif self._offers_another():
+            # The parser takes no body where it sees an offer, so that it gets the head without.
+            self.headers = [(n, v) for n, v in self.headers if n != b"upgrade"]
+            self._feed(self._head_again() + rest)
         elif rest:
-            self._feed(rest)  # who offers another protocol is answered in this one
+            self._feed(rest)
+
+    def _offers_another(self) -> bool:
+        """Say whether a request would change to a protocol that is not spoken here."""
+        changes = self.parser.should_upgrade() and not self._should_upgrade()
+        return changes and self.parser.get_method() != b"CONNECT"
+
+    def _head_again(self) -> bytes:
+        head = [self.parser.get_method(), b" ", self.url, b" HTTP/"]
+        head += [self.parser.get_http_version().encode(), b"\r\n"]
+        for name, value in self.headers:
+            head += [name, b": ", value, b"\r\n"]
+        return b"".join((*head, b"\r\n"))
 
     def _hand_over(self, rest: bytes) -> None:
         """Let the connection be a WebSocket from here on, with what follows the request."""
+        head = self._head_again()
         self._part()
         self._pause_or_resume()
         self.connections.discard(self)
-        head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/"]
-        head += [self.scope["http_version"].encode(), b"\r\n"]
-        for name, value in self.headers:
-            head += [name, b": ", value, b"\r\n"]
         socket = SocketProtocol(self.config, self.server_state, self.app_state)
         socket.place, socket.turns = self._place, self._all.turns
         socket.connection_made(self.transport)
         self.transport.set_protocol(socket)
-        socket.begin(b"".join((*head, b"\r\n")), request_id(self.headers))
+        socket.begin(head, request_id(self.headers))
         if rest:
             socket.data_received(rest)
 
@@ -229,6 +242,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Start the request, or let it wait for its turn."""
         self._begun = self._head = False
         self._all.go(self)
+        if self._offers_another():
+            return
         version = self.parser.get_http_version()
         self.scope["method"] = self.parser.get_method().decode("ascii")
         self.scope["http_version"] = version
@@ -284,6 +299,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End a request; where it has been answered before, the next one is waited for."""
+        if self._offers_another():
+            return
         super().on_message_complete()
         if self.cycle is not None and self.cycle.response_complete and self.cycle.more_body:
             self.cycle.more_body = False
