@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import urllib.parse
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -27,9 +27,10 @@ from chatstream.server.connections import (
 from chatstream.server.flow import Flow, nothing
 from chatstream.server.heads import FRAMING, HEAD_BYTES, HEADERS, URL_BYTES, parse_target
 from chatstream.server.one_answer import LastCycle
-from chatstream.server.overload import BUSY, only_health
 from chatstream.server.refusals import Refusal, Refused, raw, request_id
 from chatstream.server.websocket_protocol import SocketProtocol
+from chatstream.web.origins import Origins
+from chatstream.web.overload import BUSY, CROWDED
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +54,14 @@ class HttpProtocol(HttpToolsProtocol):
     __slots__ = (
         *("since", "deadline", "_all", "_place", "_data", "_at", "_queued", "_paused", "_begun"),
         *("_head", "_count", "_overhead", "_body", "_running", "_refusal", "_discarded"),
+        "_origins",
     )
 
-    def __init__(self, *given: Any, connections: Connections, **named: Any) -> None:
+    def __init__(
+        self, *given: Any, connections: Connections, origins: Origins, **named: Any
+    ) -> None:
         super().__init__(*given, **named)
-        self._all = connections
+        self._all, self._origins = connections, origins
         self._place: Place | None = None
         self._data, self._at = b"", 0
         self._queued = self._paused = False
@@ -255,15 +259,16 @@ class HttpProtocol(HttpToolsProtocol):
             if self._running is not None:
                 raise Refused(400, "Upgrade: only once all requests before are answered.")
             if spare:
-                raise Refused(*BUSY)
+                raise Refused(503, BUSY)
             return
         self._describe(path, target.query or b"")
+        if spare:
+            cast(dict[str, Any], self.scope)[CROWDED] = True
         self.cycle = self._cycle(spare or version == "1.0")
-        app: Any = only_health(self.app) if spare else self.app
         if self._running is None:
-            self._start_asgi_task(self.cycle, app)
+            self._start_asgi_task(self.cycle, self.app)
         else:
-            self.pipeline.appendleft((self.cycle, app))
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def _describe(self, raw_path: bytes, query: bytes) -> None:
         path = raw_path.decode("ascii")
@@ -282,7 +287,7 @@ class HttpProtocol(HttpToolsProtocol):
             access_log=self.access_log,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
+            expect_100_continue=self.expect_100_continue and self.scope["http_version"] != "1.0",
             keep_alive=not last,
             on_response=self.on_response_complete,
         )
@@ -350,7 +355,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Answer, and read on for a moment: a client that still sends would not hear it else."""
         if self.transport.is_closing():
             return
-        self.transport.write(raw(refusal, request_id(self.headers or ())))
+        self.transport.write(raw(refusal, self.headers or [], self._origins))
         self.transport.write_eof()
         self._all.wait(self, DISCARD_SECONDS)
 
