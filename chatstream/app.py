@@ -48,12 +48,12 @@ class Chatstream(Starlette):
         self._given = providers
         self._prices = load_prices(settings.prices) if settings.prices else None
         self._metrics = Metrics()
-        origins = Origins(settings)
+        self.origins = Origins(settings)
         super().__init__(
             routes=routes(),
             middleware=[
-                Middleware(Edge, metrics=self._metrics, origins=origins),
-                Middleware(Guard, origins=origins),
+                Middleware(Edge, metrics=self._metrics, origins=self.origins),
+                Middleware(Guard, origins=self.origins),
             ],
             exception_handlers={ChatstreamError: on_error, HTTPException: on_error},
             lifespan=self.lifespan,

@@ -334,11 +334,64 @@ def test_who_asks_for_a_continue_gets_it_and_a_head_has_no_body(shared: Running)
         assert client.send(GET).answer().body == b'{"status":"ok"}'
 
 
+REFUSED_BY_HEAD = {
+    "too long": (b"Content-Type: application/json\r\nContent-Length: 900000000\r\n", 413),
+    "no JSON": (b"Content-Type: text/plain\r\nContent-Length: 5\r\n", 415),
+    "no JSON, in chunks": (b"Content-Type: text/plain\r\nTransfer-Encoding: chunked\r\n", 415),
+    "nothing said": (b"Content-Length: 5\r\n", 415),
+}
+
+
+@pytest.mark.parametrize("expects", [b"Expect: 100-continue\r\n", b""], ids=["expects", "sends"])
+@pytest.mark.parametrize(("head", "status"), REFUSED_BY_HEAD.values(), ids=REFUSED_BY_HEAD)
+def test_a_body_that_will_be_refused_is_not_asked_for(
+    shared: Running, head: bytes, status: int, expects: bytes
+) -> None:
+    with Raw(shared) as client:
+        client.send(b"POST /turns HTTP/1.1\r\nHost: localhost\r\n" + head + expects + b"\r\n")
+        client.answer().check_problem(status)
+
+
+def test_http_1_0_gets_no_continue(shared: Running) -> None:
+    with Raw(shared) as client:
+        head = OPEN.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Expect: 100-continue\r\n"
+        client.send(head + b"Content-Length: %d\r\n\r\n" % len(RATING)).send(RATING)
+        assert client.answer().status == 200
+
+
+def test_http_1_0_need_name_no_host(shared: Running) -> None:
+    for version, status in ((b"1.0", 200), (b"1.1", 403)):
+        with Raw(shared) as client:
+            client.send(b"GET /healthz HTTP/%b\r\n\r\n" % version)
+            assert client.answer().status == status
+
+
 def test_another_protocol_that_is_offered_is_passed_over(shared: Running) -> None:
     offered = GET[:-2] + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n"
     with Raw(shared) as client:
         client.send(offered + GET)
         assert [client.answer().status, client.answer().status] == [200, 200]
+
+
+BODIES = {
+    "a length": b"Content-Length: %d\r\n\r\n%b" % (len(RATING), RATING),
+    "chunks": b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(RATING), RATING),
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+@pytest.mark.parametrize("pieces", [1, 2, 1000], ids=["whole", "two pieces", "byte by byte"])
+def test_an_offer_of_another_protocol_takes_no_body_away(
+    shared: Running, body: bytes, pieces: int
+) -> None:
+    offered = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEA\r\n"
+    data = (OPEN + offered + body) * 2 + GET
+    with Raw(shared) as client:
+        client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        each = len(data) // pieces + 1
+        for at in range(0, len(data), each):
+            client.send(data[at : at + each])
+        assert [client.answer().status for _ in range(3)] == [200, 200, 200]
 
 
 def test_frames_that_come_with_the_handshake_are_not_lost(shared: Running) -> None:
@@ -496,6 +549,47 @@ def test_where_all_places_are_busy_an_event_source_is_told_to_come_back(tmp_path
             found = client.send(accepts).all()
     assert found.startswith(b"HTTP/1.1 200 ")
     assert b"retry: " in found and not found.endswith(b"0\r\n\r\n")
+
+
+PAGE = b"Origin: http://app.example\r\n\r\n"
+ASKED = {
+    "a stream": (EVENTS[:-2] + b"Accept: text/event-stream\r\n", 200),
+    "a stream of whoever accepts anything": (EVENTS[:-2], 200),
+    "history": (GET[:-2].replace(b"/healthz", b"/history"), 503),
+    "a turn": (OPEN.replace(b"/feedback", b"/turns") + b"Content-Length: 0\r\n", 503),
+    "whether a turn may start": (
+        b"OPTIONS /turns HTTP/1.1\r\nHost: localhost\r\nAccess-Control-Request-Method: POST\r\n",
+        200,
+    ),
+    "a foreign host": (b"GET /history HTTP/1.1\r\nHost: evil.example\r\n", 403),
+    "a bad request": (b"GET /history HTTP/1.1\r\nHost: localhost\r\nA b: 1\r\n", 400),
+}
+
+
+@pytest.mark.parametrize(("head", "status"), ASKED.values(), ids=ASKED)
+def test_where_all_places_are_busy_an_allowed_page_may_read_the_answer(
+    tmp_path: Path, head: bytes, status: int
+) -> None:
+    friends = ("http://app.example",)
+    # What is wrong with a head is told before what follows it is read: the origin comes first.
+    line, rest = head.split(b"\r\n", 1)
+    asked = line + b"\r\n" + PAGE[:-2] + rest + b"\r\n"
+    with (
+        Running(tmp_path, max_connections=1, allowed_origins=friends) as server,
+        ExitStack() as stack,
+    ):
+        busy(server, stack, 1)
+        with Raw(server) as client:
+            found = Answer(client.send(asked).until(b"\r\n\r\n").partition(b"\r\n\r\n")[0])
+            assert client.all()
+    assert found.status == status
+    assert found.headers["access-control-allow-origin"] == "http://app.example"
+    assert found.headers["access-control-allow-credentials"] == "true"
+    assert "Origin" in found.headers["vary"]
+    assert found.headers["x-request-id"] and found.headers["server-timing"]
+    if head.startswith(b"GET /events"):
+        assert found.headers["x-accel-buffering"] == "no"
+        assert "no-transform" in found.headers["cache-control"]
 
 
 def test_a_place_that_is_left_is_free(tmp_path: Path) -> None:

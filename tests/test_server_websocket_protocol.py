@@ -8,7 +8,7 @@ import re
 import socket
 import struct
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,12 @@ from tests.running import Running
 from tests.test_web_websocket import Socket, readers
 
 SECONDS = 10.0
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with Running(tmp_path_factory.mktemp("data")) as server:
+        yield server
 
 
 class Served:
@@ -336,6 +342,53 @@ def masked(first: int, payload: bytes = b"") -> bytes:
 
 
 PING, PONG, TEXT_BEGUN, CONTINUED, ENDED = 0x89, 0x8A, 0x01, 0x00, 0x80
+GLUED = {
+    "bad UTF-8": (masked(0x81, b"\xff\xfe"), 1007),
+    "RSV": (masked(0xC1, b"Hi"), 1002),
+    "not masked": (b"\x81\x02Hi", 1002),
+    "a reserved opcode": (masked(0x83, b"Hi"), 1002),
+    "a long ping": (b"\x89\xfe\x00\x7e" + bytes(4 + 126), 1002),
+    "half a message, then another": (masked(TEXT_BEGUN) * 2, 1002),
+    "too much": (b"\x81\xff" + (1 << 40).to_bytes(8, "big") + bytes(4), 1009),
+    "a close": (masked(0x88, b"\x03\xe8"), 1000),
+    "a message and a close": (masked(0x81, b"Hi") + masked(0x88, b"\x03\xe9"), 1001),
+}
+HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(("frames", "code"), GLUED.values(), ids=GLUED)
+def test_frames_that_come_with_the_handshake_are_judged_after_its_answer(
+    shared: Running, caplog: pytest.LogCaptureFixture, frames: bytes, code: int
+) -> None:
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=SECONDS) as client:
+        client.sendall(HANDSHAKE + frames)
+        found = b"".join(iter(partial(client.recv, 65536), b""))
+    assert found.startswith(b"HTTP/1.1 101 ")
+    assert b"\x88" in found and code.to_bytes(2, "big") in found.rpartition(b"\x88")[2]
+    assert [record for record in caplog.records if record.levelno > logging.ERROR] == []
+    assert not any("Fatal" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.anyio
+async def test_frames_that_come_before_a_handshake_is_refused_are_dropped() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.05)
+        await send({"type": "websocket.close"})
+
+    served = Served(app, HttpToolsProtocol)
+    async with served.running():
+        port = int(served.url.rpartition(":")[2].strip("/"))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HANDSHAKE)
+        await asyncio.sleep(0.02)
+        writer.write(masked(0x81, b"\xff"))
+        assert (await reader.read()).startswith(b"HTTP/1.1 403 ")
+        writer.close()
+
+
 FLOODS = {
     "pings": masked(PING, b"p" * 125),
     "empty pings": masked(PING),

@@ -20,6 +20,7 @@ from chatstream.server.flow import Flow, nothing
 from chatstream.server.received_requests import ReceivedRequests
 from chatstream.server.refusals import Refusal, Refused, raw
 from chatstream.server.websocket_protocol import SocketProtocol
+from chatstream.web.origins import Origins
 from chatstream.web.problems import request_id
 
 logger = logging.getLogger(__name__)
@@ -35,10 +36,13 @@ _END = b"\r\n\r\n"
 class HttpProtocol(ReceivedRequests):
     """One connection that speaks HTTP/1."""
 
-    __slots__ = ("_data", "_at", "_queued", "_paused", "_refusal", "_discarded")
+    __slots__ = ("_data", "_at", "_queued", "_paused", "_refusal", "_discarded", "_origins")
 
-    def __init__(self, *given: Any, connections: Connections, **named: Any) -> None:
+    def __init__(
+        self, *given: Any, connections: Connections, origins: Origins, **named: Any
+    ) -> None:
         super().__init__(*given, connections=connections, **named)
+        self._origins = origins
         self._data, self._at = b"", 0
         self._queued = self._paused = False
         self._refusal: Refusal | None = None
@@ -142,23 +146,31 @@ class HttpProtocol(ReceivedRequests):
     def _upgrade(self, rest: bytes) -> None:
         if self._should_upgrade():
             self._hand_over(rest + self._data[self._at :])
+        elif self.offers_another():
+            # The parser takes no body where it sees an offer, so that it gets the head without.
+            self.headers = [(n, v) for n, v in self.headers if n != b"upgrade"]
+            self._feed(self._head_again() + rest)
         elif rest:
-            self._feed(rest)  # a client that offers another protocol is answered in this one
+            self._feed(rest)
+
+    def _head_again(self) -> bytes:
+        head = [self.parser.get_method(), b" ", self.url, b" HTTP/"]
+        head += [self.parser.get_http_version().encode(), b"\r\n"]
+        for name, value in self.headers:
+            head += [name, b": ", value, b"\r\n"]
+        return b"".join((*head, b"\r\n"))
 
     def _hand_over(self, rest: bytes) -> None:
         """Let the connection be a WebSocket from here on, with what follows the request."""
+        head = self._head_again()
         self._part()
         self._pause_or_resume()
         self.connections.discard(self)
-        head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/"]
-        head += [self.scope["http_version"].encode(), b"\r\n"]
-        for name, value in self.headers:
-            head += [name, b": ", value, b"\r\n"]
         socket = SocketProtocol(self.config, self.server_state, self.app_state)
         socket.place, socket.turns = self._place, self._all.turns
         socket.connection_made(self.transport)
         self.transport.set_protocol(socket)
-        socket.begin(b"".join((*head, b"\r\n")), request_id(self.headers))
+        socket.begin(head, request_id(self.headers))
         if rest:
             socket.data_received(rest)
 
@@ -206,7 +218,7 @@ class HttpProtocol(ReceivedRequests):
         """Answer, and read on for a moment: a client that still sends would not hear it else."""
         if self.transport.is_closing():
             return
-        self.transport.write(raw(refusal, request_id(self.headers or ())))
+        self.transport.write(raw(refusal, self.headers or [], self._origins))
         self.transport.write_eof()
         self._all.wait(self, DISCARD_SECONDS)
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import urllib.parse
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from chatstream.server.connections import HEAD_SECONDS, KEPT_SECONDS, Connections, Place
 from chatstream.server.heads import FRAMING, HEAD_BYTES, HEADERS, URL_BYTES, parse_target
 from chatstream.server.one_answer import LastCycle
-from chatstream.server.overload import BUSY, only_health
 from chatstream.server.refusals import Refused
+from chatstream.web.overload import BUSY, CROWDED
 
 
 class ReceivedRequests(HttpToolsProtocol, ABC):
@@ -70,6 +70,8 @@ class ReceivedRequests(HttpToolsProtocol, ABC):
         """Start the request, or let it wait for its turn."""
         self._begun = self._head = False
         self._all.go(self)
+        if self.offers_another():
+            return
         version = self.parser.get_http_version()
         self.scope["method"] = self.parser.get_method().decode("ascii")
         self.scope["http_version"] = version
@@ -81,15 +83,21 @@ class ReceivedRequests(HttpToolsProtocol, ABC):
             if self._running is not None:
                 raise Refused(400, "Upgrade: only once all requests before are answered.")
             if spare:
-                raise Refused(*BUSY)
+                raise Refused(503, BUSY)
             return
         self._describe(path, target.query or b"")
+        if spare:
+            cast(dict[str, Any], self.scope)[CROWDED] = True
         self.cycle = self._cycle(spare or version == "1.0")
-        app: Any = only_health(self.app) if spare else self.app
         if self._running is None:
-            self._start_asgi_task(self.cycle, app)
+            self._start_asgi_task(self.cycle, self.app)
         else:
-            self.pipeline.appendleft((self.cycle, app))
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def offers_another(self) -> bool:
+        """Return whether a request would change to a protocol that is not spoken here."""
+        changes = self.parser.should_upgrade() and not self._should_upgrade()
+        return changes and self.parser.get_method() != b"CONNECT"
 
     def _describe(self, raw_path: bytes, query: bytes) -> None:
         path = raw_path.decode("ascii")
@@ -108,7 +116,7 @@ class ReceivedRequests(HttpToolsProtocol, ABC):
             access_log=self.access_log,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
+            expect_100_continue=self.expect_100_continue and self.scope["http_version"] != "1.0",
             keep_alive=not last,
             on_response=self.on_response_complete,
         )
@@ -125,6 +133,8 @@ class ReceivedRequests(HttpToolsProtocol, ABC):
 
     def on_message_complete(self) -> None:
         """End a request; where it has been answered before, the next one is waited for."""
+        if self.offers_another():
+            return
         super().on_message_complete()
         if self.cycle is not None and self.cycle.response_complete and self.cycle.more_body:
             self.cycle.more_body = False

@@ -6,10 +6,13 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import NamedTuple
 
+from starlette.datastructures import MutableHeaders
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 
-from chatstream.web.problems import MEDIA_TYPE, members
+from chatstream.web import cors
+from chatstream.web.origins import Origins
+from chatstream.web.problems import MEDIA_TYPE, members, request_id
 
 _CODES = {
     400: "bad_request",
@@ -59,9 +62,14 @@ def answer(refusal: Refusal, name: str) -> tuple[list[tuple[str, str]], bytes]:
     return headers, body
 
 
-def raw(refusal: Refusal, name: str) -> bytes:
-    """Return a whole answer of HTTP/1.1."""
-    return handshake(name, refusal.status, refusal.detail).serialize()
+def raw(refusal: Refusal, asked: list[tuple[bytes, bytes]], origins: Origins) -> bytes:
+    """Return a whole answer of HTTP/1.1; `asked` are the headers that have come by then."""
+    response = handshake(request_id(asked), refusal.status, refusal.detail)
+    told = MutableHeaders()
+    cors.let_read(told, origins, dict(asked).get(b"origin", b"").decode("latin-1"))
+    for name, value in told.items():
+        response.headers[name] = value
+    return response.serialize()
 
 
 def handshake(name: str, status: int, detail: str) -> Response:

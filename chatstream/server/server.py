@@ -77,7 +77,7 @@ class Server(uvicorn.Server):
         config = self.config
         self._connections = _connections(self._app.settings, self._loop)
         config.http_protocol_class = partial(  # type: ignore[assignment]
-            HttpProtocol, connections=self._connections
+            HttpProtocol, connections=self._connections, origins=self._app.origins
         )
         async with AsyncExitStack() as running:
             # The data folder comes first: its owner, another server, is the most telling reason.

@@ -134,6 +134,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.rest = memoryview(b"")
         if not self.rest or self.read_paused or self.throttled is not None:
             return False
+        if self.handshake_initiated and not self.handshake_complete:
+            return False  # no frame can be answered, not even by a close, before the handshake is
         piece, self.rest = self.rest[:SLICE], self.rest[SLICE:]
         self.conn.receive_data(piece)  # type: ignore[arg-type]  # it appends it to a bytearray
         if not self.writable.is_set():
@@ -227,6 +229,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             await super().send(message)
             if message["type"] == "websocket.accept":
                 self._forget_handshake()
+                self.go_on()  # frames may have come with the handshake
             elif message["type"] == "websocket.close":
                 self.go_on()  # the answer to the close is among what comes
             return

@@ -10,6 +10,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import Scope
 
+from chatstream.web.origins import Origins
+
 METHODS = "GET, HEAD, POST, PATCH, DELETE"
 EXPOSED = (
     "Location, Retry-After, X-Request-ID, ETag, RateLimit, RateLimit-Policy, "
@@ -18,10 +20,12 @@ EXPOSED = (
 PREFLIGHT_SECONDS = 600
 
 
-def let_read(headers: MutableHeaders, origin: str | None) -> None:
-    """Let an origin's pages read an answer; where it is None, say only that others might."""
+def let_read(headers: MutableHeaders, origins: Origins, origin: str | None) -> None:
+    """Let an allowed origin's pages read an answer; of any other, say only that some might."""
+    if not origins.has_friends:
+        return
     headers.add_vary_header("Origin")
-    if origin is not None:
+    if origin is not None and origins.is_friend(origin):
         headers["Access-Control-Allow-Origin"] = origin
         headers["Access-Control-Allow-Credentials"] = "true"
         headers["Access-Control-Expose-Headers"] = EXPOSED

@@ -16,6 +16,7 @@ from chatstream.errors import ChatstreamError, Forbidden, NotFound
 from chatstream.metrics import Metrics
 from chatstream.web import cors
 from chatstream.web.origins import SAFE_METHODS, Origins
+from chatstream.web.overload import crowded
 from chatstream.web.problems import answer, request_id, unexpected
 from chatstream.web.requests import LIMITS
 
@@ -63,9 +64,7 @@ class Edge:
         headers = MutableHeaders(scope=message)
         headers.update(_told(scope))
         headers.update(scope.get(LIMITS, {}))
-        if self._origins.has_friends:
-            origin = Headers(scope=scope).get("origin")
-            cors.let_read(headers, origin if self._origins.is_friend(origin) else None)
+        cors.let_read(headers, self._origins, Headers(scope=scope).get("origin"))
         self._metrics.request(scope["method"], message["status"])
 
 
@@ -80,7 +79,7 @@ def _told(scope: Scope) -> dict[str, str]:
 
 
 class Guard:
-    """Refuses foreign Hosts, and foreign pages; answers those that ask whether they may."""
+    """Refuses foreign Hosts, foreign pages and a crowd; answers those that ask whether they may."""
 
     def __init__(self, app: ASGIApp, origins: Origins) -> None:
         self._app = app
@@ -96,15 +95,17 @@ class Guard:
         except Forbidden as error:
             await refuse(scope, receive, send, error)
             return
-        if scope["type"] == "http" and (allowed := cors.preflight(scope)) is not None:
-            await allowed(scope, receive, send)
+        if scope["type"] == "http":
+            await (cors.preflight(scope) or crowded(scope) or self._app)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
         """Raise Forbidden. Apart, so that no stream keeps a copy of the headers while it lasts."""
         headers = Headers(scope=scope)
-        self._origins.check_host(headers)
+        # HTTP/1.0 need not name a host, as health checks do not; browsers always do.
+        if "host" in headers or scope.get("http_version") != "1.0":
+            self._origins.check_host(headers)
         # A link from another page leads here without an Origin, and may.
         changes = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
         if changes or "origin" in headers:

@@ -40,12 +40,16 @@ async def read_body(request: Request) -> bytes:
     """
     Return a body of at most `MAX_BODY_BYTES`, whatever its `Content-Length` says.
 
+    One that says that it is longer is refused before any of it is asked for.
+
     Raises:
         BodyTooLarge: It is longer.
         BodyTooSlow: It did not arrive in time.
         BadRequest: It did not arrive whole.
     """
     most = services_of(request).settings.max_body_bytes
+    if _length(request) > most:
+        raise BodyTooLarge(f"body: at most {most} bytes")
     data = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -60,6 +64,12 @@ async def read_body(request: Request) -> bytes:
     return bytes(data)
 
 
+def _length(request: Request) -> int:
+    """Return what a body's head says of its length; 0 where it says nothing."""
+    given = request.headers.get("content-length", "")
+    return int(given) if given.isascii() and given.isdigit() else 0
+
+
 async def read_json(request: Request) -> Any:
     """
     Return a JSON body; one that is not there at all is an empty object.
@@ -68,11 +78,15 @@ async def read_json(request: Request) -> Any:
         NotJson, BadRequest, BodyTooSlow, BodyTooLarge: It is none.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_json = media_type == "application/json" or media_type.endswith("+json")
+    no_json = NotJson(f"Content-Type: must be application/json, not {media_type[:80]!r}")
+    if not is_json and (media_type or _length(request)):
+        raise no_json  # before the body is asked for
     data = await read_body(request)
-    if not data and not media_type:
+    if not is_json:
+        if data:
+            raise no_json
         return {}
-    if media_type != "application/json" and not media_type.endswith("+json"):
-        raise NotJson(f"Content-Type: must be application/json, not {media_type[:80]!r}")
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
