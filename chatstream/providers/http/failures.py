@@ -20,15 +20,10 @@ import orjson
 from chatstream.errors import ProviderError, ProviderTimeout
 from chatstream.providers import ProviderRequest
 from chatstream.providers.http.causes import account_is_empty, model_is_missing
+from chatstream.providers.http.quotes import LONGEST, without_name, without_quotes
 
 MAX_RETRY_AFTER: Final = 120.0
 """Seconds; a provider that asks for more is asked again after this."""
-
-MAX_READ: Final = 4000
-"""Characters of a provider's sentence that are looked at: a search in all of it could take long."""
-
-SHORTEST_QUOTE: Final = 3
-"""Characters; a shorter message is found in any text."""
 
 # Of the request, whatever is sent again: the same answer would come.
 _PERMANENT_STATUSES = frozenset(range(300, 500)) - {408, 409, 425, 429}
@@ -150,11 +145,13 @@ def explain(
     """
     if status is None:
         status = _status_in(error)
-    said, text, wait = words(error), _sentence(error), _retry_after(headers, error)
+    said, text = words(error), _sentence(error)
+    unnamed = without_name(text, model)  # what a model is called says nothing of its provider
+    wait = _retry_after(headers, error, unnamed)
     waits = wait is not None or _is_a_whiles(error)
-    code, sentence, retryable = _of_the_request(status, said, text) or (
+    code, sentence, retryable = _of_the_request(status, said, unnamed) or (
         _NO_CREDIT
-        if account_is_empty(status, said, text, waits=waits)
+        if account_is_empty(status, said, unnamed, waits=waits)
         else _no_model(model, pull)
         if model_is_missing(status, said, text, model)
         else _meaning(status, said)
@@ -173,10 +170,7 @@ def unquoted(error: Mapping[str, Any], request: ProviderRequest) -> Mapping[str,
     text = error.get("message") or error.get("detail")
     if not isinstance(text, str):
         return error
-    for said in (*(message.content for message in request.messages), request.system or ""):
-        if len(said) > SHORTEST_QUOTE:
-            text = text.replace(said, "")
-    return {**error, "message": text}
+    return {**error, "message": without_quotes(text, request)}
 
 
 def _is_a_whiles(error: Mapping[str, Any]) -> bool:
@@ -199,7 +193,7 @@ def words(error: Mapping[str, Any]) -> frozenset[str]:
 def _sentence(error: Mapping[str, Any]) -> str:
     """Return the beginning of what it says in words: a search in all of it could take seconds."""
     text = error.get("message") or error.get("detail")
-    return text[:MAX_READ] if isinstance(text, str) else ""
+    return text[:LONGEST] if isinstance(text, str) else ""
 
 
 def _details(error: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -255,7 +249,7 @@ def _meaning(status: int | None, said: frozenset[str]) -> _Meaning:
     return "provider_error", "failed", True
 
 
-def _retry_after(headers: Mapping[str, str], error: Mapping[str, Any]) -> float | None:
+def _retry_after(headers: Mapping[str, str], error: Mapping[str, Any], text: str) -> float | None:
     """Return the seconds to wait, from the most exact form that is there."""
     seconds = _number(headers.get("retry-after-ms"), 0.001)
     if seconds is None:
@@ -266,7 +260,7 @@ def _retry_after(headers: Mapping[str, str], error: Mapping[str, Any]) -> float 
         if seconds is None:
             seconds = _duration(detail.get("retryDelay"))
     if seconds is None:
-        match = _RETRY_TEXT.search(_sentence(error))
+        match = _RETRY_TEXT.search(text)
         seconds = _duration(match[1]) if match else None
     return None if seconds is None else min(max(seconds, 0.0), MAX_RETRY_AFTER)
 

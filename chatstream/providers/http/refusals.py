@@ -13,12 +13,10 @@ from typing import Any, Final
 
 from chatstream.errors import ProviderError
 from chatstream.providers import ProviderRequest
-from chatstream.providers.http.failures import unquoted
+from chatstream.providers.http.quotes import without_name, without_quotes
 
 STATUSES: Final = frozenset((400, 422, 500))
 """With which fields are refused; 500 is what a chat template's own refusal comes with."""
-MOST_TEXT: Final = 4000
-"""Characters of an error's sentences that are read."""
 
 # What a field is called where it is named alone, by whichever vendor.
 _NAMES: Final = {
@@ -136,8 +134,8 @@ def refused(
     """
     if status not in STATUSES:
         return None
-    places, sentences = list(_places(error)), list(_sentences(error))
-    text = str(unquoted({"message": " ".join(sentences)[:MOST_TEXT]}, request)["message"])
+    places, sentences = list(_places(error, request)), list(_sentences(error))
+    text = without_name(without_quotes(" ".join(sentences), request), request.model)
     names = {_FIELDS[word] for place in places for word in place if word in _FIELDS}
     told_of = {field for field, told in _SENTENCES.items() if told.search(text)}
     if _REFUSED.search(text):
@@ -168,11 +166,14 @@ def _was_sent(field: str, request: ProviderRequest) -> bool:
     return True
 
 
-def _places(error: Mapping[str, Any]) -> Iterator[list[str]]:
+def _places(error: Mapping[str, Any], request: ProviderRequest) -> Iterator[list[str]]:
     """Yield the words of each path to a field that an error holds."""
     for found in _within(error):
         message = found.get("message")
         headed = _HEADED.match(message) if isinstance(message, str) else None
+        if headed:  # seldom; and then it may be a quote that stands at the head
+            own = without_name(without_quotes(headed.string, request), request.model)
+            headed = _HEADED.match(own)
         for place in (
             found.get("param"),
             found.get("field"),
