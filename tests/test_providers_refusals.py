@@ -12,7 +12,6 @@ import pytest
 
 from chatstream.errors import ProviderError
 from chatstream.providers import GO_ON, Finish, Message, Piece, ProviderRequest, Text
-from chatstream.providers.http.client import MOST_MENDED
 from chatstream.providers.http.failures import error_object
 from chatstream.providers.http.refusals import refused
 from chatstream.providers.registry import Providers
@@ -253,6 +252,72 @@ async def test_what_one_model_refuses_another_is_asked() -> None:
         assert [("temperature" in asked.body) for asked in upstream.asked] == [True, False, True]
 
 
+SAID = "temperature cannot be used " + "x " * 40
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        anthropic(
+            f"1 validation error: messages.0.content: input_value='{SAID[:60]}...{SAID[-20:]}'"
+        ),
+        openai(f"cannot take this: {SAID[:40]}"),
+        openai("The field temperature is not supported beside such a message"),
+        anthropic(SAID.replace("temperature", "temperature:")[:60]),
+    ],
+)
+async def test_a_refusal_teaches_nothing_before_the_mended_request_is_taken(
+    told: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    def refusal(body: dict[str, Any]) -> tuple[int, Any] | None:
+        return (400, told) if "cannot be used" in str(body["messages"]) else None
+
+    with server(refusal) as upstream:
+        provider = make("openai", upstream.url)
+        with pytest.raises(ProviderError):
+            await ask(provider, replace(FULL, messages=[Message("user", SAID)]))
+        assert whole(await ask(provider, replace(FULL, temperature=0.9)))
+        await provider.aclose()
+        assert upstream.asked[-1].body["temperature"] == 0.9
+    assert not [r for r in caplog.records if "asked without it" in r.message]
+
+
+@pytest.mark.parametrize(
+    "model", ["temperature is not supported", "stream_options", "temperature: not permitted"]
+)
+async def test_a_models_name_is_no_refusal(model: str) -> None:
+    for sentence in (
+        f"{model} is not supported",
+        f"Invalid request for '{model}', it cannot be used",
+    ):
+        error = error_object(orjson.dumps(openai(sentence)))
+        assert refused("openai", 400, error, replace(FULL, model=model)) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [
+        ("unknown field `stream_options`, expected one of `model`, `temperature`, `max_tokens`",
+         {"stream_options"}),
+        ("unknown field `temperature`, expected `stop` or `max_tokens`", {"temperature"}),
+        ("stream_options is not supported. Supported fields are: temperature, max_tokens",
+         {"stream_options"}),
+        ("stream_options is not supported. Supported parameters: temperature, max_tokens",
+         {"stream_options"}),
+        ("Unsupported parameter stream_options; allowed parameters include max_tokens",
+         {"stream_options"}),
+        ("unknown variant `system`, expected one of `user`, `assistant` at temperature",
+         {"system"}),
+        ("invalid temperature: only 1 is allowed for this model", {"temperature"}),
+    ],
+)  # fmt: skip
+async def test_what_a_server_would_take_is_not_refused(said: str, names: set[str]) -> None:
+    for body in (openai(said), {"error": said}, {"detail": said}, {"message": said}):
+        found = refused("openai", 422, error_object(orjson.dumps(body)), FULL)
+        assert found is not None
+        assert (set(found.names), found.bounds) == (names, False)
+
+
 async def test_several_fields_one_after_the_other_are_all_mended() -> None:
     def refusal(body: dict[str, Any]) -> tuple[int, Any] | None:
         for field in ("stream_options", "max_tokens", "temperature"):
@@ -370,7 +435,9 @@ async def test_what_cannot_be_mended_names_the_field_and_the_setting(
     assert (caught.value.code, caught.value.retryable) == ("provider_error", False)
 
 
-async def test_a_server_that_refuses_whatever_is_asked_is_not_asked_for_ever() -> None:
+async def test_a_server_that_refuses_whatever_is_asked_is_not_asked_for_ever(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def refusal(body: dict[str, Any]) -> tuple[int, Any]:
         now, other = "max_tokens", "max_completion_tokens"
         if other in body:
@@ -379,10 +446,13 @@ async def test_a_server_that_refuses_whatever_is_asked_is_not_asked_for_ever() -
 
     with server(refusal) as upstream:
         provider = make("openai", upstream.url)
-        with pytest.raises(ProviderError):
+        with pytest.raises(ProviderError, match="refused the field max_tokens"):
             await ask(provider)
         await provider.aclose()
-        assert len(upstream.asked) <= MOST_MENDED + 1
+        assert [r.message for r in caplog.records if r.name.startswith("chatstream")] == [
+            "provider failed"
+        ]
+        assert len(upstream.asked) == 2
         await upstream.until(lambda: upstream.open <= 1)
 
 

@@ -25,7 +25,7 @@ from chatstream.providers.http import failures, payloads, proxies
 from chatstream.providers.http.address import Address
 from chatstream.providers.http.answer_decoder import AnswerDecoder, NoAnswer
 from chatstream.providers.http.batching import Pace
-from chatstream.providers.http.manners import Ask, Manners
+from chatstream.providers.http.manners import Ask, Manners, Mending
 from chatstream.providers.http.parser import SSE, Asking
 from chatstream.providers.http.reading import Reading
 from chatstream.providers.http.refusals import FieldRefused
@@ -44,8 +44,6 @@ MAX_ERROR_BODY: Final = 64 * 1024
 GET_SECONDS: Final = 20.0
 MAX_GET_BYTES: Final = 2 * 1024 * 1024
 """The longest list of models that is read: some four times the longest that is known."""
-MOST_MENDED: Final = 6
-"""How many refused fields one request is mended of."""
 
 
 class ProviderClient:
@@ -170,19 +168,16 @@ class ProviderClient:
 
     async def _opened(self, request: ProviderRequest, ask: Ask) -> tuple[httpx.Response, Asking]:
         """Ask, and again without a field that the server refuses, as long as that can be mended."""
-        asking = self._manners.asking(request, ask)
-        mended = 0
+        mending = Mending(self._manners, request, ask)
         while True:
-            response = await self._send("POST", asking.path, asking.body)
+            response = await self._send("POST", mending.asking.path, mending.asking.body)
             try:
                 await self._check(response, request)
-                return response, asking
+                mending.taken()
+                return response, mending.asking
             except FieldRefused as refused:
                 await response.aclose()
-                mended += 1
-                if mended > MOST_MENDED:
-                    raise
-                asking = self._manners.mended(refused, request, asking, ask)
+                mending.mend(refused)
             except BaseException:
                 await response.aclose()
                 raise

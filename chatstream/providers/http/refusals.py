@@ -53,8 +53,19 @@ _REFUSED: Final = re.compile(
     r"(?:un|not )(?:supported|expected|recogni[sz]ed|known|permitted|allowed|enabled|accepted)"
     r"|(?:does not|doesn't|do not|don't|cannot|can't) (?:support|accept|allow|take|have|be used)"
     r"|\bextra(?:neous)?[ _]|forbidden|deprecated|cannot find field|no longer|additional propert"
-    r"|(?:may|can|must) only be|only .{0,80}supported|invalid (?:param|argument|field|key)"
+    r"|(?:may|can|must) only be|only .{0,80}(?:supported|allowed|permitted|accepted)"
+    r"|invalid (?:param|argument|field|key)"
     r"|must be removed|isn't supported",
+    re.I,
+)
+# What a server would take instead, which is no refusal of it.
+_TAKEN: Final = re.compile(
+    r"\bexpected (?:one of|either|any of|[`'\"])[^.;]*"
+    r"|\b(?:supported|allowed|valid|permitted|accepted|available|known|recognized)"
+    r" (?:\w+ ){0,4}(?:are|include)\b[^.;]*"
+    r"|\b(?:supported|allowed|valid|permitted|accepted|available|known|recognized)"
+    r" (?:\w+ ){0,4}\w*:[^.;]*"
+    r"|\b(?:choose from|must be one of|did you mean|instead of)\b[^.;]*",
     re.I,
 )
 # These need no other word: they say what the order of messages must be.
@@ -137,8 +148,9 @@ def refused(
     places, sentences = list(_places(error, request)), list(_sentences(error))
     text = without_name(without_quotes(" ".join(sentences), request), request.model)
     names = {_FIELDS[word] for place in places for word in place if word in _FIELDS}
-    told_of = {field for field, told in _SENTENCES.items() if told.search(text)}
-    if _REFUSED.search(text):
+    about = _TAKEN.sub("", text)
+    told_of = {field for field, told in _SENTENCES.items() if told.search(about)}
+    if _REFUSED.search(about):
         names |= told_of
     elif _BOUNDS.search(text):
         names |= told_of & {"temperature", "max_tokens"}
