@@ -70,6 +70,17 @@ EMPTY: list[tuple[int | None, dict[str, Any]]] = [
     (429, error("Your team has either used all available credits or reached its monthly spending"
                 " limit.")),
     (401, error("You exceeded your current quota", "insufficient_quota", 401)),
+    (403, error("Out of call volume quota. Quota will be replenished in 1.21:03:00.", code="403")),
+    (403, {"code": "AllocationQuota.FreeTierOnly", "message": "no", "request_id": "x"}),
+    (403, error("The free tier of the model has been exhausted.", "x", "x")),
+    (403, error("预扣费额度失败, 用户剩余额度: 1, 需要预扣费额度: 2", "new_api_error", "x")),
+    (403, error("Key limit exceeded (total limit). Manage it at https://x.invalid", code=403)),
+    (400, error("Budget has been exceeded! Current cost: 5.1, Max budget: 5.0", "x", "400")),
+    (429, error("ExceededTokenBudget", "budget_exceeded", "400")),
+    (400, error("You have reached your specified API usage limits. You will regain access on "
+                "2026-12-01 at 00:00 UTC.", "invalid_request_error")),
+    (412, error("Account x is suspended, possibly due to reaching the monthly spending limit.")),
+    (None, {"base_resp": {"status_code": 1008, "status_msg": "no"}, "choices": None}),
     (None, error("Insufficient credits", code=402)),
     (None, error("no", "insufficient_quota", "insufficient_quota")),
 ]  # fmt: skip
@@ -360,6 +371,12 @@ MISSING: list[tuple[int, Any]] = [
     (404, error("Unable to access model m. Please visit the site.", code="model_not_available")),
     (404, {"detail": "Model m not found"}),
     (404, {"message": "m"}),
+    (400, {"message": "The provided model identifier is invalid."}),
+    (400, error("The requested model 'm' is not supported by any provider you have enabled.",
+                "invalid_request_error", "model_not_supported")),
+    (400, error("The requested model is not supported.")),
+    (404, error("No models loaded. Please load a model in the developer page or use the `lms load` "
+                "command.", "invalid_request_error")),
 ]  # fmt: skip
 
 

@@ -40,6 +40,7 @@ _AUTH_WORDS = frozenset(
 _LIMIT_WORDS = frozenset(
     ("insufficient_quota", "rate_limit_error", "rate_limit_exceeded", "resource_exhausted")
 )
+_CODE = re.compile(r"\w+(?:\.\w+)*")
 # The part of a quota's name that says that it is only a while's.
 _WHILE = re.compile(r"per_?(?:second|minute|hour|day)", re.IGNORECASE)
 _REFUSAL_WORDS = frozenset(
@@ -120,6 +121,9 @@ def error_object(said: bytes) -> dict[str, Any]:
         value = value[0]
     if isinstance(value, dict) and "error" in value:
         value = value["error"]
+    if isinstance(value, dict) and isinstance(base := value.get("base_resp"), dict):
+        # MiniMax's, at status 200.
+        value = {"message": base.get("status_msg"), "code": str(base.get("status_code"))}
     if isinstance(value, str):
         return {"message": value}
     return value if isinstance(value, dict) else {}
@@ -186,7 +190,9 @@ def words(error: Mapping[str, Any]) -> frozenset[str]:
         # OpenRouter's, at status 403: it is the message that is refused, not the key.
         found.append("content_filter")
     return frozenset(
-        word.lower() for word in found if isinstance(word, str) and re.fullmatch(r"\w{1,64}", word)
+        word.lower()
+        for word in found
+        if isinstance(word, str) and len(word) <= 64 and _CODE.fullmatch(word)
     )
 
 
