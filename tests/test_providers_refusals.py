@@ -168,7 +168,7 @@ async def test_a_users_own_words_are_no_refusal() -> None:
 async def test_other_statuses_refuse_no_field() -> None:
     error = error_object(orjson.dumps(openai("'temperature' is not supported", "temperature")))
 
-    for status in (None, 401, 403, 404, 408, 429, 500, 503):
+    for status in (401, 402, 404, 408, 429, 500, 503):
         assert refused("openai", status, error, FULL) is None
     template = {"message": "Jinja Exception: System role not supported", "code": 500}
     found = refused("openai", 500, template, FULL)
@@ -236,6 +236,51 @@ async def test_a_field_is_left_out_or_renamed_once_and_that_is_remembered(
     (record,) = [r for r in caplog.records if r.name.startswith("chatstream")]
     assert record.__dict__["fields"] == field
     assert record.__dict__["model"] == "m"
+
+
+@pytest.mark.parametrize("status", [200, 403, 422, 501])
+@pytest.mark.parametrize("retries", [1, 2])
+async def test_a_refusal_is_mended_with_whatever_status_it_comes(
+    status: int, retries: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    fields = ("stream_options", "temperature")[:retries]
+
+    def script(asked: Asked) -> str:
+        field = next((field for field in fields if field in asked.body), None)
+        if field is None:
+            return "say=Hello"
+        body = orjson.dumps(openai(f"{field} is not permitted")).decode()
+        if status == 200:
+            body = f"data: {body}\n\n"
+        return f"body={quote(body, safe='')} status={status}"
+
+    with Upstream(script) as upstream:
+        provider = make("openai", upstream.url)
+        assert whole(await ask(provider))
+        assert whole(await ask(provider))
+        await provider.aclose()
+        assert len(upstream.asked) == 2 + retries
+    told = [r.__dict__["fields"] for r in caplog.records if "asked without it" in r.message]
+    assert told == list(fields)
+
+
+async def test_a_refusal_behind_text_is_not_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    chunk = orjson.dumps({"choices": [{"index": 0, "delta": {"content": "Hello"}}]}).decode()
+    body = orjson.dumps(openai("temperature is not permitted")).decode()
+    events = quote(f"data: {chunk}\n\ndata: {body}\n\n", safe="")
+    pieces: list[Piece] = []
+    with Upstream(lambda _: f"body={events} status=200") as upstream:
+        provider = make("openai", upstream.url)
+        with pytest.raises(ProviderError, match="openai refused the field temperature; it is"):
+            async for piece in provider.reply(FULL):
+                pieces.append(piece)
+        await provider.aclose()
+        assert len(upstream.asked) == 1
+
+    assert pieces == [Text("Hello")]
+    assert [r.message for r in caplog.records if r.name.startswith("chatstream")] == [
+        "provider failed"
+    ]
 
 
 async def test_what_one_model_refuses_another_is_asked() -> None:

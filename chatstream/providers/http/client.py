@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import perf_counter
 from typing import Any, Final
@@ -101,7 +101,9 @@ class ProviderClient:
             ),
         )
 
-    async def reply(self, request: ProviderRequest, ask: Ask) -> AsyncGenerator[Piece, None]:
+    async def reply(
+        self, request: ProviderRequest, ask: Ask, mending: Mending | None = None
+    ) -> AsyncGenerator[Piece, None]:
         """
         Ask, and yield the answer's pieces, ending with one `Finish`.
 
@@ -110,17 +112,21 @@ class ProviderClient:
         after it. Closing the generator, or cancelling its task, closes the connection at once;
         after the end it goes back to the pool.
 
+        Args:
+            mending: Of the same request, where a refusal of it came within a stream.
+
         Raises:
             ProviderError: There is no answer, or it ended before its end mark.
             ProviderTimeout: The provider could not be reached in time.
         """
-        response, asking = await self._opened(request, ask)
+        mending = mending or Mending(self._manners, request, ask)
+        response, asking = await self._opened(request, mending)
         answer, stream = asking.answer, response.extensions["stream"]
         reading = Reading(
             self._report, response, answer, request, self._settle_seconds, stream.close
         )
         decoder, reads = AnswerDecoder(), self._pace.join()
-        size = 0
+        size, told, spoken, again = 0, 0, False, False
         try:
             while not reading.done:
                 data = await stream.read()
@@ -132,6 +138,7 @@ class ProviderClient:
                 if not data:
                     break
                 size += len(data)
+                spoken = spoken or told > 0
                 if (beat := reads.took(told, len(data), began)) is not None:
                     await beat
             if reading.done:
@@ -139,19 +146,29 @@ class ProviderClient:
                 answer.finish = answer.finish or (asking.unsaid if reading.spoken else None)
         except (NoAnswer, httpx.TransportError) as error:
             await self._broke(error, reading, response)
-        except ProviderError:
+        except ProviderError as error:
             if not reading.whole:
                 for piece in reading.end():
                     yield piece
-                raise
+                    told += 1
+                if not isinstance(error, FieldRefused):
+                    raise
+                mending.mend(error, late=spoken or told > 0)
+                again = True
         finally:
             reads.leave()
             reading.leave()
             await response.aclose()
+        if again:
+            async with aclosing(self.reply(request, ask, mending)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
         for piece in reading.end():
             yield piece
         if answer.finish is None or answer.finish == "cut":
             raise reading.ended_early(size, whole=decoder.whole)
+        mending.taken()
         yield Finish(answer.finish)
 
     async def _broke(
@@ -166,14 +183,14 @@ class ProviderClient:
             if isinstance(error, Undecodable):
                 raise failures.encoded(self.name, str(error))
 
-    async def _opened(self, request: ProviderRequest, ask: Ask) -> tuple[httpx.Response, Asking]:
+    async def _opened(
+        self, request: ProviderRequest, mending: Mending
+    ) -> tuple[httpx.Response, Asking]:
         """Ask, and again without a field that the server refuses, as long as that can be mended."""
-        mending = Mending(self._manners, request, ask)
         while True:
             response = await self._send("POST", mending.asking.path, mending.asking.body)
             try:
                 await self._check(response, request)
-                mending.taken()
                 return response, mending.asking
             except FieldRefused as refused:
                 await response.aclose()

@@ -107,9 +107,12 @@ class Mending:
         self._refused: list[frozenset[str]] = []
         self.asking = ask(self._ways.applied(request), self._ways)
 
-    def mend(self, refused: FieldRefused) -> None:
+    def mend(self, refused: FieldRefused, *, late: bool = False) -> None:
         """
         Put in place of what was refused what to ask once more.
+
+        Args:
+            late: A part of the answer was told already: nothing is asked again.
 
         Raises:
             FieldRefused: It cannot be mended, or was, and is refused all the same.
@@ -117,7 +120,7 @@ class Mending:
         new = refused.names.difference(*self._refused)
         self._ways = self._ways.after(refused, new, self.asking)
         mended = self._ask(self._ways.applied(self._request), self._ways)
-        if mended.body == self.asking.body:
+        if late or mended.body == self.asking.body:
             fields = self._fields(refused.names) | {"status": refused.upstream_status}
             logger.warning("provider failed", extra=fields)
             raise refused

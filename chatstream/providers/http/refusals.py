@@ -15,8 +15,10 @@ from chatstream.errors import ProviderError
 from chatstream.providers import ProviderRequest
 from chatstream.providers.http.quotes import without_name, without_quotes
 
-STATUSES: Final = frozenset((400, 422, 500))
-"""With which fields are refused; 500 is what a chat template's own refusal comes with."""
+STATUSES: Final = frozenset((None, 400, 403, 422, 500, 501))
+"""With which fields are refused; None within a stream, 500 by a chat template."""
+_UNCLEAR: Final = (None, 403)
+_MENDABLE: Final = frozenset(("stream_options", "max_tokens", "temperature", "system", "prefill"))
 
 # What a field is called where it is named alone, by whichever vendor.
 _NAMES: Final = {
@@ -105,13 +107,14 @@ class FieldRefused(ProviderError):
         text: What it said.
     """
 
-    def __init__(self, name: str, status: int, names: frozenset[str], text: str) -> None:
+    def __init__(self, name: str, status: int | None, names: frozenset[str], text: str) -> None:
         self.names = names
         self.bounds = _BOUNDS.search(text) is not None
         self.text = text
         field = min(names)
+        with_status = f" (status {status})" if status else ""
         super().__init__(
-            f"{name} refused the field {field} (status {status}); {_SETTINGS[field]}.".replace(
+            f"{name} refused the field {field}{with_status}; {_SETTINGS[field]}.".replace(
                 "NAME", name.upper()
             ),
             upstream_status=status,
@@ -161,6 +164,8 @@ def refused(
         names -= {"messages", "model", "stream"}  # the path to another, or named in passing
     if status == 500:
         names &= {"system", "prefill"}  # a template's; else it is no refusal
+    elif status in _UNCLEAR:
+        names &= _MENDABLE  # it may be something else that is refused
     names = {field for field in names if _was_sent(field, request)}
     return FieldRefused(name, status, frozenset(names), text) if names else None
 
