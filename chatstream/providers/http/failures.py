@@ -20,7 +20,7 @@ import orjson
 from chatstream.errors import ProviderError, ProviderTimeout
 from chatstream.providers import ProviderRequest
 from chatstream.providers.http.causes import account_is_empty, model_is_missing
-from chatstream.providers.http.quotes import LONGEST, without_name, without_quotes
+from chatstream.providers.http.quotes import LONGEST, without_name, without_quotes, words_of
 
 MAX_RETRY_AFTER: Final = 120.0
 """Seconds; a provider that asks for more is asked again after this."""
@@ -174,7 +174,7 @@ def unquoted(error: Mapping[str, Any], request: ProviderRequest) -> Mapping[str,
     text = error.get("message") or error.get("detail")
     if not isinstance(text, str):
         return error
-    return {**error, "message": without_quotes(text, request)}
+    return {**error, "message": without_quotes(text, words_of(request))}
 
 
 def _is_a_whiles(error: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from chatstream.providers import ProviderRequest
@@ -52,14 +52,18 @@ def without_name(text: str, name: str) -> str:
     return text
 
 
-def without_quotes(text: str, request: ProviderRequest) -> str:
-    """Return an error's sentence, in its plain form, without what it quotes of a request."""
-    text = plain(text[:LONGEST]) + ("…" if len(text) > LONGEST else "")
+def words_of(request: ProviderRequest) -> list[str]:
+    """Return the texts of a request in their plain form, the longest first."""
     asked = [message.content for message in request.messages]
     asked += [request.system or "", *request.stop]
-    for said in sorted({plain(each) for each in asked}, key=len, reverse=True):
-        if len(said) <= SHORTEST:
-            continue
+    said = {plain(each) for each in asked}
+    return sorted((each for each in said if len(each) > SHORTEST), key=len, reverse=True)
+
+
+def without_quotes(text: str, asked: Iterable[str]) -> str:
+    """Return an error's sentence, in its plain form, without what it quotes of `words_of`."""
+    text = plain(text[:LONGEST]) + ("…" if len(text) > LONGEST else "")
+    for said in asked:
         if len(said) < _WORDS:
             text = re.sub(rf"(?<!\w){re.escape(said)}(?!\w)", "", text)
         else:

@@ -8,12 +8,12 @@ path to the field, or a sentence. `ways` has what is done about it. No I/O.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from chatstream.errors import ProviderError
 from chatstream.providers import ProviderRequest
-from chatstream.providers.http.quotes import without_name, without_quotes
+from chatstream.providers.http.quotes import without_name, without_quotes, words_of
 
 STATUSES: Final = frozenset((None, 400, 403, 422, 500, 501))
 """With which fields are refused; None within a stream, 500 by a chat template."""
@@ -148,8 +148,12 @@ def refused(
     """
     if status not in STATUSES:
         return None
-    places, sentences = list(_places(error, request)), list(_sentences(error))
-    text = without_name(without_quotes(" ".join(sentences), request), request.model)
+
+    def own(text: str) -> str:
+        return without_name(without_quotes(text, asked), request.model)
+
+    asked = words_of(request)
+    places, text = list(_places(error, own)), own(" ".join(_sentences(error)))
     names = {_FIELDS[word] for place in places for word in place if word in _FIELDS}
     about = _TAKEN.sub("", text)
     told_of = {field for field, told in _SENTENCES.items() if told.search(about)}
@@ -183,14 +187,13 @@ def _was_sent(field: str, request: ProviderRequest) -> bool:
     return True
 
 
-def _places(error: Mapping[str, Any], request: ProviderRequest) -> Iterator[list[str]]:
+def _places(error: Mapping[str, Any], own: Callable[[str], str]) -> Iterator[list[str]]:
     """Yield the words of each path to a field that an error holds."""
     for found in _within(error):
         message = found.get("message")
         headed = _HEADED.match(message) if isinstance(message, str) else None
-        if headed:  # seldom; and then it may be a quote that stands at the head
-            own = without_name(without_quotes(headed.string, request), request.model)
-            headed = _HEADED.match(own)
+        if headed and not _FIELDS.keys().isdisjoint(re.split(r"[^\w-]+", headed[1])):
+            headed = _HEADED.match(own(headed.string))  # it may be a quote that stands there
         for place in (
             found.get("param"),
             found.get("field"),
