@@ -68,7 +68,9 @@ def test_paths_are_put_below_an_address(base: str, path: str, right: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "base", ["", "a:80", "ftp://a", "http://", "http://me:hush@", "http://a:x"]
+    "base",
+    ["", "a:80", "ftp://a", "http://", "http://me:hush@", "http://a:x"]
+    + ["http://me:hush@127.0.0.1:99999/v1", "http://a:0", "http://a..b/v1", f"http://{'a' * 64}"],
 )
 def test_what_is_no_address_is_refused_without_a_quotation(base: str) -> None:
     with pytest.raises(SettingsError, match="the address of openai") as caught:
@@ -113,6 +115,12 @@ def test_the_setting_takes_a_query(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         ("HTTPS_PROXY", "ftp://hush", "an address of another scheme than http"),
         ("HTTPS_PROXY", "http://hush:port", "an address that cannot be read"),
         ("HTTPS_PROXY", "http://", "an address without a host"),
+        (
+            "HTTPS_PROXY",
+            "http://me:hush@127.0.0.1:99999",
+            "an address with a port that is not between 1 and 65535",
+        ),
+        ("ALL_PROXY", "http://hush..x:8080", "an address with a host that is no name"),
     ],
 )
 async def test_a_proxy_that_cannot_be_used_is_named_at_the_start_and_never_passed_by(

@@ -1,5 +1,7 @@
 """An empty account and a missing model: told apart from what has the same status."""
 
+import html
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,17 @@ EMPTY: list[tuple[int | None, dict[str, Any]]] = [
     (429, error("Your team has either used all available credits or reached its monthly spending"
                 " limit.")),
     (401, error("You exceeded your current quota", "insufficient_quota", 401)),
+    (403, error("Out of call volume quota. Quota will be replenished in 1.21:03:00.", code="403")),
+    (403, {"code": "AllocationQuota.FreeTierOnly", "message": "no", "request_id": "x"}),
+    (403, error("The free tier of the model has been exhausted.", "x", "x")),
+    (403, error("预扣费额度失败, 用户剩余额度: 1, 需要预扣费额度: 2", "new_api_error", "x")),
+    (403, error("Key limit exceeded (total limit). Manage it at https://x.invalid", code=403)),
+    (400, error("Budget has been exceeded! Current cost: 5.1, Max budget: 5.0", "x", "400")),
+    (429, error("ExceededTokenBudget", "budget_exceeded", "400")),
+    (400, error("You have reached your specified API usage limits. You will regain access on "
+                "2026-12-01 at 00:00 UTC.", "invalid_request_error")),
+    (412, error("Account x is suspended, possibly due to reaching the monthly spending limit.")),
+    (None, {"base_resp": {"status_code": 1008, "status_msg": "no"}, "choices": None}),
     (None, error("Insufficient credits", code=402)),
     (None, error("no", "insufficient_quota", "insufficient_quota")),
 ]  # fmt: skip
@@ -119,6 +132,99 @@ def test_what_a_user_says_of_money_empties_no_account() -> None:
     body = error_object(orjson.dumps(error(f"cannot take: {said}")))
 
     assert explain("p", 400, unquoted(body, request), {}, "m").code == "provider_error"
+
+
+SAID_OF_MONEY = 'no credits, payment required\nbecause "billing" is é & all ' + "x " * 40
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        orjson.dumps(SAID_OF_MONEY).decode(),
+        json.dumps(SAID_OF_MONEY),
+        json.dumps(json.dumps(SAID_OF_MONEY)),
+        repr(SAID_OF_MONEY),
+        html.escape(SAID_OF_MONEY),
+        f"input_value={SAID_OF_MONEY[:25]!r}...{SAID_OF_MONEY[-24:]!r}, input_type=str",
+        f"'{SAID_OF_MONEY[:60]}...{SAID_OF_MONEY[-20:]}'",
+        f'"{SAID_OF_MONEY[:11]}…"',
+        f"…{SAID_OF_MONEY[12:28]}…",
+        f"[{{'role': 'user', 'content': {SAID_OF_MONEY[:30]!r}}}]",
+        SAID_OF_MONEY[:50],
+        SAID_OF_MONEY[3:48],
+    ],
+)
+@pytest.mark.parametrize("status", [400, 403, 422, 429])
+def test_a_quote_in_any_form_empties_no_account(status: int, quoted: str) -> None:
+    for messages in (
+        [Message("user", SAID_OF_MONEY)],
+        [Message("user", "a"), Message("assistant", SAID_OF_MONEY), Message("user", "b")],
+    ):
+        request = ProviderRequest(messages=messages, model="m")
+        body = error_object(orjson.dumps(error(f"Invalid value for 'content': {quoted}")))
+        assert explain("p", status, unquoted(body, request), {}, "m").code != "provider_quota"
+
+
+@pytest.mark.parametrize(("status", "body"), EMPTY)
+def test_an_empty_account_is_told_as_one_whatever_is_talked_of(
+    status: int | None, body: dict[str, Any]
+) -> None:
+    said = "What credit is, and what billing is, is too much for the low account that I have. " * 99
+    request = ProviderRequest(messages=[Message("user", said)], model="m")
+    own = unquoted(error_object(orjson.dumps(body)), request)
+
+    assert explain("p", status, own, {}, "m").code == "provider_quota"
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["no credits", "No Credits", "payment required", "insufficient funds/7b", "余额不足"]
+    + ["context length", "try again in 100s", 'any "credits"'],
+)
+@pytest.mark.parametrize("sentence", ["{} is not a valid model ID", "The model '{}' was not found"])
+def test_what_a_model_is_called_means_nothing_else(model: str, sentence: str) -> None:
+    for named in (model, model.lower(), model.replace('"', '\\"')):
+        body = error(sentence.format(named), code=400)
+        failed = told(400, body, model=model)
+        assert (failed.code, failed.retry_after) == ("model_not_found", None)
+
+
+def test_a_quote_of_much_is_found_quickly() -> None:
+    for said in (
+        "x " * 500_000,
+        "ab\n" * 300_000,
+        '"\\' * 300_000,
+        "".join(map(str, range(99_999))),
+    ):
+        request = ProviderRequest(messages=[Message("user", said)], model="m")
+        begun = time.monotonic()
+        for quoted in (said, said[5:], repr(said[:60_000])):
+            unquoted({"message": f"no: {quoted}"}, request)
+        assert time.monotonic() - begun < 1.5
+
+
+def test_a_client_puts_no_provider_out_for_others(tmp_path: Path) -> None:
+    """By what it calls a model, or says."""
+
+    def script(asked: Asked) -> str:
+        text = asked.body["messages"][-1]["content"]
+        bad = error(f"Invalid value for 'content': {json.dumps(text)[:90]}...", code=400)
+        if asked.body["model"] != "m":
+            bad = error(f"{asked.body['model']} is not a valid model ID", code=400)
+        elif len(text) < 20:
+            return script_of(asked)
+        return f"body={quote(orjson.dumps(bad).decode(), safe='')} status=400"
+
+    with Upstream(script) as upstream:
+        providers = Providers({"openai": make("openai", upstream.url)}, "openai")
+        with Running(tmp_path, providers) as server:
+            first = chat(server, model="no credits")
+            second = chat(server, message=SAID_OF_MONEY)
+            third = chat(server)
+
+    assert (first.status_code, first.json()["code"]) == (502, "model_not_found")
+    assert (second.status_code, second.json()["code"]) == (502, "provider_error")
+    assert third.status_code == 200
 
 
 def chat(server: Running, **fields: Any) -> httpx.Response:
@@ -266,6 +372,12 @@ MISSING: list[tuple[int, Any]] = [
     (404, error("Unable to access model m. Please visit the site.", code="model_not_available")),
     (404, {"detail": "Model m not found"}),
     (404, {"message": "m"}),
+    (400, {"message": "The provided model identifier is invalid."}),
+    (400, error("The requested model 'm' is not supported by any provider you have enabled.",
+                "invalid_request_error", "model_not_supported")),
+    (400, error("The requested model is not supported.")),
+    (404, error("No models loaded. Please load a model in the developer page or use the `lms load` "
+                "command.", "invalid_request_error")),
 ]  # fmt: skip
 
 

@@ -12,7 +12,6 @@ import pytest
 
 from chatstream.errors import ProviderError
 from chatstream.providers import GO_ON, Finish, Message, Piece, ProviderRequest, Text
-from chatstream.providers.http.client import MOST_MENDED
 from chatstream.providers.http.error_object import error_object
 from chatstream.providers.http.refusals import refused
 from chatstream.providers.registry import Providers
@@ -169,7 +168,7 @@ async def test_a_users_own_words_are_no_refusal() -> None:
 async def test_other_statuses_refuse_no_field() -> None:
     error = error_object(orjson.dumps(openai("'temperature' is not supported", "temperature")))
 
-    for status in (None, 401, 403, 404, 408, 429, 500, 503):
+    for status in (401, 402, 404, 408, 429, 500, 503):
         assert refused("openai", status, error, FULL) is None
     template = {"message": "Jinja Exception: System role not supported", "code": 500}
     found = refused("openai", 500, template, FULL)
@@ -239,6 +238,51 @@ async def test_a_field_is_left_out_or_renamed_once_and_that_is_remembered(
     assert record.__dict__["model"] == "m"
 
 
+@pytest.mark.parametrize("status", [200, 403, 422, 501])
+@pytest.mark.parametrize("retries", [1, 2])
+async def test_a_refusal_is_mended_with_whatever_status_it_comes(
+    status: int, retries: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    fields = ("stream_options", "temperature")[:retries]
+
+    def script(asked: Asked) -> str:
+        field = next((field for field in fields if field in asked.body), None)
+        if field is None:
+            return "say=Hello"
+        body = orjson.dumps(openai(f"{field} is not permitted")).decode()
+        if status == 200:
+            body = f"data: {body}\n\n"
+        return f"body={quote(body, safe='')} status={status}"
+
+    with Upstream(script) as upstream:
+        provider = make("openai", upstream.url)
+        assert whole(await ask(provider))
+        assert whole(await ask(provider))
+        await provider.aclose()
+        assert len(upstream.asked) == 2 + retries
+    told = [r.__dict__["fields"] for r in caplog.records if "asked without it" in r.message]
+    assert told == list(fields)
+
+
+async def test_a_refusal_behind_text_is_not_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    chunk = orjson.dumps({"choices": [{"index": 0, "delta": {"content": "Hello"}}]}).decode()
+    body = orjson.dumps(openai("temperature is not permitted")).decode()
+    events = quote(f"data: {chunk}\n\ndata: {body}\n\n", safe="")
+    pieces: list[Piece] = []
+    with Upstream(lambda _: f"body={events} status=200") as upstream:
+        provider = make("openai", upstream.url)
+        with pytest.raises(ProviderError, match="openai refused the field temperature; it is"):
+            async for piece in provider.reply(FULL):
+                pieces.append(piece)
+        await provider.aclose()
+        assert len(upstream.asked) == 1
+
+    assert pieces == [Text("Hello")]
+    assert [r.message for r in caplog.records if r.name.startswith("chatstream")] == [
+        "provider failed"
+    ]
+
+
 async def test_what_one_model_refuses_another_is_asked() -> None:
     def refusal(body: dict[str, Any]) -> tuple[int, Any] | None:
         strict = body["model"] == "m" and "temperature" in body
@@ -251,6 +295,72 @@ async def test_what_one_model_refuses_another_is_asked() -> None:
         await provider.aclose()
 
         assert [("temperature" in asked.body) for asked in upstream.asked] == [True, False, True]
+
+
+SAID = "temperature cannot be used " + "x " * 40
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        anthropic(
+            f"1 validation error: messages.0.content: input_value='{SAID[:60]}...{SAID[-20:]}'"
+        ),
+        openai(f"cannot take this: {SAID[:40]}"),
+        openai("The field temperature is not supported beside such a message"),
+        anthropic(SAID.replace("temperature", "temperature:")[:60]),
+    ],
+)
+async def test_a_refusal_teaches_nothing_before_the_mended_request_is_taken(
+    told: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    def refusal(body: dict[str, Any]) -> tuple[int, Any] | None:
+        return (400, told) if "cannot be used" in str(body["messages"]) else None
+
+    with server(refusal) as upstream:
+        provider = make("openai", upstream.url)
+        with pytest.raises(ProviderError):
+            await ask(provider, replace(FULL, messages=[Message("user", SAID)]))
+        assert whole(await ask(provider, replace(FULL, temperature=0.9)))
+        await provider.aclose()
+        assert upstream.asked[-1].body["temperature"] == 0.9
+    assert not [r for r in caplog.records if "asked without it" in r.message]
+
+
+@pytest.mark.parametrize(
+    "model", ["temperature is not supported", "stream_options", "temperature: not permitted"]
+)
+async def test_a_models_name_is_no_refusal(model: str) -> None:
+    for sentence in (
+        f"{model} is not supported",
+        f"Invalid request for '{model}', it cannot be used",
+    ):
+        error = error_object(orjson.dumps(openai(sentence)))
+        assert refused("openai", 400, error, replace(FULL, model=model)) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [
+        ("unknown field `stream_options`, expected one of `model`, `temperature`, `max_tokens`",
+         {"stream_options"}),
+        ("unknown field `temperature`, expected `stop` or `max_tokens`", {"temperature"}),
+        ("stream_options is not supported. Supported fields are: temperature, max_tokens",
+         {"stream_options"}),
+        ("stream_options is not supported. Supported parameters: temperature, max_tokens",
+         {"stream_options"}),
+        ("Unsupported parameter stream_options; allowed parameters include max_tokens",
+         {"stream_options"}),
+        ("unknown variant `system`, expected one of `user`, `assistant` at temperature",
+         {"system"}),
+        ("invalid temperature: only 1 is allowed for this model", {"temperature"}),
+    ],
+)  # fmt: skip
+async def test_what_a_server_would_take_is_not_refused(said: str, names: set[str]) -> None:
+    for body in (openai(said), {"error": said}, {"detail": said}, {"message": said}):
+        found = refused("openai", 422, error_object(orjson.dumps(body)), FULL)
+        assert found is not None
+        assert (set(found.names), found.bounds) == (names, False)
 
 
 async def test_several_fields_one_after_the_other_are_all_mended() -> None:
@@ -370,7 +480,9 @@ async def test_what_cannot_be_mended_names_the_field_and_the_setting(
     assert (caught.value.code, caught.value.retryable) == ("provider_error", False)
 
 
-async def test_a_server_that_refuses_whatever_is_asked_is_not_asked_for_ever() -> None:
+async def test_a_server_that_refuses_whatever_is_asked_is_not_asked_for_ever(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def refusal(body: dict[str, Any]) -> tuple[int, Any]:
         now, other = "max_tokens", "max_completion_tokens"
         if other in body:
@@ -379,10 +491,13 @@ async def test_a_server_that_refuses_whatever_is_asked_is_not_asked_for_ever() -
 
     with server(refusal) as upstream:
         provider = make("openai", upstream.url)
-        with pytest.raises(ProviderError):
+        with pytest.raises(ProviderError, match="refused the field max_tokens"):
             await ask(provider)
         await provider.aclose()
-        assert len(upstream.asked) <= MOST_MENDED + 1
+        assert [r.message for r in caplog.records if r.name.startswith("chatstream")] == [
+            "provider failed"
+        ]
+        assert len(upstream.asked) == 2
         await upstream.until(lambda: upstream.open <= 1)
 
 

@@ -209,8 +209,8 @@ DEFECTS = [
     Defect(
         "the-connection-is-not-closed",
         "providers/http/client.py",
-        ("            reading.leave()\n            await response.aclose()\n        for piece"),
-        ("            reading.leave()\n        for piece"),
+        ("            reading.leave()\n            await response.aclose()\n        if again"),
+        ("            reading.leave()\n        if again"),
         ("test_providers_http.py",),
     ),
 ]

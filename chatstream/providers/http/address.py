@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import base64
+from typing import Final
 from urllib.parse import unquote
 
 import httpx
 
 from chatstream.errors import SettingsError
+
+MAX_PORT: Final = 65535
+
+
+def unaskable(url: httpx.URL) -> str:
+    """
+    Say what of an address no connection can be made to; empty where one can. Quotes none of it.
+
+    >>> unaskable(httpx.URL("http://a:99999")), unaskable(httpx.URL("http://a..b"))
+    ('a port that is not between 1 and 65535', 'a host that is no name')
+    """
+    if url.port is not None and not 0 < url.port <= MAX_PORT:
+        return f"a port that is not between 1 and {MAX_PORT}"
+    try:
+        url.raw_host.decode("ascii").encode("idna")
+    except UnicodeError:
+        return "a host that is no name"
+    return ""
 
 
 class Address:
@@ -34,6 +53,8 @@ class Address:
             raise SettingsError(f"the address of {name} is not a URL") from None
         if url.scheme not in ("http", "https") or not url.host:
             raise SettingsError(f"the address of {name} is not a URL: it takes http://HOST/PATH")
+        if why := unaskable(url):
+            raise SettingsError(f"the address of {name} has {why}")
         path, _, self._query = url.raw_path.decode("ascii").partition("?")
         self.host = url.host
         self.base = httpx.URL(f"{url.scheme}://{url.netloc.decode('ascii')}{path.rstrip('/')}")

@@ -12,13 +12,16 @@ from typing import Final
 
 _EMPTY_WORDS: Final = frozenset(
     (
+        "1008",  # MiniMax's
         "1113",  # Zhipu's
         "access_terminated",
         "account_overdue",
+        "allocationquota.freetieronly",
         "arrearage",
         "billing_error",
         "billing_hard_limit_reached",
         "billing_not_active",
+        "budget_exceeded",
         "credit_balance_exhausted",
         "exceeded_current_quota_error",
         "insufficient_balance",
@@ -26,6 +29,7 @@ _EMPTY_WORDS: Final = frozenset(
         "insufficient_funds",
         "insufficient_user_quota",
         "payment_required",
+        "pre_consume_token_quota_failed",
         "quota_not_enough",
     )
 )
@@ -38,13 +42,18 @@ _EMPTY_TEXT: Final = re.compile(
     r"|credits?(?: balance)? (?:is|are|has been|have been) (?:too low|depleted|exhausted|used up)"
     r"|balance (?:is )?(?:insufficient|not enough|too low)|(?:more|add|buy|purchase) credits"
     r"|payment required|spend(?:ing)? (?:limit|cap)"
-    r"|account.{0,60}(?:past due|overdue|in arrears)|余额不足|欠费",
+    r"|account.{0,60}(?:past due|overdue|in arrears)"
+    r"|account.{0,60}\bis suspended|out of call volume quota|key limit exceeded"
+    r"|reached your (?:\w+ ){0,3}(?:usage|spend|credit) limit"
+    r"|budget (?:has been|is|was) exceeded|exceeded (?:\w+ ){0,3}budget\b"
+    r"|free (?:tier|quota|allocation|trial)\b.{0,60}(?:exhausted|used up)"
+    r"|余额不足|欠费|预扣费|额度(?:失败|不足|已用尽|用完)",
     re.IGNORECASE,
 )
 # Not as a part of an address, which rate limits name for those who want a higher one.
 _BILLING_TEXT: Final = re.compile(r"(?<!/)\bbilling\b|current quota", re.IGNORECASE)
 _RATE_TEXT: Final = re.compile(r"rate[ _-]?limit|too many requests", re.IGNORECASE)
-_EMPTY_STATUSES: Final = frozenset((None, 400, 402, 403, 429))
+_EMPTY_STATUSES: Final = frozenset((None, 400, 402, 403, 412, 429))
 
 _MODEL_WORDS: Final = frozenset(
     (
@@ -54,6 +63,7 @@ _MODEL_WORDS: Final = frozenset(
         "model_not_available",
         "model_not_exist",
         "model_not_found",
+        "model_not_supported",
         "modelnotfound",
         "unknown_model",
     )
@@ -61,11 +71,16 @@ _MODEL_WORDS: Final = frozenset(
 _MODEL_TEXT: Final = re.compile(
     r"\b(?:model|deployment)s?\b.{0,300}?\b(?:not found|not exist|cannot be found|not be found"
     r"|not available|inaccessible|not have access|been (?:removed|retired|decommissioned))"
-    r"|(?:no such|unknown|invalid) model\b|not a valid model|^model: "
+    r"|\bmodel (?:identifier|id|name)\b.{0,300}?\b(?:is|was) (?:invalid|not valid|unknown)"
+    r"|\b(?:requested|selected|specified|provided|given) model\b.{0,300}?"
+    r"\bis not (?:supported|valid|known)|\bno models? (?:is |are )?loaded"
+    r"|(?:no such|unknown|invalid|unsupported) model\b|not a valid model|^model: "
     r"|\b(?:unable to access|no endpoints found for|no access to model)\b",
     re.IGNORECASE | re.DOTALL,
 )
-_PATH_TEXT: Final = re.compile(r"\b(?:route|path|url|page)\b|cannot (?:post|get)\b", re.IGNORECASE)
+_PATH_TEXT: Final = re.compile(
+    r"\b(?:route|path|url|page not found)\b|cannot (?:post|get)\b", re.IGNORECASE
+)
 
 
 def account_is_empty(status: int | None, said: Set[str], text: str, *, waits: bool) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import perf_counter
 from typing import Any, Final
@@ -24,7 +25,7 @@ from chatstream.providers.http import bodies, failures, payloads, proxies
 from chatstream.providers.http.address import Address
 from chatstream.providers.http.answer_decoder import AnswerDecoder, NoAnswer
 from chatstream.providers.http.batching import Pace
-from chatstream.providers.http.manners import Ask, Manners
+from chatstream.providers.http.manners import Ask, Manners, Mending
 from chatstream.providers.http.parser import SSE, Asking
 from chatstream.providers.http.reading import Reading
 from chatstream.providers.http.refusals import FieldRefused
@@ -35,8 +36,6 @@ from chatstream.providers.http.transport import AiohttpTransport, tls_context
 GET_SECONDS: Final = 20.0
 MAX_GET_BYTES: Final = 2 * 1024 * 1024
 """The longest list of models that is read: some four times the longest that is known."""
-MOST_MENDED: Final = 6
-"""How many refused fields one request is mended of."""
 
 
 class ProviderClient:
@@ -94,7 +93,9 @@ class ProviderClient:
             ),
         )
 
-    async def reply(self, request: ProviderRequest, ask: Ask) -> AsyncGenerator[Piece, None]:
+    async def reply(
+        self, request: ProviderRequest, ask: Ask, mending: Mending | None = None
+    ) -> AsyncGenerator[Piece, None]:
         """
         Ask, and yield the answer's pieces, ending with one `Finish`.
 
@@ -103,15 +104,19 @@ class ProviderClient:
         after it. Closing the generator, or cancelling its task, closes the connection at once;
         after the end it goes back to the pool.
 
+        Args:
+            mending: Of the same request, where a refusal of it came within a stream.
+
         Raises:
             ProviderError: There is no answer, or it ended before its end mark.
             ProviderTimeout: The provider could not be reached in time.
         """
-        response, asking = await self._opened(request, ask)
+        mending = mending or Mending(self._manners, request, ask)
+        response, asking = await self._opened(request, mending)
         answer, stream = asking.answer, response.extensions["stream"]
         reading = Reading(self._report, response, answer, request, self._token_timeout, stream)
         decoder, reads = AnswerDecoder(), self._pace.join()
-        size = 0
+        size, told, spoken, again = 0, 0, False, False
         try:
             while not reading.done:
                 data = await stream.read()
@@ -123,6 +128,7 @@ class ProviderClient:
                 if not data:
                     break
                 size += len(data)
+                spoken = spoken or told > 0
                 if (beat := reads.took(told, len(data), began)) is not None:
                     await beat
             if reading.done:
@@ -130,19 +136,29 @@ class ProviderClient:
                 answer.finish = answer.finish or (asking.unsaid if reading.spoken else None)
         except (NoAnswer, httpx.TransportError) as error:
             await self._broke(error, reading, response)
-        except ProviderError:
+        except ProviderError as error:
             if not reading.whole:
                 for piece in reading.end():
                     yield piece
-                raise
+                    told += 1
+                if not isinstance(error, FieldRefused):
+                    raise
+                mending.mend(error, late=spoken or told > 0)
+                again = True
         finally:
             reads.leave()
             reading.leave()
             await response.aclose()
+        if again:
+            async with aclosing(self.reply(request, ask, mending)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
         for piece in reading.end():
             yield piece
         if answer.finish is None or answer.finish == "cut":
             raise reading.ended_early(size, whole=decoder.whole)
+        mending.taken()
         yield Finish(answer.finish)
 
     async def _broke(
@@ -157,21 +173,18 @@ class ProviderClient:
             if isinstance(error, Undecodable):
                 raise failures.encoded(self.name, str(error))
 
-    async def _opened(self, request: ProviderRequest, ask: Ask) -> tuple[httpx.Response, Asking]:
+    async def _opened(
+        self, request: ProviderRequest, mending: Mending
+    ) -> tuple[httpx.Response, Asking]:
         """Ask, and again without a field that the server refuses, as long as that can be mended."""
-        asking = self._manners.asking(request, ask)
-        mended = 0
         while True:
-            response = await self._send("POST", asking.path, asking.body)
+            response = await self._send("POST", mending.asking.path, mending.asking.body)
             try:
                 await self._check(response, request)
-                return response, asking
+                return response, mending.asking
             except FieldRefused as refused:
                 await response.aclose()
-                mended += 1
-                if mended > MOST_MENDED:
-                    raise
-                asking = self._manners.mended(refused, request, asking, ask)
+                mending.mend(refused)
             except BaseException:
                 await response.aclose()
                 raise

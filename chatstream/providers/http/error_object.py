@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
 from chatstream.providers import ProviderRequest
+from chatstream.providers.http.quotes import LONGEST, without_quotes, words_of
 
-MAX_READ: Final = 4000
-"""Characters of a provider's sentence that are looked at: a search in all of it could take long."""
-
-SHORTEST_QUOTE: Final = 3
-"""Characters; a shorter message is found in any text."""
+_CODE = re.compile(r"\w+(?:\.\w+)*")
 
 
 def error_object(said: bytes) -> dict[str, Any]:
@@ -33,6 +30,9 @@ def error_object(said: bytes) -> dict[str, Any]:
         value = value[0]
     if isinstance(value, dict) and "error" in value:
         value = value["error"]
+    if isinstance(value, dict) and isinstance(base := value.get("base_resp"), dict):
+        # MiniMax's, at status 200.
+        value = {"message": base.get("status_msg"), "code": str(base.get("status_code"))}
     if isinstance(value, str):
         return {"message": value}
     return value if isinstance(value, dict) else {}
@@ -43,10 +43,7 @@ def unquoted(error: Mapping[str, Any], request: ProviderRequest) -> Mapping[str,
     text = error.get("message") or error.get("detail")
     if not isinstance(text, str):
         return error
-    for said in (*(message.content for message in request.messages), request.system or ""):
-        if len(said) > SHORTEST_QUOTE:
-            text = text.replace(said, "")
-    return {**error, "message": text}
+    return {**error, "message": without_quotes(text, words_of(request))}
 
 
 def words(error: Mapping[str, Any]) -> frozenset[str]:
@@ -58,14 +55,16 @@ def words(error: Mapping[str, Any]) -> frozenset[str]:
         # OpenRouter's, at status 403: it is the message that is refused, not the key.
         found.append("content_filter")
     return frozenset(
-        word.lower() for word in found if isinstance(word, str) and re.fullmatch(r"\w{1,64}", word)
+        word.lower()
+        for word in found
+        if isinstance(word, str) and len(word) <= 64 and _CODE.fullmatch(word)
     )
 
 
 def sentence(error: Mapping[str, Any]) -> str:
     """Return the beginning of what it says in words: a search in all of it could take seconds."""
     text = error.get("message") or error.get("detail")
-    return text[:MAX_READ] if isinstance(text, str) else ""
+    return text[:LONGEST] if isinstance(text, str) else ""
 
 
 def details(error: Mapping[str, Any]) -> list[dict[str, Any]]:

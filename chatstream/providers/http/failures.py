@@ -16,6 +16,7 @@ import httpx
 from chatstream.errors import ProviderError, ProviderTimeout
 from chatstream.providers.http.causes import account_is_empty, model_is_missing
 from chatstream.providers.http.error_object import details, sentence, status_in, words
+from chatstream.providers.http.quotes import without_name
 from chatstream.providers.http.retry_after import retry_after
 
 # Of the request, whatever is sent again: the same answer would come.
@@ -33,6 +34,7 @@ _AUTH_WORDS = frozenset(
 _LIMIT_WORDS = frozenset(
     ("insufficient_quota", "rate_limit_error", "rate_limit_exceeded", "resource_exhausted")
 )
+_CODE = re.compile(r"\w+(?:\.\w+)*")
 # The part of a quota's name that says that it is only a while's.
 _WHILE = re.compile(r"per_?(?:second|minute|hour|day)", re.IGNORECASE)
 _REFUSAL_WORDS = frozenset(
@@ -117,11 +119,12 @@ def explain(
     if status is None:
         status = status_in(error)
     said, text = words(error), sentence(error)
-    wait = retry_after(headers, error)
+    unnamed = without_name(text, model)  # what a model is called says nothing of its provider
+    wait = retry_after(headers, error, unnamed)
     waits = wait is not None or _is_a_whiles(error)
-    code, told, retryable = _of_the_request(status, said, text) or (
+    code, told, retryable = _of_the_request(status, said, unnamed) or (
         _NO_CREDIT
-        if account_is_empty(status, said, text, waits=waits)
+        if account_is_empty(status, said, unnamed, waits=waits)
         else _no_model(model, pull)
         if model_is_missing(status, said, text, model)
         else _meaning(status, said)

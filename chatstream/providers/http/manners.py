@@ -50,13 +50,13 @@ class Ways:
             request = _with_system_in_a_message(request, request.system)
         return request
 
-    def after(self, refused: FieldRefused, asking: Asking) -> Ways:
-        """Return the ways that a refusal of this request leaves; the same if it leaves none."""
-        left_out = refused.names & {"stream_options", "system", "prefill"}
+    def after(self, refused: FieldRefused, names: frozenset[str], asking: Asking) -> Ways:
+        """Return the ways that the refusal of these fields leaves; the same if it leaves none."""
+        left_out = names & {"stream_options", "system", "prefill"}
         if not refused.bounds:
-            left_out |= refused.names & {"temperature"}
+            left_out |= names & {"temperature"}
         ways = replace(self, without=self.without | left_out)
-        if "max_tokens" in refused.names:
+        if "max_tokens" in names:
             told = (n for n in _TOKENS_NAME.findall(refused.text) if n not in asking.body)
             now = next((name for name in _OTHER_NAME if name in asking.body), "")
             guess = "" if refused.bounds or self.max_tokens else _OTHER_NAME.get(now, "")
@@ -73,38 +73,74 @@ class Manners:
     """What is known of one provider's models."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self._ways: dict[str, Ways] = {}
 
-    def asking(self, request: ProviderRequest, ask: Ask) -> Asking:
-        """Return the request in its model's ways."""
-        ways = self._ways.get(request.model, PLAIN)
-        return ask(ways.applied(request), ways)
+    def of(self, model: str) -> Ways:
+        """Return how a model wants to be asked, as far as that is known."""
+        return self._ways.get(model, PLAIN)
 
-    def mended(
-        self, refused: FieldRefused, request: ProviderRequest, asking: Asking, ask: Ask
-    ) -> Asking:
-        """
-        Return what to ask in place of what was refused, and remember it. Tells the log, once.
-
-        Raises:
-            FieldRefused: It cannot be mended.
-        """
-        ways = self._ways.get(request.model, PLAIN).after(refused, asking)
-        mended = ask(ways.applied(request), ways)
-        fields = {"provider": self._name, "model": request.model}
-        fields["fields"] = " ".join(sorted(refused.names))
-        if mended.body == asking.body:
-            logger.warning("provider failed", extra={**fields, "status": refused.upstream_status})
-            raise refused
-        if ways.max_tokens:
-            fields["max_tokens"] = ways.max_tokens
-        logger.warning("provider refuses a field, and is asked without it", extra=fields)
-        self._ways.pop(request.model, None)
+    def learn(self, model: str, ways: Ways) -> None:
+        """Remember how a model took a request."""
+        self._ways.pop(model, None)
         if len(self._ways) >= MOST_MODELS:
             del self._ways[next(iter(self._ways))]
-        self._ways[request.model] = ways
-        return mended
+        self._ways[model] = ways
+
+
+class Mending:
+    """
+    One request's way through its server's refusals.
+
+    Nothing is remembered before the mended request was taken: a refusal that was misread, or that
+    quotes a user, changes nothing for others.
+
+    Attributes:
+        asking: What to ask.
+    """
+
+    def __init__(self, manners: Manners, request: ProviderRequest, ask: Ask) -> None:
+        self._manners = manners
+        self._request = request
+        self._ask = ask
+        self._ways = manners.of(request.model)
+        self._refused: list[frozenset[str]] = []
+        self.asking = ask(self._ways.applied(request), self._ways)
+
+    def mend(self, refused: FieldRefused, *, late: bool = False) -> None:
+        """
+        Put in place of what was refused what to ask once more.
+
+        Args:
+            late: A part of the answer was told already: nothing is asked again.
+
+        Raises:
+            FieldRefused: It cannot be mended, or was, and is refused all the same.
+        """
+        new = refused.names.difference(*self._refused)
+        self._ways = self._ways.after(refused, new, self.asking)
+        mended = self._ask(self._ways.applied(self._request), self._ways)
+        if late or mended.body == self.asking.body:
+            fields = self._fields(refused.names) | {"status": refused.upstream_status}
+            logger.warning("provider failed", extra=fields)
+            raise refused
+        self._refused.append(new)
+        self.asking = mended
+
+    def taken(self) -> None:
+        """Remember the ways in which the request was taken. Tells the log of each refusal."""
+        for names in self._refused:
+            fields = self._fields(names)
+            if self._ways.max_tokens and "max_tokens" in names:
+                fields["max_tokens"] = self._ways.max_tokens
+            logger.warning("provider refuses a field, and is asked without it", extra=fields)
+        if self._refused:
+            self._manners.learn(self._request.model, self._ways)
+            self._refused.clear()
+
+    def _fields(self, names: frozenset[str]) -> dict[str, object]:
+        fields = {"provider": self._manners.name, "model": self._request.model}
+        return {**fields, "fields": " ".join(sorted(names))}
 
 
 def _with_system_in_a_message(request: ProviderRequest, system: str) -> ProviderRequest:

@@ -11,6 +11,8 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
+from chatstream.providers.http.address import unaskable
+
 ADVICE: Final = "http://HOST:PORT, or the provider's host in NO_PROXY"
 """What a variable that cannot be used should hold."""
 
@@ -99,9 +101,13 @@ def wrong(proxy: str) -> str:
     if scheme[1].lower() not in ("http", "https"):
         return "an address of another scheme than http"
     try:
-        return "" if httpx.URL(proxy).host else "an address without a host"
+        url = httpx.URL(proxy)
     except httpx.InvalidURL:
         return "an address that cannot be read"
+    if not url.host:
+        return "an address without a host"
+    why = unaskable(url)
+    return f"an address with {why}" if why else ""
 
 
 def _asked_directly(url: httpx.URL) -> bool:

@@ -8,17 +8,17 @@ path to the field, or a sentence. `ways` has what is done about it. No I/O.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from chatstream.errors import ProviderError
 from chatstream.providers import ProviderRequest
-from chatstream.providers.http.error_object import unquoted
+from chatstream.providers.http.quotes import without_name, without_quotes, words_of
 
-STATUSES: Final = frozenset((400, 422, 500))
-"""With which fields are refused; 500 is what a chat template's own refusal comes with."""
-MOST_TEXT: Final = 4000
-"""Characters of an error's sentences that are read."""
+STATUSES: Final = frozenset((None, 400, 403, 422, 500, 501))
+"""With which fields are refused; None within a stream, 500 by a chat template."""
+_UNCLEAR: Final = (None, 403)
+_MENDABLE: Final = frozenset(("stream_options", "max_tokens", "temperature", "system", "prefill"))
 
 # What a field is called where it is named alone, by whichever vendor.
 _NAMES: Final = {
@@ -55,8 +55,19 @@ _REFUSED: Final = re.compile(
     r"(?:un|not )(?:supported|expected|recogni[sz]ed|known|permitted|allowed|enabled|accepted)"
     r"|(?:does not|doesn't|do not|don't|cannot|can't) (?:support|accept|allow|take|have|be used)"
     r"|\bextra(?:neous)?[ _]|forbidden|deprecated|cannot find field|no longer|additional propert"
-    r"|(?:may|can|must) only be|only .{0,80}supported|invalid (?:param|argument|field|key)"
+    r"|(?:may|can|must) only be|only .{0,80}(?:supported|allowed|permitted|accepted)"
+    r"|invalid (?:param|argument|field|key)"
     r"|must be removed|isn't supported",
+    re.I,
+)
+# What a server would take instead, which is no refusal of it.
+_TAKEN: Final = re.compile(
+    r"\bexpected (?:one of|either|any of|[`'\"])[^.;]*"
+    r"|\b(?:supported|allowed|valid|permitted|accepted|available|known|recognized)"
+    r" (?:\w+ ){0,4}(?:are|include)\b[^.;]*"
+    r"|\b(?:supported|allowed|valid|permitted|accepted|available|known|recognized)"
+    r" (?:\w+ ){0,4}\w*:[^.;]*"
+    r"|\b(?:choose from|must be one of|did you mean|instead of)\b[^.;]*",
     re.I,
 )
 # These need no other word: they say what the order of messages must be.
@@ -96,13 +107,14 @@ class FieldRefused(ProviderError):
         text: What it said.
     """
 
-    def __init__(self, name: str, status: int, names: frozenset[str], text: str) -> None:
+    def __init__(self, name: str, status: int | None, names: frozenset[str], text: str) -> None:
         self.names = names
         self.bounds = _BOUNDS.search(text) is not None
         self.text = text
         field = min(names)
+        with_status = f" (status {status})" if status else ""
         super().__init__(
-            f"{name} refused the field {field} (status {status}); {_SETTINGS[field]}.".replace(
+            f"{name} refused the field {field}{with_status}; {_SETTINGS[field]}.".replace(
                 "NAME", name.upper()
             ),
             upstream_status=status,
@@ -136,11 +148,16 @@ def refused(
     """
     if status not in STATUSES:
         return None
-    places, sentences = list(_places(error)), list(_sentences(error))
-    text = str(unquoted({"message": " ".join(sentences)[:MOST_TEXT]}, request)["message"])
+
+    def own(text: str) -> str:
+        return without_name(without_quotes(text, asked), request.model)
+
+    asked = words_of(request)
+    places, text = list(_places(error, own)), own(" ".join(_sentences(error)))
     names = {_FIELDS[word] for place in places for word in place if word in _FIELDS}
-    told_of = {field for field, told in _SENTENCES.items() if told.search(text)}
-    if _REFUSED.search(text):
+    about = _TAKEN.sub("", text)
+    told_of = {field for field, told in _SENTENCES.items() if told.search(about)}
+    if _REFUSED.search(about):
         names |= told_of
     elif _BOUNDS.search(text):
         names |= told_of & {"temperature", "max_tokens"}
@@ -151,6 +168,8 @@ def refused(
         names -= {"messages", "model", "stream"}  # the path to another, or named in passing
     if status == 500:
         names &= {"system", "prefill"}  # a template's; else it is no refusal
+    elif status in _UNCLEAR:
+        names &= _MENDABLE  # it may be something else that is refused
     names = {field for field in names if _was_sent(field, request)}
     return FieldRefused(name, status, frozenset(names), text) if names else None
 
@@ -168,11 +187,13 @@ def _was_sent(field: str, request: ProviderRequest) -> bool:
     return True
 
 
-def _places(error: Mapping[str, Any]) -> Iterator[list[str]]:
+def _places(error: Mapping[str, Any], own: Callable[[str], str]) -> Iterator[list[str]]:
     """Yield the words of each path to a field that an error holds."""
     for found in _within(error):
         message = found.get("message")
         headed = _HEADED.match(message) if isinstance(message, str) else None
+        if headed and not _FIELDS.keys().isdisjoint(re.split(r"[^\w-]+", headed[1])):
+            headed = _HEADED.match(own(headed.string))  # it may be a quote that stands there
         for place in (
             found.get("param"),
             found.get("field"),

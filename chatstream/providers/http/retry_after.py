@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from chatstream.providers.http.error_object import details, sentence
+from chatstream.providers.http.error_object import details
 
 MAX_RETRY_AFTER: Final = 120.0
 """Seconds; a provider that asks for more is asked again after this."""
@@ -21,8 +21,8 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|h)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def retry_after(headers: Mapping[str, str], error: Mapping[str, Any]) -> float | None:
-    """Return the seconds to wait, from the most exact form that is there."""
+def retry_after(headers: Mapping[str, str], error: Mapping[str, Any], text: str) -> float | None:
+    """Return the seconds to wait, from the most exact form that is there; `text` is its words."""
     seconds = _number(headers.get("retry-after-ms"), 0.001)
     if seconds is None:
         seconds = _number(headers.get("retry-after"))
@@ -32,7 +32,7 @@ def retry_after(headers: Mapping[str, str], error: Mapping[str, Any]) -> float |
         if seconds is None:
             seconds = _duration(detail.get("retryDelay"))
     if seconds is None:
-        match = _RETRY_TEXT.search(sentence(error))
+        match = _RETRY_TEXT.search(text)
         seconds = _duration(match[1]) if match else None
     return None if seconds is None else min(max(seconds, 0.0), MAX_RETRY_AFTER)
 

@@ -70,7 +70,8 @@ class Report:
             error = unquoted(error, request)
         model = "" if request is None else request.model
         failure = failures.explain(self.name, status, error, response.headers, model, self._pull)
-        if request is not None and failure.code == "provider_error":
+        status = failure.upstream_status
+        if request is not None and (failure.code == "provider_error" or status == 403):
             refused = refusals.refused(self.name, status, error_object(body), request)
             if refused is not None:
                 return refused
