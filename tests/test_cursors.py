@@ -267,10 +267,22 @@ def test_a_post_with_a_cursor_starts_nothing(
         "/chat", json={"message": "Hi", "turn_id": turn_id}, headers={"Last-Event-ID": cursor}
     )
 
-    for refused in (streamed, waited):
+    started = server.http.post(
+        "/turns", json={"message": "Hi", "turn_id": turn_id}, headers={"Last-Event-ID": cursor}
+    )
+
+    for refused in (streamed, waited, started):
         assert isinstance(refused, httpx.Response)
         assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
     assert server.http.get("/history").json() == before
+
+
+def test_a_post_to_turns_with_a_cursor_tells_of_a_known_turn(server: Running) -> None:
+    told = server.http.post(
+        "/turns", json={"message": "Hi", "turn_id": TURN}, headers={"Last-Event-ID": "0"}
+    )
+
+    assert (told.status_code, told.json()["turn_id"]) == (202, TURN)
 
 
 def test_a_post_with_a_cursor_and_another_body_is_a_conflict(tmp_path: Path) -> None:

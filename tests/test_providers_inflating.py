@@ -124,6 +124,17 @@ async def test_an_answer_that_was_compressed_unasked_is_read(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("label", ["none", "utf-8", "UTF-8", "text/plain", "identity"])
+async def test_a_label_that_compresses_nothing_says_nothing(upstream: Upstream, label: str) -> None:
+    for form in FORMS:
+        provider = make(form, upstream.url)
+        pieces = await answer(provider, f"!encoding={label} tokens=3")
+        await provider.aclose()
+
+        assert [*pieces[:3], pieces[-1]] == [*texts(3), Finish("stop")]
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("form", FORMS)
 async def test_a_text_is_told_as_soon_as_it_came(upstream: Upstream, form: str) -> None:
     provider = make(form, upstream.url)

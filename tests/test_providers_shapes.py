@@ -399,6 +399,13 @@ def test_a_count_is_a_sane_number_or_none(written: object, count: int | None) ->
     [
         ("openai", {"choices": [], "usage": {"prompt_tokens": 7.0, "completion_tokens": "3"}}),
         ("openai", {"choices": [{"usage": {"prompt_tokens": 7, "completion_tokens": 3}}]}),
+        (
+            "openai",
+            {
+                "choices": [{"delta": {}, "finish_reason": "stop"}],
+                "x_groq": {"usage": {"prompt_tokens": 7, "completion_tokens": 3}},
+            },
+        ),
         ("gemini", {"usageMetadata": {"promptTokenCount": "7", "candidatesTokenCount": 3.0}}),
         (
             "anthropic",

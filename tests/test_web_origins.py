@@ -26,7 +26,16 @@ def origins(**settings: object) -> Origins:
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost:8000", "LOCALHOST", "127.0.0.1:1", "[::1]:8000", "192.0.2.1:80"]
+    "host",
+    [
+        "localhost:8000",
+        "LOCALHOST",
+        "127.0.0.1:1",
+        "[::1]:8000",
+        "192.0.2.1:80",
+        "127.0.0.1:",
+        "[::1]:",
+    ],
 )
 def test_loopback_and_addresses_are_the_servers_own(host: str) -> None:
     origins().check_host(Headers({"host": host}))
@@ -114,6 +123,7 @@ def test_what_is_no_origin_cannot_be_allowed(value: str) -> None:
         {"host": "chat.example:443", "origin": "https://chat.example"},
         {"host": "chat.example:80", "origin": "http://chat.example"},
         {"host": "chat.example:8443", "origin": "https://chat.example:8443"},
+        {"host": "chat.example:", "origin": "http://chat.example"},
     ],
     ids=str,
 )
