@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from chatstream.cli.aichatbot_files import MAX_TEXT_BYTES
+from chatstream.cli.aichatbot_files import MAX_TEXT_BYTES, read_feedback, read_history
 from chatstream.cli.fsck import check
 from chatstream.cli.import_aichatbot import NO_MESSAGE, import_files
 from chatstream.errors import ChatstreamError, Conflict, InvalidRequest, StorageFailed, StorageFull
@@ -209,9 +209,9 @@ def test_ratings_keep_their_time_and_follow_those_that_are_there(old: Old) -> No
 USER = {"role": "user", "message": "Hi"}
 WRONG: list[tuple[Any, str]] = [
     ([], "chat_history.json: must be an object of users, got []"),
-    ({"": [USER]}, "user_id: String should have at least 1 character"),
+    ({"": [USER]}, 'chat_history.json[""].user_id: String should have at least 1 character'),
     ({"a\nb": [USER]}, "user_id: must not contain control characters"),
-    ({"x" * 257: [USER]}, "user_id: String should have at most 256 characters (got 257"),
+    ({"x" * 257: [USER]}, ".user_id: String should have at most 256 characters (got 257"),
     ({"..": [USER]}, "user_id: must not be '.' or '..'"),
     ({"alice": {"0": USER}}, "'alice': must be an array"),
     ({"alice": [USER, "Hi"]}, "'alice'[1]: must be an object, got \"Hi\""),
@@ -374,11 +374,18 @@ TOLD = [
     ),
     ("alice", 7, ["'alice'[7]: must be an object, got \"words\""]),
     ("alice", 9, ["'alice'[9].role: must be user or assistant, got \"system\""]),
-    ("", None, ["user_id: String should have at least 1 character (got 0 characters: '')"]),
+    (
+        "",
+        None,
+        [
+            'chat_history.json[""].user_id: String should have at least 1 character '
+            "(got 0 characters: '')"
+        ],
+    ),
     (
         *("x" * 257, None),
         [
-            "user_id: String should have at most 256 characters "
+            f'chat_history.json["{"x" * 38}…].user_id: String should have at most 256 characters '
             f"(got 257 characters: '{'x' * 39}…')",
             f"'{'x' * 257}': must be an array, got \"no array\"",
         ],
@@ -664,3 +671,51 @@ def test_what_is_refused_names_no_path(old: Old) -> None:
         old.run()
 
     assert str(old.data.parent) not in refused.value.message
+
+
+def test_a_user_who_is_there_twice_keeps_both_arrays(old: Old) -> None:
+    one, two = b'[{"role":"user","message":"one"}]', b'[{"role":"user","message":"two"}]'
+    old.history.write_bytes(b'{"bob":' + one + b',"bob":' + two + b"}")
+    found, flaws = read_history(old.history)
+    assert [message.text for message in found["bob"]] == ["one", "two"] and not flaws
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"bob":[{"role":"user","message":"one","message":"two"}]}',
+        b'{"bob":[],"bob":{"role":"user","message":"two"}}',
+    ],
+)
+def test_a_key_that_is_there_twice_with_two_values_is_refused(old: Old, data: bytes) -> None:
+    old.history.write_bytes(data)
+    with pytest.raises(InvalidRequest, match=r"chat_history.json: has the key .* twice"):
+        read_history(old.history)
+
+
+def test_half_a_pair_in_a_user_id_becomes_a_replacement(old: Old) -> None:
+    old.history.write_bytes(b'{"b\\ud800":[{"role":"user","message":"one"}]}')
+    found, flaws = read_history(old.history)
+    assert list(found) == ["b\ufffd"] and not flaws
+    old.feedback.write_bytes(
+        b'[{"user_id":"b\\ud800","rating":5,"timestamp":"2024-05-01T12:00:00"}]'
+    )
+    ratings, flaws = read_feedback(old.feedback)
+    assert list(ratings) == ["b\ufffd"] and not flaws
+
+
+def test_a_long_number_in_a_field_that_is_not_used_is_read(old: Old) -> None:
+    number = b"9" * 5000
+    old.history.write_bytes(b'{"bob":[{"role":"user","message":"one","n":-' + number + b"}]}")
+    found, flaws = read_history(old.history)
+    assert found["bob"][0].text == "one" and not flaws
+
+
+def test_a_bad_user_id_is_told_with_its_file_and_place(old: Old) -> None:
+    old.write({"x" * 1000: [], "": []})
+    _, flaws = read_history(old.history)
+    places = [where for flaw in flaws for where, _ in flaw.reasons]
+    assert places == [
+        f'chat_history.json["{"x" * 38}…].user_id',
+        'chat_history.json[""].user_id',
+    ]

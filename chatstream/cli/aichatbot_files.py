@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -22,6 +22,9 @@ from chatstream.schemas import FeedbackRequest, UserQuery, parse
 
 MAX_TEXT_BYTES = 524_288
 """As JSON: what the body of a message may be by default. Every transport can carry it."""
+
+MAX_DIGITS = 4000
+"""Python reads whole numbers up to 4,300 digits."""
 
 Reason = tuple[str, str]
 """A field, named by its place, and what it must be beside what it is."""
@@ -73,23 +76,25 @@ def read_history(path: Path) -> tuple[dict[str, list[Message]], list[Flaw]]:
         raise InvalidRequest((path.name, f"must be an object of users, got {_shown(data)}"))
     found: dict[str, list[Message]] = {}
     flaws: list[Flaw] = []
-    for user_id, entries in data.items():
-        if reasons := _of_user(user_id, entries):
+    for name, entries in data.items():
+        user_id = _whole(name)
+        if reasons := _of_user(path.name, user_id, entries):
             flaws.append(Flaw(path.name, user_id, None, reasons, entries))
             continue
         messages, wrong = _messages(path.name, user_id, entries)
         flaws += wrong
         if messages or not entries:
-            found[user_id] = messages
+            found.setdefault(user_id, []).extend(messages)
     return found, flaws
 
 
-def _of_user(user_id: str, entries: object) -> list[Reason]:
+def _of_user(file: str, user_id: str, entries: object) -> list[Reason]:
     reasons = []
     try:
         parse(UserQuery, {"user_id": user_id})
     except InvalidRequest as error:
-        reasons += [(e["field"], e["message"]) for e in error.errors]
+        where = f"{file}[{_shown(user_id)}]"
+        reasons += [(f"{where}.{e['field']}", e["message"]) for e in error.errors]
     if not isinstance(entries, list):
         reasons.append((repr(user_id), f"must be an array, got {_shown(entries)}"))
     return reasons
@@ -174,8 +179,7 @@ def _rating(where: str, entry: object, reasons: list[Reason]) -> Json:
         reasons.append((where, f"must be an object, got {_shown(entry)}"))
         return {}
     given = {name: entry.get(name) for name in ("user_id", "rating", "comments")}
-    if isinstance(given["comments"], str):
-        given["comments"] = _whole(given["comments"])
+    given = {n: _whole(value) if isinstance(value, str) else value for n, value in given.items()}
     rating: Json = {}
     try:
         asked = parse(FeedbackRequest, given)
@@ -192,16 +196,42 @@ def _load(path: Path) -> object:
     try:
         data = path.read_bytes()
         # Not orjson: half a pair, or a NaN in a field that nobody reads, fails no file.
-        return json.loads(data.decode(json.detect_encoding(data)))
+        text = data.decode(json.detect_encoding(data))
+        return json.loads(text, object_pairs_hook=_joined, parse_int=_number)
     except UnicodeDecodeError as error:
         told = f"is not {error.encoding.upper()} at byte {error.start}: save it as UTF-8"
         raise InvalidRequest((path.name, told)) from None
+    except _TwiceError as error:
+        raise InvalidRequest((path.name, str(error))) from None
     except RecursionError:
         raise InvalidRequest((path.name, "is not JSON that can be read: nested too deep")) from None
     except ValueError as error:
         raise InvalidRequest((path.name, f"is not JSON: {error}")) from None
     except OSError as error:
         raise InvalidRequest((path.name, f"cannot be read: {error.strerror}")) from None
+
+
+class _TwiceError(Exception):
+    """A key has two values, of which only one could be kept."""
+
+
+def _joined(pairs: list[tuple[str, Any]]) -> Json:
+    """Return an object; where files were merged by hand, a user may have two arrays in it."""
+    found: Json = {}
+    for name, value in pairs:
+        before = found.get(name, value)
+        if name not in found or before == value:
+            found[name] = value
+        elif isinstance(before, list) and isinstance(value, list):
+            found[name] = before + value
+        else:
+            raise _TwiceError(f"has the key {_shown(name)} twice in one object")
+    return found
+
+
+def _number(text: str) -> int | float:
+    """Return a whole number; one that Python refuses to read is in no field that is taken."""
+    return int(text) if len(text) <= MAX_DIGITS else float(text)
 
 
 def _whole(text: str) -> str:
