@@ -18,6 +18,7 @@
  *     fold again turn                             what events make of it: plain values
  *     markdown parser                             text to safe DOM, by way of `vendor/`
  *     sections fences math emphasis               what stands where in a text
+ *     table-row entities blank                    what a piece of it is
  *     place storage slices                        the address, what is kept, time
  */
 
