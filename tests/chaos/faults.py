@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from chatstream.errors import NotFound
 from chatstream.events import Address, EventId
-from chatstream.log.files import lookup, records
+from chatstream.log.files import lookup
 from chatstream.log.files.conversation import Conversation
 from chatstream.log.files.live_turn import LiveTurn
 from chatstream.log.files.lookup import Record
@@ -125,7 +125,7 @@ def show_what_was_replaced() -> None:
             record.data.pop("replaced_id", None)
             yield record
 
-    put(records, "records_back", broken)
+    put(lookup, "records_back", broken)
 
 
 def leave_out_between_pages() -> None:

@@ -32,11 +32,11 @@ def _integer(digits: str) -> int | None:
 
 
 MOST_NESTED: Final = 100
-_STRING: Final = r'"(?:[^"\\]++|\\.)*+"?'
+_STRING: Final = r'"[^"\\]*(?:\\.[^"\\]*)*"?'
 _NO_NUMBER: Final = re.compile(
     rf"(?P<string>{_STRING})|[-+]?\b(?:nan|inf(?:inity)?)\b", re.IGNORECASE | re.DOTALL
 )
-_BRACKETS: Final = re.compile(rf"{_STRING}|(?P<bracket>[\[\]{{}}]++)", re.DOTALL)
+_BRACKETS: Final = re.compile(rf"{_STRING}|(?P<bracket>[\[\]{{}}]+)", re.DOTALL)
 _LENIENT: Final = json.JSONDecoder(strict=False, parse_constant=_nothing, parse_int=_integer)
 
 
